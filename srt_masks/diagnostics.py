@@ -1,0 +1,148 @@
+"""What went wrong, where, and what to write instead: spans, diagnostics, and the caret renderer.
+
+    error[unknown-attribute]: key has no attribute `documnet`
+     --> doc.mask:2:29
+      |
+    2 | let same_doc = q.document == k.documnet
+      |                                ^^^^^^^^ did you mean `document`?
+      = help: attributes of a key here: pos, step, slot, role, index, document
+
+The lowest floor: it imports nothing of this package.
+"""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+
+class Error(Exception):
+    """Base class of every error this package raises on purpose."""
+
+
+class InputError(Error, ValueError):
+    """An argument of a call is wrong: its shape, dtype, device, name or value. The message says what was wanted and what came."""
+
+
+class BackendError(Error, RuntimeError):
+    """The backend asked for by name cannot do what was asked. The message names a backend that can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A half-open range of characters of a source text."""
+
+    start: int
+    end: int
+
+    def to(self, other: Span) -> Span:
+        return Span(min(self.start, other.start), max(self.end, other.end))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A text and the name it is reported under."""
+
+    text: str
+    filename: str = "<spec>"
+
+    @cached_property
+    def line_starts(self) -> list[int]:
+        return [0, *(i + 1 for i, c in enumerate(self.text) if c == "\n")]
+
+    def place(self, offset: int) -> tuple[int, int]:
+        """Line and column of a character, both counted from 1."""
+        line = bisect_right(self.line_starts, offset)
+        return line, offset - self.line_starts[line - 1] + 1
+
+    def line(self, number: int) -> str:
+        return self.text[self.line_starts[number - 1] :].split("\n", 1)[0].rstrip("\r")
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One mistake: a stable slug, a headline, the place with a caret label, and help that can be pasted."""
+
+    slug: str
+    message: str
+    span: Span
+    label: str = ""
+    help: tuple[str, ...] = ()
+
+    def render(self, source: Source) -> str:
+        line, column = source.place(self.span.start)
+        text = source.line(line)
+        before = text[: column - 1]
+        marked = source.text[self.span.start : self.span.end].split("\n", 1)[0]
+        # Very long lines (a spec on one line) are shown as a window round the mark.
+        if len(text) > 160:
+            cut = max(0, column - 1 - 60)
+            text = ("…" if cut else "") + text[cut : cut + 140] + "…"
+            before = ("…" if cut else "") + before[cut:]
+            marked = marked[:80]
+        carets = "^" * max(1, _columns(marked.rstrip()))
+        margin = " " * len(str(line))
+        rows = [
+            f"error[{self.slug}]: {self.message}",
+            f"{margin}--> {source.filename}:{line}:{column}",
+            f"{margin} |",
+            f"{line} | {_visible(text)}",
+            f"{margin} | {_blank(before)}{carets} {self.label}".rstrip(),
+        ]
+        return "\n".join([*rows, *(f"{margin} = help: {h}" for h in self.help)])
+
+
+class SpecError(Error, ValueError):
+    """A spec text is wrong. `diagnostics` holds every mistake found; the message is their rendering."""
+
+    def __init__(self, diagnostics: Iterable[Diagnostic], source: Source):
+        self.diagnostics = tuple(sorted(diagnostics, key=lambda d: (d.span.start, d.span.end)))
+        self.source = source
+        super().__init__("\n\n".join(d.render(source) for d in self.diagnostics))
+
+    def __reduce__(self):
+        return SpecError, (self.diagnostics, self.source)
+
+    def __str__(self) -> str:
+        # A leading newline keeps the carets aligned behind Python's "SpecError: ".
+        return "\n" + self.args[0]
+
+    @property
+    def report(self) -> str:
+        return self.args[0]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``did you mean `causal`?`` or the empty string."""
+    close = difflib.get_close_matches(word, sorted(set(known)), n=1, cutoff=0.6)
+    return f"did you mean `{close[0]}`?" if close else ""
+
+
+def listing(names: Iterable[str], limit: int = 12) -> str:
+    """`a, b, c` of at most `limit` names, in their order."""
+    names = list(names)
+    return ", ".join(names[:limit]) + (f", and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def _columns(text: str) -> int:
+    """Terminal columns: wide characters take two, combining marks none."""
+    return sum(_width(c) for c in text)
+
+
+def _width(c: str) -> int:
+    if unicodedata.combining(c):
+        return 0
+    return 2 if unicodedata.east_asian_width(c) in "WF" else 1
+
+
+def _visible(text: str) -> str:
+    """Control characters, which could move the cursor or colour the terminal, are shown as `?`; tabs stay."""
+    return "".join(c if c == "\t" or unicodedata.category(c)[0] != "C" else "?" for c in text)
+
+
+def _blank(text: str) -> str:
+    return "".join("\t" if c == "\t" else " " * _width(c) for c in text)

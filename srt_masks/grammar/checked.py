@@ -1,0 +1,319 @@
+"""The checked tree: every name resolved, every expression typed, every layout counted.
+
+Input: nothing. Output: the types that `check.py` builds, and that the reference and the compiler read. Non-goals: evaluation.
+
+Functions and `any`/`all` are expanded; `let`s without parameters are kept and referred to, so shared work stays shared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+ATTRIBUTES = ("pos", "section", "step", "slot", "role", "index")
+GLOBALS = ("head", "heads", "layer", "layers", "steps", "length")
+INPUT_AXES = ("token", "step", "query", "key", "head", "layer", "sequence")
+
+
+class Type(Enum):
+    BOOL = "bool"
+    INT = "int"
+    FLOAT = "float"
+    ROLE = "role"
+
+
+class Kind(Enum):
+    """What an expression is about."""
+
+    CONSTANT = "constant"
+    TOKEN = "token"
+    PAIR = "pair"
+
+
+class Side(Enum):
+    """Whose attribute: the query's, the key's, or the token's at hand (in `position`, `predict`, a token `let`)."""
+
+    QUERY = "q"
+    KEY = "k"
+    OWN = "own"
+
+
+class Op(Enum):
+    """Operators. Integers are 64-bit and wrap; `//` and `%` floor, also for negatives; by zero they give 0; a negative
+    integer power is 0."""
+
+    NEG = "-x"
+    ABS = "abs"
+    NOT = "not"
+    ADD = "+"
+    SUB = "-"
+    MUL = "*"
+    TRUEDIV = "/"
+    FLOORDIV = "//"
+    MOD = "%"
+    POW = "**"
+    MIN = "min"
+    MAX = "max"
+    LT = "<"
+    LE = "<="
+    GT = ">"
+    GE = ">="
+    EQ = "=="
+    NE = "!="
+    AND = "and"
+    OR = "or"
+    CHOOSE = "if"  # (condition, then, otherwise)
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A number, a truth value, or a role (its number in `Checked.roles`)."""
+
+    value: int | float | bool
+    type: Type
+
+
+@dataclass(frozen=True, slots=True)
+class ParamRef:
+    name: str
+    type: Type
+
+
+@dataclass(frozen=True, slots=True)
+class Global:
+    """`head heads layer layers steps length`"""
+
+    name: str
+    type: Type = Type.INT
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """A built-in attribute of a token."""
+
+    side: Side
+    name: str
+    type: Type
+
+
+@dataclass(frozen=True, slots=True)
+class LetRef:
+    """A `let` without parameters; a token `let` of one side."""
+
+    name: str
+    side: Side
+    type: Type
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """An element of an input: one index for each axis of the declaration, in its order. Out of range: 0 or false."""
+
+    input: str
+    indices: tuple[Expr, ...]
+    type: Type
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """A token expression at the position `index`: `role[pos + 1]`. Out of range: 0 or false (for a role: no role)."""
+
+    value: Expr
+    index: Expr
+    type: Type
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    op: Op
+    args: tuple[Expr, ...]
+    type: Type
+
+
+Expr = Literal | ParamRef | Global | Attribute | LetRef | Read | At | Apply
+
+# ------------------------------------------------------------------------------------------------ definitions
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A named number. Structural params size a layout, a range or a table; the others are arguments of every call."""
+
+    name: str
+    type: Type
+    value: int | float
+    structural: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A tensor given at call time: its axes in tensor order, then its own sizes (a number, or a name read off the tensor)."""
+
+    name: str
+    type: Type
+    axes: tuple[str, ...]
+    sizes: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        sizes = f"[{', '.join(map(str, self.sizes))}]" if self.sizes else ""
+        return f"{self.name}: {self.type.value}{sizes} per {', '.join(self.axes) or 'sequence'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Let:
+    name: str
+    kind: Kind
+    type: Type
+    body: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One top-level item of a layout: `count` steps (None: as many as the tensor has) of the same rows, as (role, how many)."""
+
+    count: int | None
+    rows: tuple[tuple[int, int], ...]
+
+    @property
+    def rows_per_step(self) -> int:
+        return sum(n for _, n in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    sections: tuple[Section, ...]
+
+    @property
+    def fixed(self) -> int:
+        """Tokens that are there whatever the number of steps."""
+        return sum(s.count * s.rows_per_step for s in self.sections if s.count is not None)
+
+    @property
+    def rows_per_step(self) -> int:
+        """Tokens that one more step adds; 0 where the layout has one length."""
+        return sum(s.rows_per_step for s in self.sections if s.count is None)
+
+    @property
+    def is_single_repeat(self) -> bool:
+        return len(self.sections) == 1 and self.sections[0].count is None
+
+    def tokens(self, steps: int) -> int:
+        return self.fixed + steps * self.rows_per_step
+
+    def describe(self, roles: tuple[str, ...]) -> str:
+        """The layout as its text would say it: `repeat { token, reason * 4 }`."""
+
+        def rows(section: Section) -> str:
+            return ", ".join(roles[r] if n == 1 else f"{roles[r]} * {n}" for r, n in section.rows)
+
+        def item(section: Section) -> str:
+            if section.count is None:
+                return f"repeat {{ {rows(section)} }}"
+            return rows(section) if section.count == 1 else f"repeat {section.count} {{ {rows(section)} }}"
+
+        return ", ".join(item(s) for s in self.sections)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`stop` (factor None) or `scale`: the gate of each target is multiplied by 0, or by the factor, where the condition holds."""
+
+    targets: tuple[str, ...]  # of q, k, v
+    factor: Expr | None
+    where: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The data token that the outputs of one role are trained to predict."""
+
+    role: int
+    target: Expr
+    weight: Expr | None
+    where: Expr | None
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A whole spec, checked."""
+
+    roles: tuple[str, ...]
+    data: tuple[int, ...]
+    queries: Layout
+    keys: Layout | None  # None: one layout for both axes
+    params: tuple[Param, ...]
+    inputs: tuple[Input, ...]
+    lets: tuple[Let, ...]
+    attend: Expr
+    rules: tuple[Rule, ...]
+    position: Expr | None
+    predictions: tuple[Prediction, ...]
+
+    def input(self, name: str) -> Input:
+        return next(i for i in self.inputs if i.name == name)
+
+    def mentions(self, name: str) -> bool:
+        """Whether any expression reads a global such as `head` or `layer`, an input indexed by it included."""
+        roots = [self.attend, *(let.body for let in self.lets), *(e for r in self.rules for e in (r.where, r.factor) if e)]
+        roots += [e for p in self.predictions for e in (p.target, p.weight, p.where) if e] + ([self.position] if self.position else [])
+        return any(isinstance(e, Global) and e.name == name for root in roots for e in walk(root))
+
+    def __str__(self) -> str:
+        lines = [f"layout {self.queries.describe(self.roles)}" if self.keys is None else f"queries layout {self.queries.describe(self.roles)}"]
+        lines += [f"keys layout {self.keys.describe(self.roles)}"] if self.keys else []
+        lines += [f"data {', '.join(self.roles[r] for r in self.data)}"] if self.data else []
+        lines += [f"param {p.name}: {p.type.value} = {p.value}{'  # structural' if p.structural else ''}" for p in self.params]
+        lines += [f"input {i}" for i in self.inputs]
+        lines += [f"let {x.name}: {x.kind.value} {x.type.value} = {show(x.body, self.roles)}" for x in self.lets]
+        lines += [f"attend {show(self.attend, self.roles)}"]
+        for r in self.rules:
+            how = f"scale {', '.join(r.targets)} by {show(r.factor, self.roles)}" if r.factor else f"stop {', '.join(r.targets)}"
+            lines.append(f"{how} where {show(r.where, self.roles)}")
+        lines += [f"position {show(self.position, self.roles)}"] if self.position else []
+        for p in self.predictions:
+            weight = f" weight {show(p.weight, self.roles)}" if p.weight else ""
+            where = f" where {show(p.where, self.roles)}" if p.where else ""
+            lines.append(f"predict {self.roles[p.role]} -> {show(p.target, self.roles)}{weight}{where}")
+        return "\n".join(lines)
+
+
+def walk(root: Expr):
+    """Every expression inside `root`, itself included (the bodies of lets are not)."""
+    stack = [root]
+    while stack:
+        expr = stack.pop()
+        yield expr
+        match expr:
+            case Read(indices=parts) | Apply(args=parts):
+                stack.extend(parts)
+            case At(value=value, index=index):
+                stack += [value, index]
+
+
+def show(expr: Expr, roles: tuple[str, ...] = ()) -> str:
+    """An expression as text, every operator in parentheses."""
+    match expr:
+        case Literal(value=value, type=Type.ROLE):
+            return roles[int(value)] if 0 <= value < len(roles) else f"role#{value}"
+        case Literal(value=bool() as value):
+            return str(value).lower()
+        case Literal(value=value):
+            return str(value)
+        case ParamRef(name=name) | Global(name=name):
+            return name
+        case Attribute(side=side, name=name) | LetRef(side=side, name=name):
+            return name if side is Side.OWN else f"{side.value}.{name}"
+        case Read(input=name, indices=indices):
+            return f"{name}[{', '.join(show(i, roles) for i in indices)}]"
+        case At(value=value, index=index):
+            return f"{show(value, roles)}[{show(index, roles)}]"
+        case Apply(op=Op.NEG, args=(a,)):
+            return f"(-{show(a, roles)})"
+        case Apply(op=Op.NOT, args=(a,)):
+            return f"(not {show(a, roles)})"
+        case Apply(op=Op.CHOOSE, args=(c, a, b)):
+            return f"({show(a, roles)} if {show(c, roles)} else {show(b, roles)})"
+        case Apply(op=Op.ABS | Op.MIN | Op.MAX as op, args=args):
+            return f"{op.value}({', '.join(show(a, roles) for a in args)})"
+        case Apply(op=op, args=args):
+            return "(" + f" {op.value} ".join(show(a, roles) for a in args) + ")"

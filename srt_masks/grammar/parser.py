@@ -1,0 +1,341 @@
+"""Text -> tree, one statement at a time, so that one run reports every statement that does not parse.
+
+Input: a `Source`. Output: a `Tree` and the diagnostics met on the way. Non-goals: names, types, meaning (`check.py`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from lark import Lark, Token
+from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedInput, UnexpectedToken
+from lark.lexer import TextSlice
+
+from ..diagnostics import Diagnostic, Source, Span, SpecError
+from . import syntax as t
+
+MAX_TEXT = 1_000_000  # characters
+MAX_NESTING = 100  # levels of parentheses, operators and calls in one expression
+
+
+def parse(source: Source) -> tuple[t.Tree, list[Diagnostic]]:
+    """The tree of a text, without the statements that do not parse, and one diagnostic for each of those.
+
+    Raises SpecError where the text cannot be cut into statements at all (too long, too deep, not text).
+    """
+    _refuse_what_is_no_text(source)
+    statements: list[t.Statement] = []
+    mistakes: list[Diagnostic] = []
+    for span in _cut(source.text):
+        try:
+            tree = _lark().parse(TextSlice(source.text, span.start, span.end))
+            statements.append(_build(tree, source))
+        except UnexpectedInput as error:
+            mistakes.append(_explain(error, source, span))
+        except _TooDeep as error:
+            mistakes.append(_too_deep(error.span))
+    return t.Tree(tuple(statements)), mistakes
+
+
+@cache
+def _lark() -> Lark:
+    grammar = resources.files(__package__).joinpath("mask.lark").read_text(encoding="utf-8")
+    return Lark(grammar, parser="lalr", lexer="contextual", propagate_positions=True, maybe_placeholders=False)
+
+
+# --------------------------------------------------------------------------------------------- cutting into statements
+
+_PIECES = re.compile(r"#[^\n]*|[A-Za-z_]\w*|\d[\w.]*|\s+|[^\w\s]|.", re.ASCII)
+
+
+def _cut(text: str) -> Iterator[Span]:
+    """Spans of the statements. Each begins at a statement word; text before the first is a statement that cannot parse."""
+    starts: list[int] = []
+    ends: list[int] = []
+    previous = last = ""
+    end = 0
+    for piece in _PIECES.finditer(text):
+        word = piece.group()
+        if word.isspace() or word.startswith("#"):
+            continue
+        # `let stop = 1` is one statement with a bad name, not two broken ones; `queries layout` is one statement.
+        names_next = last in {"let", "param", "input"} or previous == "." or (word == "layout" and last in {"queries", "keys"})
+        if not starts or (word in t.STATEMENTS and not names_next):
+            if starts:
+                ends.append(end)
+            starts.append(piece.start())
+        last = word
+        previous = word
+        end = piece.end()
+    if starts:
+        ends.append(end)
+    return (Span(a, b) for a, b in zip(starts, ends, strict=True))
+
+
+def _refuse_what_is_no_text(source: Source) -> None:
+    text = source.text
+    if len(text) > MAX_TEXT:
+        short = Source(text[:80], source.filename)
+        raise SpecError([Diagnostic("text-too-long", f"a spec has at most {MAX_TEXT:,} characters; this one has {len(text):,}", Span(0, 1))], short)
+    bad = re.search("[\x00-\x08\x0b\x0e-\x1f\x7f\ud800-\udfff]", text)
+    if bad:
+        place = Span(bad.start(), bad.end())
+        raise SpecError([Diagnostic("not-text", f"a spec is plain text; this one holds the character {ord(bad.group()):#04x}", place, "here")], source)
+    depth = 0
+    for piece in re.finditer(r"#[^\n]*|[()\[\]{}]", text):
+        depth += {"(": 1, "[": 1, "{": 1}.get(piece.group()[0], -1 if piece.group()[0] in ")]}" else 0)
+        depth = max(depth, 0)
+        if depth > MAX_NESTING:
+            raise SpecError([_too_deep(Span(piece.start(), piece.end()))], source)
+
+
+class _TooDeep(Exception):
+    def __init__(self, span: Span):
+        self.span = span
+
+
+def _too_deep(span: Span) -> Diagnostic:
+    help = ("give parts of it a name: `let part = ...`",)
+    return Diagnostic("nested-too-deeply", f"an expression nests at most {MAX_NESTING} levels", span, "deeper than that here", help)
+
+
+# -------------------------------------------------------------------------------------------- lark's tree -> our nodes
+
+
+def _build(tree: Any, source: Source) -> t.Statement:
+    """Bottom-up and without recursion, so that no text can exhaust Python's stack."""
+    built: dict[int, Any] = {}
+    depth: dict[int, int] = {}
+    node: Any = None
+    for branch in tree.iter_subtrees():
+        span = Span(branch.meta.start_pos, branch.meta.end_pos)
+        children = [_word(c) if isinstance(c, Token) else built[id(c)] for c in branch.children]
+        depth[id(branch)] = 1 + max((depth[id(c)] for c in branch.children if not isinstance(c, Token)), default=0)
+        if depth[id(branch)] > MAX_NESTING:
+            raise _TooDeep(span)
+        if branch.data == "start":
+            return children[0]
+        node = built[id(branch)] = _NODES[branch.data](span, *children)
+    return node
+
+
+def _word(token: Token) -> t.Word:
+    return t.Word(Span(token.start_pos or 0, token.end_pos or 0), str(token))
+
+
+class _Where(tuple):
+    """The expression of a trailing `where` or `weight`, kept apart from the expressions before it."""
+
+
+class _Weight(tuple):
+    pass
+
+
+def _rule(span: Span, targets: tuple, *rest: Any, scaled: bool) -> t.Rule:
+    where = next((r[0] for r in rest if isinstance(r, _Where)), None)
+    return t.Rule(span, targets, rest[0] if scaled else None, where)
+
+
+def _predict(span: Span, role: t.Word, target: t.Expr, *rest: Any) -> t.Predict:
+    weight = next((r[0] for r in rest if isinstance(r, _Weight)), None)
+    where = next((r[0] for r in rest if isinstance(r, _Where)), None)
+    return t.Predict(span, role, target, weight, where)
+
+
+def _input(span: Span, name: t.Word, type: t.Word, *rest: Any) -> t.Input:
+    sizes = next((r[1] for r in rest if r[0] == "shape"), ())
+    axes = next((r[1] for r in rest if r[0] == "per"), ())
+    return t.Input(span, name, type.text, sizes, axes)
+
+
+def _let(span: Span, name: t.Word, *rest: Any) -> t.Let:
+    parameters = rest[0] if len(rest) == 2 else None
+    return t.Let(span, name, parameters, rest[-1])
+
+
+def _layout(span: Span, *rest: Any) -> t.Layout:
+    return t.Layout(span, rest[0] if len(rest) == 2 else None, rest[-1])
+
+
+def _repeat(span: Span, *rest: Any) -> t.Repeat:
+    return t.Repeat(span, rest[0] if len(rest) == 2 else None, rest[-1])
+
+
+def _path(span: Span, *rest: Any) -> t.Assert:
+    words = [w.text for w in rest[:-1]]
+    return t.Assert(span, t.Claim("assert " + " ".join(words)), rest[-1][0])
+
+
+def _chain(span: Span, first: t.Expr, *rest: Any) -> t.Chain:
+    return t.Chain(span, first, tuple((op.text, operand) for op, operand in zip(rest[::2], rest[1::2], strict=True)))
+
+
+def _quantify(span: Span, word: t.Word, body: t.Expr, variable: t.Word, domain: tuple) -> t.Quantify:
+    kind, members = domain
+    return t.Quantify(span, word.text, body, variable, members, kind == "range")
+
+
+_NODES: dict[str, Callable[..., Any]] = {
+    "param": lambda s, name, value: t.Param(s, name, value),
+    "signed": lambda s, *parts: "".join(p.text for p in parts),
+    "input": _input,
+    "shape": lambda s, *sizes: ("shape", sizes),
+    "per": lambda s, *axes: ("per", axes),
+    "data": lambda s, roles: t.Data(s, roles),
+    "layout": _layout,
+    "side": lambda s, word: word.text,
+    "queries": lambda s, _, where: t.QueriesWhere(s, where),
+    "items": lambda s, *items: items,
+    "one": lambda s, role: t.Rows(s, role, None),
+    "many": lambda s, role, count: t.Rows(s, role, count),
+    "repeat": _repeat,
+    "given": lambda s, roles: t.Given(s, roles),
+    "names": lambda s, *names: names,
+    "parameters": lambda s, names: names,
+    "let": _let,
+    "attend": lambda s, where: t.Attend(s, where),
+    "stop": lambda s, targets, *rest: _rule(s, targets, *rest, scaled=False),
+    "scale": lambda s, targets, *rest: _rule(s, targets, *rest, scaled=True),
+    "targets": lambda s, *targets: targets,
+    "target": lambda s, word: word,
+    "where": lambda s, expr: _Where((expr,)),
+    "weight": lambda s, expr: _Weight((expr,)),
+    "position": lambda s, value: t.Position(s, value),
+    "predict": _predict,
+    "assert_all": lambda s, where: t.Assert(s, t.Claim.PAIRS, where),
+    "assert_path": _path,
+    "assert_no_leak": lambda s, *_: t.Assert(s, t.Claim.NO_LEAK, None),
+    "assert_cacheable": lambda s: t.Assert(s, t.Claim.CACHEABLE, None),
+    "assert_every": lambda s: t.Assert(s, t.Claim.EVERY_QUERY, None),
+    "choose": lambda s, then, condition, otherwise: t.Choose(s, then, condition, otherwise),
+    "implies": lambda s, a, b: t.Logic(s, "implies", (a, b)),
+    "or_": lambda s, *operands: t.Logic(s, "or", operands),
+    "and_": lambda s, *operands: t.Logic(s, "and", operands),
+    "not_": lambda s, operand: t.Not(s, operand),
+    "chain": _chain,
+    "is_": lambda s, subject, role: t.Is(s, subject, role, False),
+    "is_not": lambda s, subject, role: t.Is(s, subject, role, True),
+    "in_": lambda s, subject, members: t.In(s, subject, members[1], False),
+    "not_in": lambda s, subject, members: t.In(s, subject, members[1], True),
+    "set": lambda s, *members: ("set", members),
+    "range": lambda s, args: ("range", args),
+    "binary": lambda s, left, op, right: t.Binary(s, op.text, left, right),
+    "sign": lambda s, op, operand: t.Sign(s, op.text, operand),
+    "number": lambda s, word: t.Number(s, word.text),
+    "true": lambda s: t.Truth(s, True),
+    "false": lambda s: t.Truth(s, False),
+    "subject": lambda s, word: t.Subject(s, word.text),
+    "name": lambda s, word: t.Name(s, word.text),
+    "call": lambda s, name, args: t.Call(s, name, args),
+    "subscript": lambda s, name, index: t.Subscript(s, t.Name(name.span, name.text), index),
+    "attribute": lambda s, side, name: t.Attribute(s, side.text, name),
+    "attribute_subscript": lambda s, side, name, index: t.Subscript(s, t.Attribute(side.span.to(name.span), side.text, name), index),
+    "quantify": _quantify,
+    "index": lambda s, *indices: indices,
+    "args": lambda s, *args: args,
+}
+
+# ------------------------------------------------------------------------------------------ lark's error -> our words
+
+_INSTEAD = {
+    "&": ("write `and`", "and"),
+    "|": ("write `or`", "or"),
+    "~": ("write `not`", "not"),
+    "!": ("write `not`, or `!=`", "not"),
+    "=": ("write `==` to compare", "=="),
+    "^": ("write `!=` between masks, `**` for powers", "!="),
+    "xor": ("write `!=` between masks", "!="),
+    ";": ("statements need no separator", ""),
+    ":": ("a condition reads `where ...`; a choice reads `a if c else b`", ""),
+}
+
+
+def _explain(error: UnexpectedInput, source: Source, statement: Span) -> Diagnostic:
+    """One diagnostic in the user's words: the field's terminals never appear."""
+    text = source.text
+    match error:
+        case UnexpectedToken(token=token) if token.type != "$END" and (token.end_pos or 0) > (token.start_pos or 0):
+            span, expected = Span(token.start_pos or 0, token.end_pos or 0), error.expected
+        case UnexpectedCharacters():
+            start = error.pos_in_stream
+            word = re.compile(r"[A-Za-z_]\w*|&&|\|\||.", re.DOTALL).match(text, start)
+            span, expected = Span(start, word.end() if word else start + 1), error.allowed or set()
+        case UnexpectedToken() | UnexpectedEOF():
+            span, expected = Span(statement.end, statement.end), error.expected
+        case _:
+            span, expected = statement, set()
+    found = text[span.start : span.end]
+    wanted = _wanted({str(e) for e in expected or ()})
+    opening = re.match(r"[A-Za-z_]\w*", text[statement.start : statement.end])
+    first = opening.group() if opening else ""
+    if span.start == statement.start and first not in t.STATEMENTS:
+        words = "param, input, layout, data, let, attend, stop, scale, position, predict, assert"
+        return Diagnostic("not-a-statement", f"no statement begins with `{_short(found)}`", span, "a statement begins with a word of the language", (f"one of {words}",))
+    if found in t.RESERVED and "NAME" in (expected or ()) and "NUMBER" not in (expected or ()):
+        return Diagnostic("reserved-word", f"`{found}` is a word of the language and cannot be a name", span, "choose another name", (f"for example `my_{found}`",))
+    key = next((k for k in ("&", "|", "xor", "~", "!", "=", "^", ";", ":") if found.startswith(k)), None)
+    if key:
+        advice, _ = _INSTEAD[key]
+        return Diagnostic("syntax", f"`{found}` is not written here", span, advice, ())
+    if not found:
+        return Diagnostic("unfinished", f"this `{first}` statement ends too early", span, f"expected {wanted}")
+    return Diagnostic("syntax", f"`{_short(found)}` does not fit here", span, f"expected {wanted}", ())
+
+
+_PHRASES = {
+    "NAME": "a name",
+    "NUMBER": "a number",
+    "TYPE": "`bool`, `int` or `float`",
+    "COMPARE": "a comparison",
+    "EQUAL": "`=`",
+    "LPAR": "`(`",
+    "RPAR": "`)`",
+    "LBRACE": "`{`",
+    "RBRACE": "`}`",
+    "LSQB": "`[`",
+    "RSQB": "`]`",
+    "COMMA": "`,`",
+    "COLON": "`:`",
+    "STAR": "`*`",
+    "__ANON_0": "`->`",
+    "BY": "`by`",
+    "WHERE": "`where`",
+    "WEIGHT": "`weight`",
+    "PER": "`per`",
+    "ELSE": "`else`",
+    "FOR": "`for`",
+    "IN": "`in`",
+    "RANGE": "`range(`",
+    "LAYOUT": "`layout`",
+    "REPEAT": "`repeat`",
+    "FLOW_GRAD": "`flow` or `grad`",
+    "LEAK": "`leak`",
+    "QUERY": "`query attends`",
+    "ATTENDS": "`attends`",
+    "EVERY": "`every query attends`",
+}
+_OPERATORS = {"ADD", "MUL", "POW", "COMPARE", "AND", "OR", "IMPLIES", "IF", "IS", "NOT", "IN"}
+
+
+def _wanted(expected: set[str]) -> str:
+    expected = expected - {"COMMENT", "$END"}
+    if {"NUMBER", "NAME"} <= expected:
+        return "an expression"
+    phrases = []
+    if {"ADD", "MUL"} <= expected or {"AND", "OR"} <= expected:
+        phrases.append("an operator")
+        expected = expected - _OPERATORS
+    if "SUBJECT" in expected and "NAME" in expected:
+        phrases.append("`q`, `k`, `v` or `hidden`")
+        expected = expected - {"SUBJECT", "NAME"}
+    phrases += [_PHRASES[e] for e in _PHRASES if e in expected]
+    phrases = phrases or ["the end of the statement"]
+    return phrases[0] if len(phrases) == 1 else ", ".join(phrases[:-1]) + " or " + phrases[-1]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 24 else text[:20] + "…"
