@@ -167,7 +167,7 @@ def _repeat(span: Span, *rest: Any) -> t.Repeat:
 
 def _path(span: Span, *rest: Any) -> t.Assert:
     words = [w.text for w in rest[:-1]]
-    return t.Assert(span, t.Claim("assert " + " ".join(words)), rest[-1][0])
+    return t.Assert(span, t.Claim("assert " + " ".join(words)), rest[-1])
 
 
 def _chain(span: Span, first: t.Expr, *rest: Any) -> t.Chain:

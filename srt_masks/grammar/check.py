@@ -1,0 +1,344 @@
+"""Tree -> checked tree: one function a statement, in the order of the text.
+
+Input: a `Tree`. Output: `Checked`, or every mistake of the text. Non-goals: evaluation, simplification.
+A statement of the language that is not served yet is a mistake of its own; it is never ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+
+from ..diagnostics import Diagnostic, InputError, Source, Span, did_you_mean, listing
+from . import checked as c
+from . import syntax as t
+from .checked import Kind, Side, Type
+from .expressions import POISON, Entry, Expressions, Function, Value, number_of
+from .parser import parse
+
+MAX_TOKENS = 2**31 - 1
+MAX_ROWS = 100_000  # entries of one step's row list, nested repeats written out
+TRUE = c.Literal(True, Type.BOOL)
+
+
+def check(tree: t.Tree, params: Mapping[str, int | float]) -> tuple[c.Checked | None, list[Diagnostic]]:
+    """The checked tree, or None and the mistakes. `params` replaces the values of the text's params.
+
+    Raises InputError for a param the text does not have, or a value of the wrong type.
+    """
+    checker = _Checker(dict(params))
+    checker.run(tree)
+    checked = checker.result(tree) if not checker.names.mistakes else None
+    return (checked if not checker.names.mistakes else None), list(checker.names.mistakes.values())
+
+
+class _Checker:
+    def __init__(self, params: dict[str, int | float]):
+        self.names = Expressions(prelude=_prelude())
+        self.overrides = params
+        self.roles: list[str] = []
+        self.data: tuple[int, ...] = ()
+        self.layouts: dict[str | None, c.Layout] = {}
+        self.params: list[c.Param] = []
+        self.inputs: list[c.Input] = []
+        self.lets: list[c.Let] = []
+        self.attend: c.Expr | None = None
+        self.rules: list[c.Rule] = []
+        self.position: c.Expr | None = None
+        self.predictions: list[c.Prediction] = []
+        self.order = 0
+
+    def run(self, tree: t.Tree) -> None:
+        self.collect_roles(tree)
+        self.collect_data(tree)
+        self.refuse_repeats(tree)
+        for statement in tree.statements:
+            self.order += 1
+            self.statement(statement)
+        known = {p.name.text for p in tree.statements if isinstance(p, t.Param)}
+        for name in self.overrides:
+            if name not in known:
+                raise InputError(f"this spec has no param `{name}`; {did_you_mean(name, known) or 'its params: ' + (listing(known) or 'none')}")
+
+    def result(self, tree: t.Tree) -> c.Checked | None:
+        names = self.names
+        if self.attend is None:
+            end = tree.statements[-1].span if tree.statements else Span(0, 0)
+            names.mistake("no-attend", "a spec says who attends to whom", Span(end.end, end.end), "no `attend` in this text", "for example `attend causal`")
+            return None
+        if not self.layouts:
+            self.layouts[None] = c.Layout((c.Section(None, ((0, 1),)),))
+        if (None in self.layouts) is ("queries" in self.layouts or "keys" in self.layouts) or ("queries" in self.layouts) is not ("keys" in self.layouts):
+            layout = next(s for s in tree.statements if isinstance(s, t.Layout))
+            names.mistake("two-axes", "two axes need both layouts", layout.span, "`queries layout ...` and `keys layout ...`, or one `layout ...` for both")
+            return None
+        queries = self.layouts.get(None) or self.layouts["queries"]
+        params = tuple(c.Param(p.name, p.type, p.value, p.name in names.structural) for p in self.params)
+        return c.Checked(
+            tuple(self.roles), self.data, queries, self.layouts.get("keys"), params, tuple(self.inputs), tuple(self.lets),
+            self.attend, tuple(self.rules), self.position, tuple(self.predictions),
+        )  # fmt: skip
+
+    def not_served(self, span: Span, what: str) -> None:
+        self.names.mistake("not-served", f"{what} is part of the language and not served yet", span, "refused, never ignored")
+
+    # -------------------------------------------------------------------------------------- before the statements
+
+    def collect_roles(self, tree: t.Tree) -> None:
+        """Roles may be named before the layout that lists them: they depend on nothing."""
+        words = [w for s in tree.statements if isinstance(s, t.Layout) for w in _roles(s.items)]
+        for word in words or [t.Word(Span(0, 0), "token")]:
+            if word.text in self.roles:
+                continue
+            if self.taken(word):
+                continue
+            self.names.scope[word.text] = Entry(len(self.roles), 0)
+            self.roles.append(word.text)
+        self.names.two_axes = any(isinstance(s, t.Layout) and s.axis for s in tree.statements)
+
+    def collect_data(self, tree: t.Tree) -> None:
+        stated = [s for s in tree.statements if isinstance(s, t.Data)]
+        for word in stated[0].roles if stated else ():
+            if word.text not in self.roles:
+                self.names.mistake("unknown-role", f"no role is called `{word.text}`", word.span, did_you_mean(word.text, self.roles), f"roles here: {listing(self.roles)}")
+        chosen = [w.text for w in stated[0].roles] if stated else ["token"]
+        self.data = tuple(self.roles.index(n) for n in dict.fromkeys(chosen) if n in self.roles)
+        self.names.has_data = bool(self.data)
+
+    def refuse_repeats(self, tree: t.Tree) -> None:
+        seen: dict[object, Span] = {}
+        for s in tree.statements:
+            match s:
+                case t.Attend() | t.Data() | t.Position():
+                    key: object = type(s).__name__.lower()
+                case t.Layout(axis=axis):
+                    key = f"{axis} layout" if axis else "layout"
+                case _:
+                    continue
+            if key in seen:
+                self.names.mistake("said-twice", f"a spec has one `{key}`", s.span, "this is another one")
+            seen[key] = s.span
+
+    # -------------------------------------------------------------------------------------- statements
+
+    def statement(self, s: t.Statement) -> None:
+        self.names.floats_allowed = isinstance(s, t.Rule | t.Let)
+        match s:
+            case t.Param():
+                self.param(s)
+            case t.Input():
+                self.input(s)
+            case t.Layout():
+                self.layout(s)
+            case t.Let():
+                self.let(s)
+            case t.Attend(where=where):
+                value = self.names.typed(self.names.pair(where, "attend"), (Type.BOOL,), "`attend`")
+                self.attend = value.expr
+            case t.Rule():
+                self.rule(s)
+            case t.Position(value=expr):
+                value = self.names.typed(self.names.token(expr, "position"), (Type.INT,), "`position`")
+                self.position = value.expr
+            case t.Predict():
+                self.predict(s)
+            case t.Assert(claim=claim):
+                self.not_served(s.span, f"`{claim.value}`")
+            case t.QueriesWhere():
+                self.not_served(s.span, "`queries where`")
+            case t.Data():
+                pass  # collected before
+
+    def taken(self, word: t.Word) -> bool:
+        name = word.text
+        if name in c.ATTRIBUTES or name in c.GLOBALS:
+            self.names.mistake("name-taken", f"`{name}` is {'an attribute of every token' if name in c.ATTRIBUTES else 'known everywhere'}", word.span, "choose another name")
+            return True
+        if name in self.names.scope:
+            self.names.mistake("name-taken", f"`{name}` is already {self.names.scope[name].noun}", word.span, "roles, params, inputs and lets share one set of names")
+            return True
+        return False
+
+    def define(self, word: t.Word, what: c.Param | c.Input | Value | Function) -> None:
+        if not self.taken(word):
+            self.names.scope[word.text] = Entry(what, self.order)
+
+    def param(self, s: t.Param) -> None:
+        name = s.name.text
+        value = number_of(s.value)
+        if value is None:
+            self.names.mistake("constant-arithmetic", "a number has at most 64 bits", s.span, "this one is larger")
+            value = 1
+        type = Type.INT if isinstance(value, int) else Type.FLOAT
+        if name in self.overrides:
+            value = _override(name, type, self.overrides[name])
+        param = c.Param(name, type, value, structural=False)
+        self.define(s.name, param)
+        self.params.append(param)
+
+    def input(self, s: t.Input) -> None:
+        before = len(self.names.mistakes)
+        axes = []
+        for axis in s.axes:
+            if axis.text not in c.INPUT_AXES:
+                self.names.mistake("unknown-axis", f"no axis is called `{axis.text}`", axis.span, did_you_mean(axis.text, c.INPUT_AXES), f"axes: {', '.join(c.INPUT_AXES)}")
+            elif axis.text in axes:
+                self.names.mistake("said-twice", f"`{axis.text}` stands twice", axis.span)
+            elif axis.text in ("token", "step") and self.names.two_axes:
+                self.names.mistake("two-axes", f"with two layouts, `per {axis.text}` of which?", axis.span, "write `per query` or `per key`")
+            elif axis.text == "sequence" and len(s.axes) > 1:
+                self.names.mistake("unknown-axis", "`per sequence` means no axis", axis.span, "leave it out")
+            else:
+                axes.append(axis.text)
+        if "token" in axes and "step" in axes:
+            self.names.mistake("said-twice", "a token has one step: give the input per token", s.span)
+        sizes: list[int | str] = []
+        for size in s.sizes:
+            if isinstance(size, t.Name) and self.names.lookup(size.name) is None and size.name not in c.GLOBALS:
+                sizes.append(size.name)
+            else:
+                number = self.names.structural_int(size, "a size", least=0)
+                sizes.append(number if number is not None else 0)
+        declared = c.Input(s.name.text, Type(s.type), tuple(a for a in axes if a != "sequence"), tuple(sizes))
+        self.define(s.name, declared if len(self.names.mistakes) == before else POISON)
+        self.inputs.append(declared)
+
+    def let(self, s: t.Let) -> None:
+        if s.parameters is not None:
+            words = [p.text for p in s.parameters]
+            for p in s.parameters:
+                if p.text in c.ATTRIBUTES or p.text in c.GLOBALS or words.count(p.text) > 1:
+                    self.names.mistake("name-taken", f"`{p.text}` is taken", p.span, "choose another name for the parameter")
+            self.define(s.name, Function(s.parameters, s.body, self.order, is_prelude=False))
+            return
+        value = self.names.check(s.body)
+        if value is POISON:
+            self.define(s.name, POISON)
+            return
+        ref = c.LetRef(s.name.text, Side.OWN, value.type)
+        self.define(s.name, Value(ref, value.type, value.kind, s.name.span, bare=s.name.span if value.kind is Kind.TOKEN else None, floats=value.floats))
+        self.names.let_bodies[s.name.text] = value.expr
+        self.lets.append(c.Let(s.name.text, value.kind, value.type, value.expr))
+
+    def rule(self, s: t.Rule) -> None:
+        targets = []
+        for target in s.targets:
+            if target.text == "hidden":
+                self.not_served(target.span, f"`{'stop' if s.factor is None else 'scale'} hidden`")
+            elif target.text not in ("q", "k", "v"):
+                self.names.mistake("unknown-target", f"no gradient is called `{target.text}`", target.span, "one of `q`, `k`, `v`, `hidden`", "for example `stop k, v where ...`")
+            elif target.text in targets:
+                self.names.mistake("said-twice", f"`{target.text}` stands twice", target.span)
+            else:
+                targets.append(target.text)
+        word = "stop" if s.factor is None else "scale"
+        factor = None
+        if s.factor is not None:
+            factor = self.names.typed(self.names.pair(s.factor, "scale"), (Type.INT, Type.FLOAT), "`by`", "a condition goes behind `where`").expr
+        where = TRUE
+        if s.where is not None:
+            where = self.names.typed(self.names.pair(s.where, word), (Type.BOOL,), "`where`").expr
+        self.rules.append(c.Rule(tuple(targets), factor, where))
+
+    def predict(self, s: t.Predict) -> None:
+        entry = self.names.scope.get(s.role.text)
+        if entry is None or not isinstance(entry.what, int):
+            self.names.mistake("unknown-role", f"no role is called `{s.role.text}`", s.role.span, did_you_mean(s.role.text, self.roles), f"roles here: {listing(self.roles)}")
+            return
+        if not self.data:
+            self.names.mistake("no-data", "`predict` needs data tokens to predict, and no role holds data", s.span, "needs `data`", "say which roles are data: `data ROLE` (the default is the role `token`)")
+            return
+        target = self.names.typed(self.names.token(s.target, "predict"), (Type.INT,), "`predict`")
+        where = self.names.typed(self.names.token(s.where, "where"), (Type.BOOL,), "`where`") if s.where else None
+        self.names.floats_allowed = True
+        weight = self.names.typed(self.names.token(s.weight, "weight"), (Type.INT, Type.FLOAT), "`weight`") if s.weight else None
+        self.predictions.append(c.Prediction(entry.what, target.expr, weight.expr if weight else None, where.expr if where else None))
+
+    # -------------------------------------------------------------------------------------- layouts
+
+    def layout(self, s: t.Layout) -> None:
+        sections = []
+        for item in s.items:
+            match item:
+                case t.Repeat(count=count, items=items):
+                    number = None if count is None else self.names.structural_int(count, "a repeat")
+                    sections.append(c.Section(0 if count is not None and number is None else number, self.rows(items)))
+                case t.Given():
+                    self.not_served(item.span, "`layout given`")
+                case t.Rows():
+                    sections.append(c.Section(1, self.rows((item,))))
+        layout = c.Layout(tuple(sections))
+        if max(layout.fixed, layout.rows_per_step) > MAX_TOKENS:
+            self.names.mistake("layout-too-large", f"a layout has at most {MAX_TOKENS:,} tokens; this one has {max(layout.fixed, layout.rows_per_step):,}", s.span)
+        if any(section.count is None and not section.rows_per_step for section in sections):
+            self.names.mistake("empty-repeat", "a repeat of steps needs a row in each step", s.span, "this repeat is empty")
+        self.layouts[s.axis] = layout
+
+    def rows(self, items: tuple[t.Item, ...]) -> tuple[tuple[int, int], ...]:
+        """The rows of one step, as (role, how many), nested repeats written out."""
+        rows: list[tuple[int, int]] = []
+        for item in items:
+            match item:
+                case t.Rows(role=word, count=expr):
+                    count = 1 if expr is None else self.names.structural_int(expr, "a count")
+                    entry = self.names.scope.get(word.text)
+                    if count and entry is not None and isinstance(entry.what, int):
+                        rows.append((entry.what, count))
+                case t.Repeat(count=None):
+                    self.names.mistake("nested-repeat", "only a repeat at the top takes its number from the tensor", item.span, "give this one a number: `repeat 4 { ... }`")
+                case t.Repeat(count=expr, items=inner):
+                    assert expr is not None
+                    count = self.names.structural_int(expr, "a repeat") or 0
+                    once = self.rows(inner)
+                    if count * len(once) > MAX_ROWS:
+                        self.names.mistake("layout-too-large", f"a step written out has at most {MAX_ROWS:,} entries; this has {count * len(once):,}", item.span)
+                    elif len(once) == 1:
+                        rows.append((once[0][0], once[0][1] * count))
+                    else:
+                        rows += once * count
+                case t.Given():
+                    self.not_served(item.span, "`layout given`")
+        return tuple((r, n) for r, n in rows if n)
+
+
+def _roles(items: tuple[t.Item, ...]) -> list[t.Word]:
+    words = []
+    for item in items:
+        match item:
+            case t.Rows(role=role):
+                words.append(role)
+            case t.Repeat(items=inner):
+                words += _roles(inner)
+            case t.Given(roles=roles):
+                words += roles
+    return words
+
+
+def _override(name: str, type: Type, value: int | float) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"param `{name}` is a number; got {value!r}")
+    if type is Type.INT:
+        if int(value) != value or not -(2**63) <= value < 2**63:
+            raise InputError(f"param `{name}` is a whole number of at most 64 bits; got {value!r}")
+        return int(value)
+    return float(value)
+
+
+@cache
+def _prelude() -> dict[str, Entry]:
+    """The names every spec starts with, from `prelude.mask`."""
+    text = resources.files(__package__).joinpath("prelude.mask").read_text(encoding="utf-8")
+    tree, mistakes = parse(Source(text, "prelude.mask"))
+    assert not mistakes
+    names = Expressions()
+    for order, s in enumerate(tree.statements, 1):
+        assert isinstance(s, t.Let)
+        if s.parameters is not None:
+            names.scope[s.name.text] = Entry(Function(s.parameters, s.body, order, is_prelude=True), order, is_prelude=True)
+        else:
+            names.scope[s.name.text] = Entry(names.check(s.body), order, is_prelude=True)
+    assert not names.mistakes
+    return names.scope
+
+

@@ -1,0 +1,98 @@
+"""`Spec`: a checked text, frozen and printable; what every public function takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .diagnostics import InputError, Source, SpecError
+from .grammar import checked as c
+from .grammar.check import check
+from .grammar.parser import parse as parse_text
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A checked spec. Two specs are equal if their texts and the values of their params are."""
+
+    text: str
+    filename: str = field(default="<spec>", compare=False)
+    checked: c.Checked = field(repr=False, compare=False, kw_only=True)
+    _values: tuple[tuple[str, int | float], ...] = field(repr=False, kw_only=True)
+
+    @property
+    def params(self) -> dict[str, int | float]:
+        """Name to value, in the order of the text."""
+        return {p.name: p.value for p in self.checked.params}
+
+    @property
+    def inputs(self) -> dict[str, c.Input]:
+        """Name to declaration, in the order of the text."""
+        return {i.name: i for i in self.checked.inputs}
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return self.checked.roles
+
+    def with_params(self, **params: int | float) -> Spec:
+        """The same text with other values of its params. Raises InputError for a name the text does not have."""
+        return parse(self.text, params={**self.params, **params}, filename=self.filename)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{k}={v}" for k, v in self.params.items())
+        return f"<Spec {self.filename}: roles {', '.join(self.roles)}{'; ' + values if values else ''}>"
+
+    def _repr_html_(self) -> str:
+        from .view.html import page
+
+        return page(self)
+
+    def __reduce__(self):
+        return _again, (self.text, self.params, self.filename)
+
+
+def _again(text: str, params: dict[str, int | float], filename: str) -> Spec:
+    return parse(text, params=params, filename=filename)
+
+
+def parse(text: str, *, params: Mapping[str, int | float] | None = None, filename: str = "<spec>") -> Spec:
+    """Read a spec text and check it.
+
+    `params` replaces the values of the text's params. Raises SpecError with every mistake of the text, each with its line,
+    column and remedy; InputError for a param the text does not have.
+    """
+    if not isinstance(text, str):
+        raise InputError(f"parse takes the text of a spec as a str; got {type(text).__name__}. For a file: srt_masks.load(path)")
+    source = Source(text, filename)
+    tree, unparsed = parse_text(source)
+    checked, mistakes = check(tree, params or {})
+    if unparsed:
+        # What a broken statement would have defined is unknown, so its absence is no second mistake.
+        mistakes = [m for m in mistakes if m.slug not in ("unknown-name", "unknown-attribute", "unknown-role", "no-attend", "no-data", "used-before")]
+    if unparsed or mistakes or checked is None:
+        raise SpecError([*unparsed, *mistakes], source)
+    return Spec(text, filename, checked=checked, _values=tuple((p.name, p.value) for p in checked.params))
+
+
+def load(path: str | Path, *, params: Mapping[str, int | float] | None = None) -> Spec:
+    """Read a spec from a file. Raises SpecError as `parse` does, InputError if the file cannot be read or is no text."""
+    return parse(read_text(path), params=params, filename=str(path))
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a spec file, refused before it is read if it is larger than any spec may be."""
+    from .grammar.parser import MAX_TEXT
+
+    path = Path(path)
+    try:
+        if path.is_file() and path.stat().st_size > 4 * MAX_TEXT:
+            raise InputError(f"{path} has {path.stat().st_size:,} bytes; a spec has at most {MAX_TEXT:,} characters")
+        return path.read_bytes().decode("utf-8").removeprefix("\ufeff")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no text: byte {error.start} is not UTF-8. A spec is a plain text file") from None
