@@ -217,7 +217,7 @@ class _Checker:
             self.define(s.name, POISON)
             return
         ref = c.LetRef(s.name.text, Side.OWN, value.type)
-        self.define(s.name, Value(ref, value.type, value.kind, s.name.span, bare=s.name.span if value.kind is Kind.TOKEN else None, floats=value.floats))
+        self.define(s.name, Value(ref, value.type, value.kind, s.name.span, bare=s.name.span if value.kind is Kind.TOKEN else None, floats=value.floats, depth=value.depth + 1))
         self.names.let_bodies[s.name.text] = value.expr
         self.lets.append(c.Let(s.name.text, value.kind, value.type, value.expr))
 

@@ -290,6 +290,23 @@ def walk(root: Expr):
                 stack += [value, index]
 
 
+def bind(expr: Expr, side: Side) -> Expr:
+    """A token expression as the query's or the key's."""
+    match expr:
+        case Attribute(side=Side.OWN, name=name, type=type):
+            return Attribute(side, name, type)
+        case LetRef(side=Side.OWN, name=name, type=type):
+            return LetRef(name, side, type)
+        case Read(input=name, indices=indices, type=type):
+            return Read(name, tuple(bind(i, side) for i in indices), type)
+        case At(value=value, index=index, type=type):
+            return At(value, bind(index, side), type)
+        case Apply(op=op, args=args, type=type):
+            return Apply(op, tuple(bind(a, side) for a in args), type)
+        case _:
+            return expr
+
+
 def show(expr: Expr, roles: tuple[str, ...] = ()) -> str:
     """An expression as text, every operator in parentheses."""
     match expr:

@@ -18,7 +18,7 @@ from . import syntax as t
 from .checked import Kind, Op, Side, Type
 
 MAX_NODES = 50_000  # expression nodes of one spec, functions and ranges expanded
-MAX_DEPTH = 200  # levels of one expression, calls included
+MAX_DEPTH = 150  # levels of one expression, calls and lets included; it keeps every recursive pass within Python's stack
 MAX_RANGE = 1024  # steps of one `any` or `all`
 INT64 = range(-(2**63), 2**63)
 
@@ -33,6 +33,7 @@ class Value:
     span: Span
     bare: Span | None = None  # where a bare attribute stands, if one does: it has no side yet
     floats: bool = False  # rests on a float param or on `/`, which only gates, weights and lets may use
+    depth: int = 1  # levels of `expr`, the bodies of lets included
     size: int = 1  # nodes of `expr` when it is written out: arguments of functions stand as often as they are used
 
 
@@ -158,6 +159,9 @@ class Expressions:
         self.mistakes.setdefault((slug, span), Diagnostic(slug, message, span, label, tuple(h for h in help if h)))
         return POISON
 
+    def _too_deep(self, span: Span) -> Value:
+        return self.mistake("nested-too-deeply", f"an expression nests at most {MAX_DEPTH} levels, calls and lets included", span, "deeper than that here")
+
     def _too_large(self, span: Span) -> Value:
         message = f"the spec grows beyond {MAX_NODES:,} operations when its functions and ranges are expanded"
         return self.mistake("too-large", message, span, "while expanding this", "give shared parts a name: `let part = ...`")
@@ -174,7 +178,7 @@ class Expressions:
         if self._nodes > MAX_NODES:
             return self._too_large(expr.span)
         if self._depth >= MAX_DEPTH:
-            return self.mistake("nested-too-deeply", f"an expression nests at most {MAX_DEPTH} levels, calls included", expr.span, "deeper than that here", "give parts of it a name: `let part = ...`")
+            return self._too_deep(expr.span)
         self._depth += 1
         try:
             value = self._dispatch(expr)
@@ -307,7 +311,7 @@ class Expressions:
             return self.mistake("not-an-attribute", f"`{name}` is no attribute of a token", expr.name.span, f"it is the same for every token: write `{name}`" if value.kind is Kind.CONSTANT else f"it is about a pair: write `{name}`")
         if value.floats and not self.floats_allowed:
             return self._no_floats(expr.span, f"`{name}` rests on a float param or on `/`")
-        return Value(bind(value.expr, side), value.type, Kind.PAIR, expr.span, floats=value.floats)
+        return Value(c.bind(value.expr, side), value.type, Kind.PAIR, expr.span, floats=value.floats, depth=value.depth, size=value.size)
 
     def _no_attribute(self, side: Side, name: t.Word, entry: Entry | None) -> Value:
         who = "query" if side is Side.QUERY else "key"
@@ -386,7 +390,10 @@ class Expressions:
         index = self.typed(indices[0], (Type.INT,), "a position")
         if index is POISON:
             return POISON
-        return replace(index, expr=c.At(value.expr, index.expr, value.type), type=value.type, floats=index.floats or value.floats)
+        depth = 1 + max(index.depth, value.depth)
+        if depth > MAX_DEPTH:
+            return self._too_deep(expr.span)
+        return replace(index, expr=c.At(value.expr, index.expr, value.type), type=value.type, floats=index.floats or value.floats, depth=depth, size=index.size + value.size)
 
     # ------------------------------------------------------------------------------------------ calls
 
@@ -458,9 +465,12 @@ class Expressions:
             return self._whose(bare)
         kind = Kind.PAIR if Kind.PAIR in kinds else Kind.TOKEN if Kind.TOKEN in kinds else Kind.CONSTANT
         size = 1 + sum(p.size for p in parts)
+        depth = 1 + max((p.depth for p in parts), default=0)
         if size > MAX_NODES:
             return self._too_large(span)
-        return Value(POISON.expr, Type.BOOL, kind, span, bare=bare.bare if bare else None, floats=any(p.floats for p in parts), size=size)
+        if depth > MAX_DEPTH:
+            return self._too_deep(span)
+        return Value(POISON.expr, Type.BOOL, kind, span, bare=bare.bare if bare else None, floats=any(p.floats for p in parts), depth=depth, size=size)
 
     def _apply(self, op: Op, args: tuple[Value, ...] | list[Value], type: Type, span: Span) -> Value:
         joined = self._join(args, span)
@@ -618,23 +628,6 @@ def is_attribute(declared: c.Input, side: Side) -> bool:
     if {"query", "key"} <= axes:
         return False
     return bool(axes & {"token", "step"}) or ("query" if side is Side.QUERY else "key") in axes
-
-
-def bind(expr: c.Expr, side: Side) -> c.Expr:
-    """A token expression as the query's or the key's."""
-    match expr:
-        case c.Attribute(side=Side.OWN, name=name, type=type):
-            return c.Attribute(side, name, type)
-        case c.LetRef(side=Side.OWN, name=name, type=type):
-            return c.LetRef(name, side, type)
-        case c.Read(input=name, indices=indices, type=type):
-            return c.Read(name, tuple(bind(i, side) for i in indices), type)
-        case c.At(value=value, index=index, type=type):
-            return c.At(value, bind(index, side), type)
-        case c.Apply(op=op, args=args, type=type):
-            return c.Apply(op, tuple(bind(a, side) for a in args), type)
-        case _:
-            return expr
 
 
 def fold(op: Op, args: list[int]) -> int | str | None:

@@ -30,6 +30,7 @@ from ..grammar.checked import (
     Read,
     Side,
     Type,
+    bind,
 )
 
 MAX_BYTES = 8 * 2**30
@@ -106,7 +107,6 @@ class _Words:
     scalars: Mapping[str, int]
     queries: dict[str, Tensor]
     keys: dict[str, Tensor]
-    own: bool = False  # token expressions: one axis
     memo: dict[tuple[str, Side], Tensor] = field(default_factory=dict)
 
     def value(self, expr: Expr) -> Tensor:
@@ -124,10 +124,9 @@ class _Words:
             case Read(input=name, indices=indices):
                 return read(self.inputs[name], [self.value(i) for i in indices])
             case At(value=value, index=index):
-                tokens = _Words(self.checked, self.params, self.inputs, self.scalars, self.queries, self.keys, own=True)
                 # Outside the layout there is no token, hence no role: -1 equals none.
                 filler = -1 if expr.type is Type.ROLE else 0
-                table = tokens.value(value).broadcast_to(self.queries["pos"].shape)
+                table = self.value(value).broadcast_to(self.queries["pos"].shape)
                 return read(table, [self.value(index)], filler)
             case Apply(op=op, args=args):
                 return apply(op, [self.value(a) for a in args])
@@ -144,33 +143,12 @@ class _Words:
                 return self.queries[name]
 
     def let(self, name: str, side: Side) -> Tensor:
-        """A let, worked out once a side. The lets it rests on come first, so that long chains need no deep stack."""
+        """A let, worked out once a side; only token lets have sides."""
+        let = next(x for x in self.checked.lets if x.name == name)
+        side = side if let.kind is Kind.TOKEN else Side.OWN
         if (name, side) not in self.memo:
-            from ..grammar.expressions import bind
-
-            for let in self.checked.lets:
-                key = (let.name, side if let.kind is Kind.TOKEN else Side.OWN)
-                if let.kind is Kind.TOKEN and side is Side.OWN and not self.own:
-                    continue
-                if key not in self.memo:
-                    body = bind(let.body, side) if let.kind is Kind.TOKEN and side is not Side.OWN else let.body
-                    if self.ready(body):
-                        self.memo[key] = self.value(body)
-                if let.name == name:
-                    break
-            if (name, side) not in self.memo:
-                self.memo[name, side] = self.memo[name, Side.OWN]
+            self.memo[name, side] = self.value(bind(let.body, side))
         return self.memo[name, side]
-
-    def ready(self, body: Expr) -> bool:
-        """A pair let cannot be worked out where only token expressions make sense."""
-        return not self.own or not any(isinstance(e, Attribute) and e.side is not Side.OWN for e in _walk(body))
-
-
-def _walk(root: Expr):
-    from ..grammar.checked import walk
-
-    return walk(root)
 
 
 def read(table: Tensor, indices: list[Tensor], filler: int = 0) -> Tensor:
@@ -337,9 +315,8 @@ def _pairs(checked: Checked, words: _Words, nq: int, nk: int) -> tuple[Tensor, T
 
 def _labels(checked: Checked, params: Mapping[str, int | float], inputs: Mapping[str, Tensor], q: dict[str, Tensor], n: int, heads: int, layers: int) -> tuple[Tensor, Tensor, Tensor]:
     """Position id, target (a data token by index, -1 = none) and weight of every query."""
-    words = _Words(checked, params, inputs, _scalars(checked, n, 0, heads, 0, layers), q, q, own=True)
-    step = "step" if checked.queries.is_single_repeat else "pos"
-    position = words.value(checked.position).expand(n) if checked.position is not None else q[step]
+    words = _Words(checked, params, inputs, _scalars(checked, n, 0, heads, 0, layers), q, q)
+    position = words.value(checked.position).expand(n) if checked.position is not None else q["step"]
     target = torch.full((n,), -1)
     weight = torch.zeros(n, dtype=torch.float64)
     count = int(torch.isin(q["role"], torch.tensor(checked.data, dtype=torch.int64)).sum()) if n else 0

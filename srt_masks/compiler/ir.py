@@ -1,0 +1,293 @@
+"""The mask IR: what is left of a spec once names, kinds and lets are gone. Nodes are interned: equal means identical.
+
+    Const Scalar              the same for every token
+    Field Load Gather         an attribute of a side; an element of an input; a token expression at a position
+    Apply                     an operator
+
+A `Program` is the whole spec in this form. No I/O, no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from hashlib import sha256
+from typing import Any
+from weakref import WeakValueDictionary
+
+from ..grammar.checked import Input, Layout, Param, Type
+
+
+class Side(Enum):
+    QUERY = "q"
+    KEY = "k"
+
+
+class Op(Enum):
+    """The operators, each with its number of arguments. Integers are 64-bit and wrap; division by zero gives 0."""
+
+    NEG = ("neg", 1)
+    ABS = ("abs", 1)
+    NOT = ("not", 1)
+    ADD = ("add", 2)
+    SUB = ("sub", 2)
+    MUL = ("mul", 2)
+    TRUEDIV = ("truediv", 2)
+    FLOORDIV = ("floordiv", 2)
+    MOD = ("mod", 2)
+    POW = ("pow", 2)
+    MIN = ("min", 2)
+    MAX = ("max", 2)
+    LT = ("lt", 2)
+    LE = ("le", 2)
+    EQ = ("eq", 2)
+    NE = ("ne", 2)
+    AND = ("and", 2)
+    OR = ("or", 2)
+    SELECT = ("select", 3)  # condition, then, otherwise
+
+    @property
+    def symbol(self) -> str:
+        return self.value[0]
+
+
+COMMUTES = frozenset({Op.ADD, Op.MUL, Op.MIN, Op.MAX, Op.EQ, Op.NE, Op.AND, Op.OR})
+TRUTHS = frozenset({Op.NOT, Op.LT, Op.LE, Op.EQ, Op.NE, Op.AND, Op.OR})
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Const:
+    value: int | float | bool
+    type: Type
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Scalar:
+    """A param, or one of `head heads layer layers steps length`: one number a call (and head, and row of the batch)."""
+
+    name: str
+    type: Type
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Field:
+    """A built-in attribute of the query or the key."""
+
+    side: Side
+    name: str
+    type: Type
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Load:
+    """An element of an input; 0 or false where a subscript is out of range."""
+
+    table: str
+    indices: tuple[Expr, ...]
+    type: Type
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Gather:
+    """A token expression (written with `q` fields) at a position; out of range `filler`."""
+
+    value: Expr
+    index: Expr
+    filler: int
+    type: Type
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Apply:
+    op: Op
+    args: tuple[Expr, ...]
+    type: Type
+
+
+Expr = Const | Scalar | Field | Load | Gather | Apply
+
+_TABLE: WeakValueDictionary[tuple[Any, ...], Any] = WeakValueDictionary()
+
+
+def _intern(cls: type, *fields: Any) -> Any:
+    key = (cls, *(repr(f) if isinstance(f, int | float) else f for f in fields))
+    # `setdefault` keeps one node for a key when threads race.
+    return _TABLE.get(key) or _TABLE.setdefault(key, cls(*fields))
+
+
+def const(value: int | float | bool, type: Type | None = None) -> Const:
+    if type is None:
+        type = Type.BOOL if isinstance(value, bool) else Type.INT if isinstance(value, int) else Type.FLOAT
+    return _intern(Const, value, type)
+
+
+def scalar(name: str, type: Type = Type.INT) -> Scalar:
+    return _intern(Scalar, name, type)
+
+
+def attribute(side: Side, name: str) -> Field:
+    return _intern(Field, side, name, Type.ROLE if name == "role" else Type.INT)
+
+
+def load(table: str, indices: tuple[Expr, ...], type: Type) -> Load:
+    return _intern(Load, table, indices, type)
+
+
+def gather(value: Expr, index: Expr) -> Gather:
+    return _intern(Gather, value, index, -1 if value.type is Type.ROLE else 0, value.type)
+
+
+def apply(op: Op, *args: Expr) -> Apply:
+    """An operator applied; its type follows from its arguments."""
+    assert len(args) == op.value[1], (op, args)
+    if op in TRUTHS:
+        type = Type.BOOL
+    elif op is Op.TRUEDIV or any(a.type is Type.FLOAT for a in args[-2:]):
+        type = Type.FLOAT
+    else:
+        type = args[-1].type
+    return _intern(Apply, op, args, type)
+
+
+TRUE, FALSE = const(True), const(False)
+
+
+def children(node: Expr) -> tuple[Expr, ...]:
+    match node:
+        case Load(indices=parts) | Apply(args=parts):
+            return parts
+        case Gather(value=value, index=index):
+            return (value, index)
+        case _:
+            return ()
+
+
+def postorder(*roots: Expr) -> Iterator[Expr]:
+    """Every node once, children before parents, without recursion."""
+    done: set[Expr] = set()
+    stack = [(r, False) for r in reversed(roots)]
+    while stack:
+        node, ready = stack.pop()
+        if node in done:
+            continue
+        if ready:
+            done.add(node)
+            yield node
+        else:
+            stack.append((node, True))
+            stack += [(c, False) for c in reversed(children(node)) if c not in done]
+
+
+def sides(root: Expr) -> frozenset[Side]:
+    """Whose attributes a node reads. What a `Gather` reads of the token it lands on counts for nobody."""
+    return _sides(root)
+
+
+@cache
+def _sides(node: Expr) -> frozenset[Side]:
+    match node:
+        case Field(side=side):
+            return frozenset({side})
+        case Gather(index=index):
+            return _sides(index)
+        case _:
+            return frozenset().union(*(_sides(c) for c in children(node)))
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The factor of a gradient at a pair: `weight` where `open`, else 0."""
+
+    open: Expr = TRUE
+    weight: Expr = const(1.0)
+
+    @property
+    def is_one(self) -> bool:
+        return self.open is TRUE and self.weight is const(1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """The data token that outputs of a role are trained to predict, where `where`, with a weight."""
+
+    role: int
+    target: Expr
+    weight: Expr
+    where: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A spec, lowered."""
+
+    roles: tuple[str, ...]
+    data: tuple[int, ...]
+    queries: Layout
+    keys: Layout | None
+    params: tuple[Param, ...]
+    inputs: tuple[Input, ...]
+    attend: Expr
+    gate_q: Gate
+    gate_k: Gate
+    gate_v: Gate
+    position: Expr
+    labels: tuple[Label, ...]
+
+    @property
+    def gates(self) -> tuple[Gate, Gate, Gate]:
+        return self.gate_q, self.gate_k, self.gate_v
+
+    @property
+    def pair_roots(self) -> tuple[Expr, ...]:
+        """What attention itself needs: the mask, then open and weight of q, k and v."""
+        return (self.attend, *(e for g in self.gates for e in (g.open, g.weight)))
+
+    def __str__(self) -> str:
+        roots = {"attend": self.attend}
+        for name, gate in zip("qkv", self.gates, strict=True):
+            if gate.open is not TRUE:
+                roots[f"open {name}"] = gate.open
+            if gate.weight is not const(1.0):
+                roots[f"weight {name}"] = gate.weight
+        roots["position"] = self.position
+        for label in self.labels:
+            roots[f"predict {self.roles[label.role]}"] = label.target
+            if label.where is not TRUE:
+                roots[f"predict {self.roles[label.role]} where"] = label.where
+            if label.weight is not const(1.0):
+                roots[f"predict {self.roles[label.role]} weight"] = label.weight
+        return listing(roots)
+
+
+def listing(roots: dict[str, Expr]) -> str:
+    """Numbered lines, one an operator, then the roots by name."""
+    names: dict[Expr, str] = {}
+    lines = []
+    for node in postorder(*roots.values()):
+        parts = " ".join(names[c] for c in children(node))
+        match node:
+            case Const(value=value, type=type):
+                names[node] = str(value).lower() if type is Type.BOOL else f"role#{value}" if type is Type.ROLE else str(value)
+                continue
+            case Scalar(name=name):
+                names[node] = name
+                continue
+            case Field(side=side, name=name):
+                names[node] = f"{side.value}.{name}"
+                continue
+            case Load(table=table):
+                body = f"load {table} {parts}"
+            case Gather():
+                body = f"gather {parts}"
+            case Apply(op=op):
+                body = f"{op.symbol} {parts}"
+        names[node] = f"%{len(lines)}"
+        lines.append(f"{names[node]} = {body} : {node.type.value}")
+    return "\n".join([*lines, *(f"{what}: {names[root]}" for what, root in roots.items())])
+
+
+def digest(*roots: Expr) -> str:
+    """A name for the meaning of some expressions: the hash of their listing."""
+    return sha256(listing({str(i): r for i, r in enumerate(roots)}).encode()).hexdigest()[:24]
