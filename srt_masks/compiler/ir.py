@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 from weakref import WeakValueDictionary
@@ -185,7 +185,7 @@ def sides(root: Expr) -> frozenset[Side]:
     return _sides(root)
 
 
-@cache
+@lru_cache(65536)
 def _sides(node: Expr) -> frozenset[Side]:
     match node:
         case Field(side=side):

@@ -1,0 +1,43 @@
+"""Layouts -> the built-in attributes of every token, as vectors.
+
+Input: a `Layout` and a number of tokens it can have. Output: int64 vectors of that length, one an attribute.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..grammar.checked import Layout
+
+Attributes = dict[str, Tensor]
+
+
+def attributes(layout: Layout, tokens: int, data: tuple[int, ...], device: torch.device | str = "cpu") -> Attributes:
+    """`pos section step slot role index`, each (tokens,) int64."""
+    steps = (tokens - layout.fixed) // layout.rows_per_step if layout.rows_per_step else 0
+    parts: dict[str, list[Tensor]] = {n: [] for n in ("section", "step", "slot", "role")}
+    for number, section in enumerate(layout.sections):
+        count = steps if section.count is None else section.count
+        role, slot = _step(section.rows)
+        parts["role"].append(role.repeat(count))
+        parts["slot"].append(slot.repeat(count))
+        parts["step"].append(torch.arange(count).repeat_interleave(len(role)))
+        parts["section"].append(torch.full((count * len(role),), number))
+    columns = {n: torch.cat(p) if p else torch.zeros(0, dtype=torch.int64) for n, p in parts.items()}
+    is_data = torch.isin(columns["role"], torch.tensor(data, dtype=torch.int64))
+    columns["index"] = is_data.long().cumsum(0) - 1
+    columns["pos"] = torch.arange(len(is_data))
+    return {n: c.to(device) for n, c in columns.items()}
+
+
+def _step(rows: tuple[tuple[int, int], ...]) -> tuple[Tensor, Tensor]:
+    """Role and slot of each row of one step; slots count within their role."""
+    roles, slots, seen = [], [], {}
+    for role, count in rows:
+        begin = seen.get(role, 0)
+        roles.append(torch.full((count,), role))
+        slots.append(torch.arange(begin, begin + count))
+        seen[role] = begin + count
+    empty = torch.zeros(0, dtype=torch.int64)
+    return torch.cat([empty, *roles]), torch.cat([empty, *slots])

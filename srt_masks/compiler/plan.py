@@ -1,0 +1,214 @@
+"""The plan of a call: which tiles each consumer visits, for every group of rows of the batch and heads that share a mask."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ..diagnostics import InputError
+from ..grammar.checked import Layout
+from . import ir
+from .boxes import Boxes, Questions, classify, questions
+from .evaluate import Environment
+from .ir import Program
+from .layout import Attributes, attributes
+from .leaves import Leaves, Split, evaluate, same, split
+from .runs import Consumer, Runs, emit
+
+DENSE_BYTES = 2**31
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """What a plan is for. A kernel refuses a plan whose geometry is not the call's."""
+
+    batch: int
+    heads: int
+    queries: int
+    keys: int
+    tile: int
+    lengths: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """The rows of the batch and the heads that share one mask, and that mask's boxes."""
+
+    batch: tuple[int, ...]
+    heads: tuple[int, ...]
+    queries: int  # the group's own length: tokens beyond it are padding
+    keys: int
+    tile: int
+    boxes: Boxes
+    leaves: Leaves
+    _runs: dict[Consumer, Runs] = field(default_factory=dict, repr=False, compare=False)
+
+    def runs(self, consumer: Consumer) -> Runs:
+        if consumer not in self._runs:
+            rows, cols = (-(-n // self.tile) for n in (self.queries, self.keys))
+            if consumer.key_major:
+                rows, cols = cols, rows
+            self._runs[consumer] = emit(self.boxes, consumer, rows, cols)
+        return self._runs[consumer]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a kernel needs to know of a mask, without one N x N tensor. Prints as a table."""
+
+    geometry: Geometry
+    program: Program
+    groups: tuple[GroupPlan, ...]
+    seconds: float
+
+    @property
+    def group_of(self) -> Tensor:
+        """(batch, heads) int32: the number of the group of each."""
+        table = torch.full((self.geometry.batch, self.geometry.heads), -1, dtype=torch.int32)
+        for number, group in enumerate(self.groups):
+            table[torch.tensor(group.batch)[:, None], torch.tensor(group.heads)] = number
+        return table
+
+    def tiles(self, consumer: Consumer) -> int:
+        """Tiles a consumer visits, groups counted once."""
+        return sum(g.runs(consumer).tiles for g in self.groups)
+
+    @property
+    def active_tiles(self) -> int:
+        return self.tiles(Consumer.FORWARD)
+
+    @property
+    def inexact_tiles(self) -> int:
+        """Tiles treated as PARTIAL that nobody evaluated: right, and perhaps slower than they need be."""
+        return sum(g.boxes.inexact for g in self.groups)
+
+    @cached_property
+    def nbytes(self) -> int:
+        return sum(g.runs(c).nbytes for g in self.groups for c in (Consumer.FORWARD, Consumer.DQ, Consumer.DKV))
+
+    def to_dense(self) -> Tensor:
+        """The attended pairs, bool (batch, heads, queries, keys), read off the plan's tiles and not off the text alone.
+
+        Raises InputError beyond 2 GiB.
+        """
+        g = self.geometry
+        if g.batch * g.heads * g.queries * g.keys > DENSE_BYTES:
+            raise InputError(f"{g.batch} x {g.heads} x {g.queries} x {g.keys} pairs are too many for a dense mask")
+        dense = torch.zeros(g.batch, g.heads, g.queries, g.keys, dtype=torch.bool)
+        for group in self.groups:
+            mask = torch.zeros(group.queries, group.keys, dtype=torch.bool)
+            runs = group.runs(Consumer.FORWARD)
+            ptr = runs.ptr.tolist()
+            for row in range(len(ptr) - 1):
+                q = slice(row * g.tile, min(group.queries, (row + 1) * g.tile))
+                for i in range(ptr[row], ptr[row + 1]):
+                    first, count = int(runs.first[i]), int(runs.count[i])
+                    k = slice(first * g.tile, min(group.keys, (first + count) * g.tile))
+                    mask[q, k] = group.leaves.pairs(q, k, self.program.attend)[0] if int(runs.kind[i]) & 1 else True
+            rows, heads = torch.tensor(group.batch)[:, None], torch.tensor(group.heads)
+            full = torch.zeros(g.queries, g.keys, dtype=torch.bool)
+            full[: group.queries, : group.keys] = mask
+            dense[rows, heads] = full
+        return dense
+
+    def __str__(self) -> str:
+        g = self.geometry
+        lines = [f"plan for batch {g.batch}, heads {g.heads}, {g.queries} x {g.keys} tokens, tile {g.tile}: {len(self.groups)} group(s), {self.nbytes:,} bytes, {1000 * self.seconds:.1f} ms"]
+        for number, group in enumerate(self.groups):
+            rows, cols = (-(-n // g.tile) for n in (group.queries, group.keys))
+            lines.append(f"group {number}: batch rows {_span(group.batch)}, heads {_span(group.heads)}, {group.queries} x {group.keys} tokens, {rows} x {cols} tiles")
+            for consumer in (Consumer.FORWARD, Consumer.DQ, Consumer.DKV):
+                runs = group.runs(consumer)
+                partial = runs.partial_tiles
+                text = f"  {consumer.value[0]:8} {runs.tiles - partial} FULL + {partial} PARTIAL of {rows * cols}"
+                if consumer is Consumer.DKV:
+                    text += f"; dK works on {runs.tiles_where('k')}, dV on {runs.tiles_where('v')}"
+                lines.append(text)
+            if group.boxes.inexact:
+                lines.append(f"  {group.boxes.inexact} tiles are called PARTIAL without having been evaluated")
+        return "\n".join(lines)
+
+
+def _span(numbers: tuple[int, ...]) -> str:
+    if len(numbers) > 1 and numbers == tuple(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]}-{numbers[-1]}"
+    return ",".join(map(str, numbers))
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A simplified program and what the planner and the kernels ask of it; made once a spec."""
+
+    program: Program
+
+    @cached_property
+    def questions(self) -> Questions:
+        return questions(self.program)
+
+    @cached_property
+    def split(self) -> Split:
+        """The leaves that a kernel needs: those of the mask and the gates."""
+        return split(*self.program.pair_roots)
+
+    @cached_property
+    def speaks_of_head(self) -> bool:
+        return any(isinstance(n, ir.Scalar) and n.name == "head" for n in ir.postorder(*self.program.pair_roots))
+
+    @cached_property
+    def key(self) -> str:
+        return ir.digest(*self.program.pair_roots)
+
+
+def make_plan(compiled: Compiled, geometry: Geometry, inputs: Mapping[str, Tensor], scalars: Mapping[str, int | float], device: torch.device | str = "cpu") -> Plan:
+    """Plan one call. `inputs` are (batch or 1, ...); `scalars` hold the params, `heads`, `layer` and `layers`."""
+    begin = time.perf_counter()
+    program = compiled.program
+    groups: list[GroupPlan] = []
+    for rows, length in _batch_groups(geometry, inputs):
+        nq = geometry.queries if length is None else length
+        nk = nq if program.keys is None else geometry.keys
+        q = attributes(program.queries, nq, program.data)
+        k = q if program.keys is None else attributes(program.keys, nk, program.data)
+        mine = {n: t[rows[0] if t.shape[0] > 1 else 0].cpu() for n, t in inputs.items()}
+        found: list[tuple[Leaves, list[int]]] = []
+        for head in range(geometry.heads) if compiled.speaks_of_head else [0]:
+            numbers = {**scalars, "head": head, "length": nq, "steps": steps_in(program.queries, nq)}
+            leaves = evaluate(compiled.questions.split, Environment(numbers, mine, q, k))
+            for known, heads in found:
+                if same(known, leaves):
+                    heads.append(head)
+                    break
+            else:
+                found.append((leaves, [head]))
+        for leaves, heads in found:
+            boxes = classify(compiled.questions, program, leaves, nq, nk, geometry.tile)
+            members = tuple(heads) if compiled.speaks_of_head else tuple(range(geometry.heads))
+            groups.append(GroupPlan(rows, members, nq, nk, geometry.tile, boxes, Leaves(compiled.split, leaves.values, leaves.tables)))
+    return Plan(geometry, program, tuple(groups), time.perf_counter() - begin)
+
+
+def _batch_groups(geometry: Geometry, inputs: Mapping[str, Tensor]) -> list[tuple[tuple[int, ...], int | None]]:
+    """Rows of the batch that share every input and the length."""
+    if any(t.shape[0] > 1 for t in inputs.values()):
+        return [((b,), geometry.lengths[b] if geometry.lengths else None) for b in range(geometry.batch)]
+    if geometry.lengths is None:
+        return [(tuple(range(geometry.batch)), None)] if geometry.batch else []
+    by_length: dict[int, list[int]] = {}
+    for row, length in enumerate(geometry.lengths):
+        by_length.setdefault(length, []).append(row)
+    return [(tuple(rows), length) for length, rows in by_length.items()]
+
+
+def steps_in(layout: Layout, tokens: int) -> int:
+    if layout.rows_per_step:
+        return (tokens - layout.fixed) // layout.rows_per_step
+    return max((s.count or 0 for s in layout.sections), default=0)
+
+
+def token_attributes(program: Program, tokens: int) -> Attributes:
+    return attributes(program.queries, tokens, program.data)
