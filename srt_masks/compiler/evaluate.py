@@ -84,7 +84,7 @@ def read(table: Tensor, indices: list[Tensor], filler: int = 0) -> Tensor:
     if 0 in table.shape:
         return torch.full_like(inside, filler, dtype=table.dtype)
     found = table[tuple(i.clamp(0, size - 1) for i, size in zip(indices, table.shape, strict=True))]
-    return torch.where(inside, found, filler)
+    return torch.where(inside, found, found.new_full((), filler))
 
 
 def operate(op: Op, args: list[Tensor]) -> Tensor:

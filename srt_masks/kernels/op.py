@@ -1,0 +1,121 @@
+"""The boundary between autograd and the kernels: one operator a direction, one autograd function.
+
+A plan crosses it as tensors, numbers and a string that names the predicate by its content; nothing about a call is kept
+anywhere else, so checkpointing, copying and threads see what they were given. The raw operators have no gradient of their own:
+only `attend` below is to be called. Forward-mode differentiation, vmap and double backward raise, naming themselves.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ..compiler.leaves import Leaves
+from ..compiler.plan import Compiled, Plan
+from ..compiler.runs import Consumer, Runs
+from . import tiled
+from .tiled import Work
+
+_PREDICATES: dict[str, Compiled] = {}
+
+torch.library.define("srt_masks::forward", "(Tensor q, Tensor k, Tensor v, Tensor[] plan, str predicate, float scale) -> (Tensor, Tensor)")
+torch.library.define(
+    "srt_masks::backward",
+    "(Tensor? dout, Tensor? dlse, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor[] plan, str predicate, float scale, bool[] needs) -> (Tensor, Tensor, Tensor)",
+)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, plan: Plan, compiled: Compiled, scale: float) -> tuple[Tensor, Tensor]:
+    """out and lse of the planned attention, both differentiable once in q, k and v."""
+    _PREDICATES.setdefault(compiled.key, compiled)
+    return _Attend.apply(q, k, v, pack(plan), compiled.key, scale)  # type: ignore[return-value]
+
+
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(q: Tensor, k: Tensor, v: Tensor, plan: list[Tensor], predicate: str, scale: float) -> tuple[Tensor, Tensor]:
+        return torch.ops.srt_masks.forward(q, k, v, plan, predicate, scale)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        q, k, v, ctx.plan, ctx.predicate, ctx.scale = inputs
+        ctx.save_for_backward(q, k, v, *output)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[Any, ...]:
+        needs = list(ctx.needs_input_grad[:3])
+        if (dout is None and dlse is None) or not any(needs):
+            return None, None, None, None, None, None
+        grads = torch.ops.srt_masks.backward(dout, dlse, *ctx.saved_tensors, ctx.plan, ctx.predicate, ctx.scale, needs)
+        return *(g if need else None for g, need in zip(grads, needs, strict=True)), None, None, None
+
+
+# ------------------------------------------------------------------------------------------------ the plan as tensors
+
+
+def pack(plan: Plan) -> list[Tensor]:
+    """For each group: extents, members, the runs of both passes, the leaves of its predicate, the tables it reads."""
+    packed: list[Tensor] = []
+    for group in plan.groups:
+        packed.append(torch.tensor([group.queries, group.keys, group.tile]))
+        packed += [torch.tensor(group.batch), torch.tensor(group.heads)]
+        packed += group.runs(Consumer.FORWARD).tensors + group.runs(Consumer.BACKWARD).tensors
+        packed += [group.leaves.values[x] for x in _stored(group.leaves)]
+        packed += [group.leaves.tables[t] for t in group.leaves.split.tables]
+    return packed
+
+
+def unpack(packed: list[Tensor], compiled: Compiled) -> list[Work]:
+    works, rest = [], list(packed)
+    empty = Leaves(compiled.split, {}, {})
+    stored, tables = _stored(empty), compiled.split.tables
+    size = 11 + len(stored) + len(tables)
+    for begin in range(0, len(rest), size):
+        extents, batch, heads, *others = rest[begin : begin + size]
+        queries, keys, tile = extents.tolist()
+        values = dict(zip(stored, others[8 : 8 + len(stored)], strict=True))
+        leaves = Leaves(compiled.split, values, dict(zip(tables, others[8 + len(stored) :], strict=True)))
+        works.append(Work(tuple(batch.tolist()), tuple(heads.tolist()), queries, keys, tile, Runs(*others[:4]), Runs(*others[4:8]), leaves))
+    return works
+
+
+def _stored(leaves: Leaves) -> tuple[Any, ...]:
+    """The expressions whose values travel: the leaves, and the token expressions that pair nodes look up."""
+    from ..compiler.ir import Gather
+
+    return tuple(dict.fromkeys([*leaves.split.leaves, *(n.value for n in leaves.split.pairs if isinstance(n, Gather))]))
+
+
+# ------------------------------------------------------------------------------------------------ the operators
+
+
+def _forward(q: Tensor, k: Tensor, v: Tensor, plan: list[Tensor], predicate: str, scale: float) -> tuple[Tensor, Tensor]:
+    compiled = _PREDICATES[predicate]
+    return tiled.forward(q, k, v, unpack(plan, compiled), compiled.program, scale)
+
+
+def _backward(dout, dlse, q, k, v, out, lse, plan, predicate, scale, needs) -> tuple[Tensor, Tensor, Tensor]:
+    compiled = _PREDICATES[predicate]
+    grads = tiled.backward(dout, dlse, q, k, v, out, lse, unpack(plan, compiled), compiled.program, scale, tuple(needs))
+    # An operator returns tensors: an empty one stands for a gradient nobody asked for.
+    return tuple(g if g is not None else x.new_empty(0) for g, x in zip(grads, (q, k, v), strict=True))  # type: ignore[return-value]
+
+
+torch.library.impl("srt_masks::forward", "CompositeExplicitAutograd", _forward)
+torch.library.impl("srt_masks::backward", "CompositeExplicitAutograd", _backward)
+
+
+@torch.library.register_fake("srt_masks::forward")
+def _(q, k, v, plan, predicate, scale):
+    exact = torch.float64 if q.dtype is torch.float64 else torch.float32
+    return q.new_empty(*q.shape[:3], v.shape[-1]), q.new_empty(q.shape[:3], dtype=exact)
+
+
+@torch.library.register_fake("srt_masks::backward")
+def _(dout, dlse, q, k, v, out, lse, plan, predicate, scale, needs):
+    return tuple(torch.empty_like(x) if need else x.new_empty(0) for x, need in zip((q, k, v), needs, strict=True))
