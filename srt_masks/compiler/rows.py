@@ -1,0 +1,53 @@
+"""What a model needs to know of its rows: which token each is, its position id, and what it is trained to predict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .evaluate import Environment
+from .ir import Program
+from .layout import attributes
+from .plan import steps_in
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Each (tokens,), or (batch, tokens) where a batched input decides: `target` is a data token by index, also beyond the
+    data (the next word, in generation), -1 = none; `weight` is 0 where there is no target."""
+
+    role: Tensor
+    slot: Tensor
+    data: Tensor  # whether the row holds a data token
+    position: Tensor
+    target: Tensor
+    weight: Tensor
+
+
+def rows_of(program: Program, tokens: int, inputs: Mapping[str, Tensor], scalars: Mapping[str, int | float]) -> Rows:
+    """`inputs` are (batch or 1, ...)."""
+    own = attributes(program.queries, tokens, program.data)
+    batch = max((t.shape[0] for t in inputs.values()), default=1)
+    labels = []
+    for b in range(batch):
+        mine = {n: t[b if t.shape[0] > 1 else 0].cpu() for n, t in inputs.items()}
+        numbers = {**scalars, "head": 0, "layer": 0, "length": tokens, "steps": steps_in(program.queries, tokens)}
+        labels.append(_labels(program, Environment(numbers, mine, own, own), own["role"]))
+    position, target, weight = (x[0] if batch == 1 else torch.stack(x) for x in zip(*labels, strict=True))
+    is_data = torch.isin(own["role"], torch.tensor(program.data, dtype=torch.int64))
+    return Rows(own["role"], own["slot"], is_data, position, target, weight)
+
+
+def _labels(program: Program, environment: Environment, role: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    (position,) = environment.evaluate(program.position)
+    target = torch.full_like(role, -1)
+    weight = torch.zeros(len(role), dtype=torch.float64)
+    for label in program.labels:
+        where, wanted, factor = environment.evaluate(label.where, label.target, label.weight)
+        mine = (role == label.role) & where & (wanted >= 0)
+        target = torch.where(mine, wanted, target)
+        weight = torch.where(mine, factor.double(), weight)
+    return position.expand(len(role)), target, weight

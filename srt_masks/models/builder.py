@@ -1,0 +1,35 @@
+"""`build_model`: a spec and a few sizes -> a trainable transformer."""
+
+from __future__ import annotations
+
+from ..diagnostics import InputError
+from ..spec import Spec
+from .transformer import Config, SpecTransformer
+
+
+def build_model(
+    spec: Spec, *, dim: int, depth: int, heads: int, num_tokens: int, dim_head: int | None = None, max_positions: int = 2048, backend: str = "auto"
+) -> SpecTransformer:
+    """A pre-norm decoder whose attention, gradients, positions and loss are those of the spec.
+
+    `dim_head` is dim / heads unless given. Called with x (batch, data tokens) it lays the tokens out as the spec says and returns
+    logits or the loss, in nats; see `SpecTransformer.forward`. Raises InputError for a size that does not fit or a spec that
+    describes no such model.
+    """
+    if not isinstance(spec, Spec):
+        raise InputError(f"build_model takes a Spec; got {type(spec).__name__}")
+    for name, value in (("dim", dim), ("depth", depth), ("heads", heads), ("num_tokens", num_tokens), ("max_positions", max_positions)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(f"{name} is a whole number, 1 or more; got {value!r}")
+    if dim_head is None:
+        if dim % heads:
+            raise InputError(f"dim {dim} is no multiple of heads {heads}: give dim_head=, or other sizes")
+        dim_head = dim // heads
+    checked = spec.checked
+    if checked.keys is not None:
+        raise InputError("this spec has two layouts; models with cross attention are not served yet")
+    if not checked.data:
+        raise InputError("this spec says nothing of data: write `data ROLE` for the tokens that carry it")
+    if checked.position is None and not checked.queries.is_single_repeat:
+        raise InputError("this layout has several sections, so the spec must say where tokens stand: write `position ...`, for example `position pos`")
+    return SpecTransformer(spec, Config(dim, depth, heads, num_tokens, dim_head, max_positions), backend)
