@@ -1,0 +1,61 @@
+"""Saving and loading: safetensors, with the spec's text, its params and the model's sizes inside. Loading runs no code."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..diagnostics import InputError, SpecError
+from ..spec import parse
+from .builder import build_model
+from .transformer import Config, SpecTransformer
+
+FORMAT = "srt_masks model 1"
+
+
+def save_model(model: SpecTransformer, path: str | Path) -> None:
+    """Write a model beside `path`, then rename: an older file stays whole until the new one is. Raises InputError if the folder
+    cannot be written."""
+    path = Path(path)
+    spec = {"text": model.spec.text, "params": model.spec.params, "filename": Path(model.spec.filename).name}
+    metadata = {"format": FORMAT, "spec": json.dumps(spec), "config": json.dumps(asdict(model.config))}
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file({n: t.detach().contiguous() for n, t in model.state_dict().items()}, str(beside), metadata)
+        os.replace(beside, path)
+    except (OSError, SafetensorError) as error:
+        beside.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {error}") from None
+
+
+def load_model(path: str | Path, *, backend: str = "auto") -> SpecTransformer:
+    """A model as it was saved. Raises InputError if the file is missing, broken, or not one of ours."""
+    path = Path(path)
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise InputError(f"{path} is no model of srt_masks: it does not say `{FORMAT}`")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise InputError(f"cannot read {path}: there is no such file") from None
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"cannot read {path}: it is broken, or no safetensors file ({error})") from None
+    try:
+        spec, config = json.loads(metadata["spec"]), Config(**json.loads(metadata["config"]))
+        parsed = parse(spec["text"], params=spec["params"], filename=spec["filename"])
+        sizes = asdict(config)
+        largest = max(t.numel() for t in tensors.values())
+        if sizes["num_tokens"] * sizes["dim"] > largest * 4 or sizes["depth"] > len(tensors):
+            raise ValueError("its sizes do not fit its tensors")
+        model = build_model(parsed, **sizes, backend=backend)
+        model.load_state_dict(tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError, SpecError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{path} is no model that this version can build: {reason}") from None
+    return model

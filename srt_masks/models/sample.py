@@ -1,0 +1,38 @@
+"""Sampling: one byte after another, each from a whole pass over the words so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from ..diagnostics import InputError
+from .transformer import SpecTransformer
+
+
+@torch.no_grad()
+def sample(model: SpecTransformer, prompt: bytes, count: int, *, words: int, temperature: float = 0.8, seed: int = 0) -> Iterator[int]:
+    """`count` tokens that follow `prompt`, as numbers; each sees the last `words` tokens at most. `temperature` 0 takes the likeliest.
+
+    The state of the model is left as it was. Raises InputError for an empty prompt or a value out of range.
+    """
+    if not prompt:
+        raise InputError("a sample needs at least one token to begin with")
+    if temperature < 0:
+        raise InputError(f"temperature is 0 or more; got {temperature}")
+    generator = torch.Generator().manual_seed(seed)
+    device = next(model.parameters()).device
+    text = list(prompt)
+    was_training = model.training
+    model.eval()
+    try:
+        for _ in range(count):
+            logits = model.next_logits(torch.tensor([text[-words:]], device=device))[0].float().cpu()
+            if temperature == 0:
+                token = int(logits.argmax())
+            else:
+                token = int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=generator))
+            text.append(token)
+            yield token
+    finally:
+        model.train(was_training)
