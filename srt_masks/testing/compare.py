@@ -63,16 +63,40 @@ def compare(
 
     mine = results(lambda *x: attend(*x, layer=layer if layers else None, return_lse=True, inputs=inputs), dtype)
     truth = results(lambda *x: attention(*x, *masks), torch.float64)
-    plain = results(lambda *x: attention(*x, *masks), dtype)
+    # float64 has no better judge than itself: its own error is that of float32, scaled by the two precisions.
+    narrow = torch.float32 if dtype is torch.float64 else dtype
+    finer = torch.finfo(dtype).eps / torch.finfo(narrow).eps
+    plain = results(lambda *x: attention(*x, *masks), narrow)
+    terms = _largest_terms(*(x.double() for x in (q, k, v, dout)), dlse, *masks)
     found = []
     for what, a, b, t in zip(NAMES, mine, plain, truth, strict=True):
         unit = torch.finfo(torch.float32 if what == "lse" and dtype is not torch.float64 else dtype).eps
         errors = [(x.double() - t).abs().max().item() if t.numel() else 0.0 for x in (a, b)]
-        largest = t.abs().max().item() if t.numel() else 0.0
-        # Sums of gradients cancel: the largest term is at least of the size of the numbers that go in.
-        allowed = 2 * errors[1] + 4 * unit * max(largest, 1.0)
+        errors[1] *= finer
+        allowed = 2 * errors[1] + 4 * unit * terms[what]
         found.append(Comparison(what, errors[0] if errors[0] == errors[0] else float("inf"), errors[1], allowed))
     return found
+
+
+def _largest_terms(q: Tensor, k: Tensor, v: Tensor, dout: Tensor, dlse: Tensor, attend: Tensor, *gates: Tensor) -> dict[str, float]:
+    """The largest term that is added up anywhere on the way to each result: sums cancel, their terms do not."""
+    scale = q.shape[-1] ** -0.5
+    k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
+    scores = torch.where(attend, scale * q @ k.transpose(-1, -2), float("-inf"))
+    weights = torch.where(attend.any(-1, keepdim=True), scores.softmax(-1), 0.0).nan_to_num()
+    upstream = dout.abs() @ v.abs().transpose(-1, -2)
+    delta = (dout.abs() * (weights @ v.abs())).sum(-1, keepdim=True)
+    pairs = weights * (upstream + delta + dlse.abs()[..., None]) * scale
+
+    def most(*factors: Tensor) -> float:
+        return max((1.0, *(f.abs().max().item() for f in factors if f.numel()))) if factors else 1.0
+
+    sizes = [most(x) for x in (q, k, v, dout)]
+    reach = [most(torch.where(attend, pairs * g.abs(), 0.0)) for g in gates[:2]]
+    return {
+        "out": sizes[2], "lse": most(torch.where(attend, scale * q.abs() @ k.abs().transpose(-1, -2), 0.0)),
+        "dq": reach[0] * sizes[1], "dk": reach[1] * sizes[0], "dv": most(torch.where(attend, weights * gates[2].abs(), 0.0)) * sizes[3],
+    }  # fmt: skip
 
 
 def check(spec: Spec, *, steps: tuple[int, ...] = (1, 2, 7), inputs: Mapping[str, Any] | None = None, **options: Any) -> None:

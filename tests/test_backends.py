@@ -1,0 +1,209 @@
+"""`tiled` against the pairwise float64 reference: random specs, layouts, lengths, gates, dtypes, strides, requires_grad."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import srt_masks as srt
+from srt_masks.reference.attention import attention
+from srt_masks.testing import compare
+from srt_masks.testing.strategies import Case, cases
+
+STOP = "layout repeat { token, reason * 2 }\nlet soon = k is reason and 0 < q.step - k.step <= 3\nattend causal\nstop k, v where soon"
+
+
+@given(cases(), st.sampled_from([16, 32, 128]), st.sampled_from([torch.float32, torch.float64]))
+def test_random_specs(case: Case, tile: int, dtype: torch.dtype):
+    for c in compare(case.spec, steps=case.steps, heads=case.heads, inputs=case.inputs, tile=tile, dtype=dtype):
+        assert c.holds, f"{c}\n{case.spec}\n{case.spec.params}"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("text", [STOP, "attend causal and window(5)\nscale k by 0.5 where q.pos - k.pos > 2"])
+def test_half_precision(text: str, dtype: torch.dtype):
+    for c in compare(srt.parse(text), steps=37, dtype=dtype, tile=16):
+        assert c.holds, c
+
+
+@pytest.mark.parametrize(("heads", "key_heads"), [(7, 1), (6, 2), (4, 4), (14, 2)])
+def test_grouped_query_heads(heads: int, key_heads: int):
+    spec = srt.parse("attend causal and window(3 + head)\nstop k where head % 2 == 0 and k.pos < q.pos\nstop v where head == 1")
+    for c in compare(spec, steps=40, heads=heads, key_heads=key_heads, tile=16, batch=2):
+        assert c.holds, c
+
+
+def _call(spec: srt.Spec, backend: str, q, k, v, dout, **options):
+    attend = srt.compile(spec, backend=backend, tile=16)
+    leaves = [x.detach().clone().requires_grad_() for x in (q, k, v)]
+    out, lse = attend(*leaves, return_lse=True, **options)
+    return out, lse, *torch.autograd.grad((out * dout).sum(), leaves, allow_unused=True)
+
+
+def test_ragged_lengths_equal_rows_alone():
+    spec = srt.parse("layout repeat { a }, repeat { b }\nattend k is b or q is a and k.step <= q.step\nstop v where k is b")
+    lengths = (20, 0, 6, 14)
+    q, k, v, dout = (torch.randn(4, 2, 20, 8, dtype=torch.float64) for _ in range(4))
+    k[1:, :, 14:] = float("nan")  # past the end of every shorter row
+    whole = _call(spec, "tiled", q, k, v, dout, lengths=torch.tensor(lengths))
+    for row, n in enumerate(lengths):
+        alone = _call(spec, "reference", *(x[row : row + 1, :, :n] for x in (q, k, v, dout)))
+        for together, single in zip(whole, alone, strict=True):
+            torch.testing.assert_close(together[row : row + 1, :, :n], single, rtol=1e-12, atol=1e-12)
+            rest = together[row, :, n:]
+            assert bool((rest == (float("-inf") if together is whole[1] else 0)).all())
+
+
+def test_empty_rows_are_zero_and_never_nan():
+    spec = srt.parse("attend k.pos < q.pos and q.pos < 5")
+    q, k, v, dout = (torch.randn(1, 1, 7, 4) for _ in range(4))
+    q[:, :, 5:] = dout[:, :, 5:] = float("nan")
+    for backend in ("reference", "tiled"):
+        out, lse, dq, dk, dv = _call(spec, backend, q, k, v, dout.nan_to_num() if backend == "reference" else dout)
+        for row in (0, 5, 6):
+            assert bool((out[0, 0, row] == 0).all()) and lse[0, 0, row] == float("-inf") and bool((dq[0, 0, row] == 0).all())
+        assert all(bool(torch.isfinite(x).all()) for x in (out, dq, dk, dv))
+
+
+def test_nothing_attended_is_all_zero():
+    spec = srt.parse("attend full and not full")
+    for backend in ("reference", "tiled"):
+        out, lse, *grads = _call(spec, backend, *(torch.randn(1, 2, 4, 4) for _ in range(4)))
+        assert bool((out == 0).all()) and bool((lse == float("-inf")).all())
+        assert all(bool((g == 0).all()) for g in grads)
+
+
+@pytest.mark.parametrize("n", [40, 64])
+def test_keys_that_nobody_attends_may_be_nan(n: int):
+    spec = srt.parse("input keep: bool per token\nattend causal and k.keep\nstop k where k.pos < q.pos")
+    keep = torch.rand(n) > 0.4
+    keep[0] = True
+    q, k, v, dout = (torch.randn(1, 2, n, 8) for _ in range(4))
+    clean = _call(spec, "tiled", q, k, v, dout, keep=keep)
+    k[:, :, ~keep] = float("nan")
+    v[:, :, ~keep] = float("inf")
+    for a, b in zip(clean, _call(spec, "tiled", q, k, v, dout, keep=keep), strict=True):
+        assert torch.equal(a, b)
+    for a, b in zip(clean, _call(spec, "reference", q, k, v, dout, keep=keep), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("text", [STOP, "attend causal\nstop q, k, v"])
+def test_the_eight_choices_of_requires_grad(text: str):
+    attend = srt.compile(srt.parse(text), tile=16)
+    data = [torch.randn(1, 2, 69, 8) for _ in range(3)]
+    whole = [x.clone().requires_grad_() for x in data]
+    attend(*whole).sum().backward()
+    for choice in itertools.product([False, True], repeat=3):
+        mine = [x.clone().requires_grad_(need) for x, need in zip(data, choice, strict=True)]
+        out = attend(*mine)
+        assert out.requires_grad is any(choice)
+        if any(choice):
+            out.sum().backward()
+        for x, w, need in zip(mine, whole, choice, strict=True):
+            assert torch.equal(x.grad, w.grad) if need else x.grad is None
+
+
+def test_strides_do_not_matter():
+    spec = srt.parse(STOP)
+    attend = srt.compile(spec, tile=16)
+    data = [torch.randn(2, 60, 3, 8) for _ in range(3)]
+    plain = [x.transpose(1, 2).contiguous().requires_grad_() for x in data]
+    strided = [x.clone().requires_grad_() for x in data]
+    a, b = attend(*plain), attend(*(x.transpose(1, 2) for x in strided))
+    assert torch.equal(a, b)
+    a.sum().backward()  # an expanded, stride-0 gradient
+    b.sum().backward()
+    for x, y in zip(plain, strided, strict=True):
+        assert torch.equal(x.grad, y.grad.transpose(1, 2))
+
+
+def test_lse_is_differentiable():
+    spec = srt.parse("attend causal\nstop q where k.pos == 3\nscale k by 0.5 where q.pos - k.pos > 2")
+    q, k, v = (torch.randn(1, 2, 50, 8, dtype=torch.float64) for _ in range(3))
+
+    def grads(backend):
+        leaves = [x.clone().requires_grad_() for x in (q, k, v)]
+        _, lse = srt.compile(spec, backend=backend, tile=16)(*leaves, return_lse=True)
+        return torch.autograd.grad(lse.square().sum(), leaves, allow_unused=True, materialize_grads=True)
+
+    for a, b in zip(grads("tiled"), grads("reference"), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_value_dim_may_differ_and_axes_may_be_empty():
+    spec = srt.parse("attend causal")
+    attend = srt.compile(spec, tile=16)
+    q, k, v = torch.randn(2, 2, 20, 8), torch.randn(2, 2, 20, 8), torch.randn(2, 2, 20, 5)
+    expected, _ = attention(q, k, v, torch.ones(20, 20).tril().bool(), *[torch.ones(1, 1)] * 3)
+    torch.testing.assert_close(attend(q, k, v), expected)
+    for shape in ((0, 2, 20, 8), (2, 2, 0, 8)):
+        leaves = [torch.randn(shape, requires_grad=True) for _ in range(3)]
+        out = attend(*leaves)
+        assert out.shape == shape
+        out.sum().backward()
+        assert all(x.grad is not None and x.grad.shape == shape for x in leaves)
+    cross = srt.compile(srt.parse("queries layout repeat { a }\nkeys layout repeat { b }\nattend full"))
+    out, lse = cross(torch.randn(1, 1, 3, 8), torch.randn(1, 1, 0, 8), torch.randn(1, 1, 0, 8), return_lse=True)
+    assert bool((out == 0).all()) and bool((lse == float("-inf")).all())
+
+
+def test_same_input_same_bits_and_batch_neighbours_do_not_matter():
+    attend = srt.compile(srt.parse(STOP), tile=16)
+    q, k, v = (torch.randn(3, 2, 60, 8) for _ in range(3))
+    assert torch.equal(attend(q, k, v), attend(q, k, v))
+    torch.testing.assert_close(attend(q, k, v)[1:2], attend(q[1:2], k[1:2], v[1:2]), rtol=1e-5, atol=1e-6)
+
+
+def test_higher_order_and_forward_mode_raise():
+    attend = srt.compile(srt.parse("attend causal"))
+    q, k, v = (torch.randn(1, 1, 5, 4, requires_grad=True) for _ in range(3))
+    (dq,) = torch.autograd.grad(attend(q, k, v).square().sum(), q, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        dq.sum().backward()
+    with pytest.raises((NotImplementedError, RuntimeError)):
+        torch.func.jvp(lambda x: attend(x, k.detach(), v.detach()), (q.detach(),), (torch.ones_like(q),))
+
+
+def test_checkpointing_copies_and_pickles_keep_the_rule():
+    import copy
+    import pickle
+
+    from torch.utils.checkpoint import checkpoint
+
+    spec = srt.parse(STOP)
+    attend = srt.compile(spec, heads=2)
+    q, k, v = (torch.randn(1, 2, 30, 8, requires_grad=True) for _ in range(3))
+    plain = torch.autograd.grad(attend(q, k, v).square().sum(), (q, k, v))
+    for other in (copy.deepcopy(attend), pickle.loads(pickle.dumps(attend)), attend.to("cpu")):
+        for reentrant in (False, True):
+            out = checkpoint(other, q, k, v, use_reentrant=reentrant)
+            q.grad = k.grad = v.grad = None
+            out.square().sum().backward()
+            assert all(torch.equal(x.grad, g) for x, g in zip((q, k, v), plain, strict=True))
+
+
+def test_a_plan_is_kept_while_its_inputs_are_unchanged():
+    attend = srt.compile(srt.parse("input doc: int per token\nparam far = 9\nattend causal and same(doc) and window(far)"))
+    doc = torch.tensor([0, 0, 1, 1])
+    q = torch.randn(1, 1, 4, 4)
+    first = attend.plan(4, doc=doc)
+    assert attend.plan(4, doc=doc) is first
+    assert attend.plan(4, doc=doc, far=1) is not first
+    assert attend.plan(4, doc=doc.clone()) is not first
+    before = attend(q, q, q, doc=doc)
+    doc[2] = 0
+    assert attend.plan(4, doc=doc) is not first
+    assert not torch.equal(before, attend(q, q, q, doc=doc))
+
+
+def test_batched_inputs_plan_each_row():
+    spec = srt.parse("input doc: int per token\nattend causal and same(doc)\nstop k where k.doc == 1")
+    doc = torch.randint(0, 3, (3, 40)).sort(1).values
+    q, k, v, dout = (torch.randn(3, 2, 40, 8, dtype=torch.float64) for _ in range(4))
+    for a, b in zip(_call(spec, "tiled", q, k, v, dout, doc=doc), _call(spec, "reference", q, k, v, dout, doc=doc), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
