@@ -102,6 +102,7 @@ class Expressions:
     _prelude_call: Span | None = None  # mistakes inside the prelude are reported at the user's call
     _depth: int = 0
     _nodes: int = 0
+    _exhausted: bool = False
 
     # ------------------------------------------------------------------------------------------ the four doors
 
@@ -163,6 +164,9 @@ class Expressions:
         return self.mistake("nested-too-deeply", f"an expression nests at most {MAX_DEPTH} levels, calls and lets included", span, "deeper than that here")
 
     def _too_large(self, span: Span) -> Value:
+        if self._exhausted:
+            return POISON
+        self._exhausted = True
         message = f"the spec grows beyond {MAX_NODES:,} operations when its functions and ranges are expanded"
         return self.mistake("too-large", message, span, "while expanding this", "give shared parts a name: `let part = ...`")
 
@@ -242,7 +246,8 @@ class Expressions:
     def _name(self, expr: t.Name) -> Value:
         name, span = expr.name, expr.span
         if name in self._bound:
-            return replace(self._bound[name], bare=span if self._bound[name].bare else None)
+            value = self._bound[name]
+            return value if value is POISON else replace(value, bare=span if value.bare else None)
         if name in c.ATTRIBUTES:
             return self._builtin(Side.OWN, name, span)
         if name in c.GLOBALS:
@@ -261,6 +266,8 @@ class Expressions:
                 return Value(c.ParamRef(name, type), type, Kind.CONSTANT, span, floats=type is Type.FLOAT)
             case c.Input() as declared:
                 return self._read(declared, None, (), span)
+            case Value() as value if value is POISON:
+                return POISON
             case Value() as value:
                 if value.floats and not self.floats_allowed:
                     return self._no_floats(span, f"`{name}` rests on a float param or on `/`")

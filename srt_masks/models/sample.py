@@ -12,12 +12,17 @@ from .transformer import SpecTransformer
 
 @torch.no_grad()
 def sample(model: SpecTransformer, prompt: bytes, count: int, *, words: int, temperature: float = 0.8, seed: int = 0) -> Iterator[int]:
-    """`count` tokens that follow `prompt`, as numbers; each sees the last `words` tokens at most. `temperature` 0 takes the likeliest.
+    """`count` tokens that follow `prompt`, as numbers. `temperature` 0 takes the likeliest.
+
+    `words` is the length of the sequences the model was trained on. Each token sees the last `words - 1`: the last place of a
+    training sequence has no label, so what is predicted there was never learnt.
 
     The state of the model is left as it was. Raises InputError for an empty prompt or a value out of range.
     """
     if not prompt:
         raise InputError("a sample needs at least one token to begin with")
+    if words < 2:
+        raise InputError(f"words is 2 or more; got {words}")
     if temperature < 0:
         raise InputError(f"temperature is 0 or more; got {temperature}")
     generator = torch.Generator().manual_seed(seed)
@@ -27,7 +32,7 @@ def sample(model: SpecTransformer, prompt: bytes, count: int, *, words: int, tem
     model.eval()
     try:
         for _ in range(count):
-            logits = model.next_logits(torch.tensor([text[-words:]], device=device))[0].float().cpu()
+            logits = model.next_logits(torch.tensor([text[1 - words :]], device=device))[0].float().cpu()
             if temperature == 0:
                 token = int(logits.argmax())
             else:

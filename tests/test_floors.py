@@ -1,0 +1,106 @@
+"""Data flows one way: lower floors never import upper ones, and each floor knows only the libraries it may know."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+PACKAGE = ROOT / "srt_masks"
+
+# What a floor may import of this package. A folder stands for all its files.
+ALLOWED = {
+    "diagnostics": set(),
+    "grammar": {"diagnostics", "grammar"},
+    "spec": {"diagnostics", "grammar", "view"},  # view: a picture in a notebook
+    "binding": {"diagnostics", "grammar"},
+    "reference": {"diagnostics", "grammar", "reference"},
+    "compiler": {"diagnostics", "grammar", "compiler"},
+    "kernels": {"diagnostics", "grammar", "compiler", "kernels", "reference", "spec", "binding"},
+    "surface": {"diagnostics", "grammar", "reference", "kernels", "spec", "binding"},
+    "models": {"diagnostics", "grammar", "compiler", "kernels", "spec", "binding", "models"},
+    "testing": {"diagnostics", "grammar", "reference", "kernels", "spec", "binding", "surface", "testing"},
+    "view": {"diagnostics", "grammar", "spec", "surface", "view"},
+}
+NO_TORCH = ["diagnostics.py", "spec.py", "grammar", "compiler/ir.py", "compiler/lower.py", "compiler/simplify.py"]
+NO_FILES = ["diagnostics.py", "compiler", "reference", "kernels"]
+NN_ONLY_IN = {"models"}
+
+
+def _imports(path: Path) -> set[str]:
+    """Every module a file imports, with relative imports resolved; inside functions too, but not under TYPE_CHECKING."""
+    found: set[str] = set()
+    package = [*path.relative_to(ROOT).parts[:-1]]
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return
+        if isinstance(node, ast.Import):
+            found.update(a.name for a in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            found.add(module)
+            found.update(f"{module}.{a.name}" for a in node.names)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text()))
+    return found
+
+
+def _files(name: str) -> list[Path]:
+    path = PACKAGE / name
+    if path.is_dir():
+        return sorted(path.rglob("*.py"))
+    return [path if path.suffix else path.with_suffix(".py")]
+
+
+@pytest.mark.parametrize("floor", ALLOWED)
+def test_a_floor_imports_only_what_it_may(floor: str):
+    for path in _files(floor):
+        for module in _imports(path):
+            parts = module.split(".")
+            if parts[0] == "srt_masks" and len(parts) > 1:
+                assert parts[1] in ALLOWED[floor], f"{path.name} imports {module}"
+
+
+def test_every_module_stands_on_a_floor():
+    names = {p.stem if p.is_file() else p.name for p in PACKAGE.iterdir() if p.suffix == ".py" or (p.is_dir() and any(p.glob("*.py")))}
+    assert names - {"__init__", "__main__", "cli", "__pycache__"} == set(ALLOWED)
+
+
+@pytest.mark.parametrize("name", NO_TORCH)
+def test_the_front_knows_no_torch(name: str):
+    for path in _files(name):
+        assert not any(m.split(".")[0] in ("torch", "numpy", "triton") for m in _imports(path)), path
+
+
+def test_only_models_know_nn_and_only_kernels_triton():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        floor = path.relative_to(PACKAGE).parts[0]
+        imports = _imports(path)
+        assert floor in NN_ONLY_IN or not any(m.startswith("torch.nn") for m in imports), path
+        assert floor == "kernels" or not any(m.split(".")[0] == "triton" for m in imports), path
+
+
+@pytest.mark.parametrize("name", NO_FILES)
+def test_the_core_does_no_input_or_output(name: str):
+    for path in _files(name):
+        calls = {n.func.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+        assert not calls & {"open", "print", "input", "eval", "exec", "compile", "__import__"}, path
+
+
+def test_nobody_evaluates_text():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        calls = {n.func.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+        assert not calls & {"eval", "exec", "__import__"}, path
+
+
+def test_checking_imports_no_torch():
+    code = "import sys, srt_masks; from srt_masks.cli import main; main(['check', sys.argv[1]]); assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code, str(ROOT / "examples" / "self_reasoning.mask")], check=True, capture_output=True)
