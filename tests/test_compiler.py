@@ -1,0 +1,258 @@
+"""Lowering, the simplifier's laws, bounds, boxes and runs, each against evaluation or brute force."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+import srt_masks as srt
+from srt_masks.compiler import ir
+from srt_masks.compiler.bounds import Bound, bound
+from srt_masks.compiler.boxes import State
+from srt_masks.compiler.evaluate import operate
+from srt_masks.compiler.ir import Op
+from srt_masks.compiler.layout import attributes
+from srt_masks.compiler.lower import lower
+from srt_masks.compiler.pipeline import front
+from srt_masks.compiler.runs import Consumer
+from srt_masks.compiler.simplify import LAWS, _rules, instantiate, simplified, simplify
+from srt_masks.grammar.checked import Type
+from srt_masks.kernels import op as boundary
+from srt_masks.kernels import tiled
+from srt_masks.reference.masks import lay_out
+from srt_masks.testing.strategies import Case, cases, layouts
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@given(layouts(), st.integers(0, 9))
+def test_layouts_agree_with_the_reference(text: str, steps: int):
+    checked = srt.parse(text + "\ndata " + ("word" if "word" in text else "note" if "note" in text else "sink") + "\nattend full").checked
+    tokens = checked.queries.tokens(steps)
+    mine, theirs = attributes(checked.queries, tokens, checked.data), lay_out(checked.queries, tokens, checked.data)
+    assert mine.keys() == theirs.keys()
+    for name in mine:
+        assert torch.equal(mine[name], theirs[name]), name
+
+
+# ------------------------------------------------------------------------------------------------ the simplifier
+
+_NUMBERS = [-(2**63), -3, -1, 0, 1, 2, 5, 2**63 - 1]
+
+
+def _value(expr: ir.Expr, values: dict[str, int | bool]) -> int | bool:
+    known: dict[ir.Expr, torch.Tensor] = {}
+    for node in ir.postorder(expr):
+        match node:
+            case ir.Scalar(name=name):
+                known[node] = torch.tensor(values[name])
+            case ir.Const(value=value):
+                known[node] = torch.tensor(value)
+            case ir.Apply(op=op, args=args):
+                known[node] = operate(op, [known[a] for a in args])
+    return known[expr].item()
+
+
+@pytest.mark.parametrize("rule", [r for rules in _rules().values() for r in rules], ids=lambda r: r.law)
+def test_every_law_keeps_the_meaning(rule):
+    letters = {"m": Type.BOOL, "n": Type.BOOL, "x": Type.INT, "y": Type.INT, "f": Type.INT, "g": Type.INT}
+    bound_to = {name: ir.scalar(name, type) for name, type in letters.items()}
+    left, right = instantiate(rule.left, bound_to), instantiate(rule.right, bound_to)
+    for m in (False, True):
+        for n in (False, True):
+            for x in _NUMBERS:
+                for y in (x, 0, 4):
+                    values = {"m": m, "n": n, "x": x, "y": y, "f": x, "g": y}
+                    assert _value(left, values) == _value(right, values), (rule.law, values)
+    assert simplified(left) is simplified(right) and simplified(left) is not left
+
+
+def test_laws_have_names_of_their_own():
+    assert len({law for law, _, _ in LAWS}) == len(LAWS)
+
+
+@given(cases())
+@settings(max_examples=30)
+def test_simplifying_keeps_the_plan(case: Case):
+    program = lower(case.spec.checked)
+    simple = simplify(program)
+    assert len(list(ir.postorder(*simple.pair_roots))) <= len(list(ir.postorder(*program.pair_roots)))
+    assert simplify(simple) == simple
+
+
+def test_nothing_is_not_folded_to_everything():
+    assert front(srt.parse("attend full and not full").checked).program.attend is ir.FALSE
+    assert front(srt.parse("attend causal or not causal").checked).program.attend is ir.TRUE
+
+
+def test_folding_wraps_like_run_time():
+    for op in (Op.ADD, Op.SUB, Op.MUL, Op.FLOORDIV, Op.MOD, Op.POW, Op.MIN, Op.MAX, Op.LT, Op.LE, Op.EQ, Op.NE):
+        for a in _NUMBERS:
+            for b in _NUMBERS:
+                if op is Op.POW and b > 70:
+                    continue
+                folded = simplified(ir.apply(op, ir.const(a), ir.const(b)))
+                assert isinstance(folded, ir.Const)
+                assert folded.value == operate(op, [torch.tensor(a), torch.tensor(b)]).item(), (op, a, b)
+
+
+# ------------------------------------------------------------------------------------------------ bounds
+
+_ENDS = st.integers(-6, 6) | st.sampled_from([-(2**63), -(2**63) + 1, 2**63 - 1, 2**62, -(2**62)])
+
+
+@st.composite
+def _expressions(draw: st.DrawFn, depth: int = 3) -> tuple[ir.Expr, dict[ir.Expr, tuple[int, int]]]:
+    """A random expression of scalars, each with an interval."""
+    leaves: dict[ir.Expr, tuple[int, int]] = {}
+
+    def number(level: int) -> ir.Expr:
+        if level == 0 or draw(st.booleans()):
+            leaf = ir.scalar(f"x{len(leaves)}")
+            ends = sorted((draw(_ENDS), draw(_ENDS)))
+            leaves[leaf] = (ends[0], ends[1])
+            return leaf
+        op = draw(st.sampled_from([Op.ADD, Op.SUB, Op.MUL, Op.MIN, Op.MAX, Op.NEG, Op.ABS, Op.FLOORDIV, Op.MOD, Op.SELECT]))
+        if op is Op.SELECT:
+            return ir.apply(op, truth(level - 1), number(level - 1), number(level - 1))
+        return ir.apply(op, *(number(level - 1) for _ in range(op.value[1])))
+
+    def truth(level: int) -> ir.Expr:
+        op = draw(st.sampled_from([Op.LT, Op.LE, Op.EQ, Op.NE, *([Op.NOT, Op.AND, Op.OR] if level > 0 else [])]))
+        if op in (Op.NOT, Op.AND, Op.OR):
+            return ir.apply(op, *(truth(level - 1) for _ in range(op.value[1])))
+        return ir.apply(op, number(max(0, level - 1)), number(max(0, level - 1)))
+
+    return (truth(depth) if draw(st.booleans()) else number(depth)), leaves
+
+
+@given(_expressions(), st.randoms(use_true_random=False))
+@settings(max_examples=300)
+def test_sampled_points_lie_inside_the_bounds(drawn, random):
+    expr, leaves = drawn
+    of: dict[ir.Expr, Bound] = {leaf: Bound(torch.tensor([lo]), torch.tensor([hi])) for leaf, (lo, hi) in leaves.items()}
+    for node in ir.postorder(expr):
+        if node not in of:
+            of[node] = bound(node, of, torch.zeros(1, dtype=torch.int64))
+    for _ in range(8):
+        point = {leaf.name: random.choice([lo, hi, random.randint(lo, hi)]) for leaf, (lo, hi) in leaves.items() if isinstance(leaf, ir.Scalar)}
+        value = int(_value(expr, point))
+        assert of[expr].lo.item() <= value <= of[expr].hi.item(), (ir.listing({"expr": expr}), point, leaves)
+
+
+def test_nan_widens_to_everything():
+    spec = srt.parse("input score: float per token\nattend k.score < 0.5 or not k.score < 0.5\nstop k where q.score >= k.score")
+    score = torch.full((40,), float("nan"))
+    score[20:] = 0.25
+    plan = srt.compile(spec, tile=16).plan(40, score=score)
+    assert torch.equal(plan.to_dense()[0, 0], srt.dense(spec, steps=40, inputs={"score": score}).attend[0, 0])
+
+
+# ------------------------------------------------------------------------------------------------ boxes and runs
+
+
+def _labels(runs, rows: int, cols: int) -> torch.Tensor:
+    table = torch.full((rows, cols), -1)
+    ptr = runs.ptr.tolist()
+    for row in range(rows):
+        for i in range(ptr[row], ptr[row + 1]):
+            table[row, runs.first[i] : runs.first[i] + runs.count[i]] = int(runs.kind[i])
+    return table
+
+
+@given(cases(most_steps=30), st.sampled_from([16, 32]), st.booleans())
+def test_every_consumer_gets_its_exact_tiles(case: Case, tile: int, refine: bool):
+    """Labels against the dense reference: EMPTY and FULL, NONE and ALL never lie; with refinement they are also complete."""
+    from srt_masks.compiler import boxes
+
+    saved, boxes.REFINE_PAIRS = boxes.REFINE_PAIRS, boxes.REFINE_PAIRS if refine else 0
+    try:
+        attend = srt.compile(case.spec, heads=case.heads, tile=tile)
+        tokens = case.spec.checked.queries.tokens(case.steps or 0)
+        plan = attend.plan(tokens, heads=case.heads, inputs=case.inputs)
+    finally:
+        boxes.REFINE_PAIRS = saved
+    masks = srt.dense(case.spec, steps=case.steps, heads=case.heads, inputs=case.inputs)
+    assert torch.equal(plan.to_dense(), masks.attend)
+    count = -(-tokens // tile)
+    for group in plan.groups:
+        head = group.heads[0]
+        truth = masks.attend[0, head]
+        gates = {n: getattr(masks, f"gate_{n}")[0, head] for n in "qkv"}
+        tables = {c: _labels(group.runs(c), count, count) for c in Consumer}
+        tables[Consumer.DKV] = tables[Consumer.DKV].T
+        for i in range(count):
+            for j in range(count):
+                box = (slice(i * tile, (i + 1) * tile), slice(j * tile, (j + 1) * tile))
+                pairs, whole = truth[box], truth[box].numel() == tile * tile
+                found = int(tables[Consumer.FORWARD][i, j])
+                kind = -1 if not pairs.any() else 0 if pairs.all() and whole else 1
+                assert found == kind or (not refine and found == 1)
+                for consumer in (Consumer.DQ, Consumer.DKV, Consumer.BACKWARD):
+                    label = int(tables[consumer][i, j])
+                    states = {}
+                    for n in consumer.gates:
+                        on = gates[n][box][pairs]
+                        states[n] = State.NONE if not pairs.any() or (on == 0).all() else State.ALL if (on == 1).all() else State.MIXED
+                    if label == -1:
+                        assert all(s is State.NONE for s in states.values())
+                        continue
+                    for n, s in states.items():
+                        said = State((label >> boxes.SHIFTS[n]) & 3)
+                        assert said is s or (said is State.MIXED and not refine), (n, said, s)
+
+
+def test_large_boxes_are_split_only_where_they_must_be():
+    plan = srt.compile(srt.parse("attend causal")).plan(65536)
+    assert plan.active_tiles == 512 * 513 // 2
+    group = plan.groups[0]
+    assert group.boxes.evaluated < 20_000
+    assert plan.nbytes < 100_000
+
+
+def test_stopped_work_is_skipped_and_the_skipping_is_real():
+    """The multiplications that really run, counted by torch, are those the plan promises."""
+    tile, dim, steps = 16, 8, 256
+    spec = srt.parse("attend causal\nstop k, v where k.pos // 16 < q.pos // 16\nstop q where q.pos < 128")
+    attend = srt.compile(spec, tile=tile)
+    plan = attend.plan(steps)
+    dq, dkv = plan.groups[0].runs(Consumer.DQ), plan.groups[0].runs(Consumer.DKV)
+    assert plan.active_tiles == 136 and dkv.tiles == 16 and dq.tiles == 136 - 36
+    q, k, v, dout = (torch.randn(1, 1, steps, dim) for _ in range(4))
+    works = boundary.unpack(boundary.pack(plan), attend.compiled)
+    product = 2 * tile * tile * dim
+    with FlopCounterMode(display=False) as forward:
+        out, lse = tiled.forward(q, k, v, works, attend.compiled.program, dim**-0.5)
+    assert forward.get_total_flops() == 2 * product * plan.active_tiles
+    with FlopCounterMode(display=False) as backward:
+        tiled.backward(dout, None, q, k, v, out, lse, works, attend.compiled.program, dim**-0.5, (True, True, True))
+    both = sum(1 for i in range(16) for j in range(i + 1) if i >= 8 or i == j)  # tiles where any gradient flows
+    assert backward.get_total_flops() == product * (2 * both + dq.tiles + dkv.tiles_where("k") + dkv.tiles_where("v"))
+    with FlopCounterMode(display=False) as only_v:
+        tiled.backward(dout, None, q, k, v, out, lse, works, attend.compiled.program, dim**-0.5, (False, False, True))
+    assert only_v.get_total_flops() == product * 2 * dkv.tiles
+
+
+def test_heads_with_one_mask_share_a_plan():
+    plan = srt.compile(srt.parse("attend causal and dilated(20, 1 + head % 4)"), tile=16).plan(300, heads=8)
+    assert len(plan.groups) == 4
+    assert plan.group_of.tolist() == [[0, 1, 2, 3, 0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize("stage", ["tree", "checked", "ir", "plan"])
+def test_every_stage_prints_as_before(stage: str, capsys, update_golden):
+    from srt_masks.cli import main
+
+    assert main(["emit", "--stage", stage, "examples/self_reasoning.mask"]) == 0
+    text = capsys.readouterr().out
+    if stage == "plan":
+        text = text.split(" ms\n", 1)[1]  # times differ
+    path = GOLDEN / f"self_reasoning.{stage}.txt"
+    if update_golden:
+        path.write_text(text)
+    assert text == path.read_text()
