@@ -50,6 +50,7 @@ class _Checker:
         self.order = 0
 
     def run(self, tree: t.Tree) -> None:
+        self.names.defined = frozenset(s.name.text for s in tree.statements if isinstance(s, t.Param | t.Input | t.Let))
         self.collect_roles(tree)
         self.collect_data(tree)
         self.refuse_repeats(tree)

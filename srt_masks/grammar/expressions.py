@@ -91,6 +91,7 @@ class Expressions:
     scope: dict[str, Entry] = field(default_factory=dict)
     prelude: dict[str, Entry] = field(default_factory=dict)
     structural: set[str] = field(default_factory=set)  # params that a layout, a range or a table size needs
+    defined: frozenset[str] = frozenset()  # every name of the text, further down included
     let_bodies: dict[str, c.Expr] = field(default_factory=dict)
     _structural_lets: set[str] = field(default_factory=set)
     _let_values: dict[str, int | str | None] = field(default_factory=dict)
@@ -282,8 +283,7 @@ class Expressions:
     def _unknown(self, name: str, span: Span) -> Value:
         if name in FOREIGN:
             return self.mistake("unknown-name", f"nothing is called `{name}`", span, f"write `{FOREIGN[name]}`")
-        hidden = self.scope.get(name)
-        if hidden is not None and self._prelude_call is None:
+        if name in self.defined and self._prelude_call is None:
             return self.mistake("used-before", f"`{name}` is defined further down", span, "used before its definition", "move the definition up: names are defined before use")
         known = [*self.scope, *self.prelude, *c.ATTRIBUTES, *c.GLOBALS, *self._bound]
         return self.mistake("unknown-name", f"nothing is called `{name}`", span, did_you_mean(name, known), f"your own names: {listing(self.scope)}" if self.scope else "")
@@ -438,6 +438,8 @@ class Expressions:
     def _unknown_function(self, expr: t.Call) -> Value:
         functions = [n for n, e in {**self.prelude, **self.scope}.items() if isinstance(e.what, Function)]
         known = [*functions, "min", "max", "abs", "clamp"]
+        if expr.name.text in self.defined:
+            return self._unknown(expr.name.text, expr.name.span)
         if expr.name.text in (*c.ATTRIBUTES, *c.GLOBALS):
             return self.mistake("not-a-function", f"`{expr.name.text}` is no function", expr.name.span, f"write `{expr.name.text}`, or `{expr.name.text}[POSITION]`")
         return self.mistake("unknown-name", f"no function is called `{expr.name.text}`", expr.name.span, did_you_mean(expr.name.text, known), f"functions here: {listing(known)}")
@@ -512,7 +514,7 @@ class Expressions:
         return self._apply(op, (left, right), _wider([left, right]), expr.span)
 
     def _chain(self, expr: t.Chain) -> Value:
-        values = [self._role_of_subject(expr.first), *(self._role_of_subject(e) for _, e in expr.rest)]
+        values = [self.check(expr.first), *(self.check(e) for _, e in expr.rest)]
         if any(v is POISON for v in values):
             return POISON
         links = []
@@ -526,7 +528,7 @@ class Expressions:
         return self._logic("and", links, expr.span) if len(links) > 1 else links[0]
 
     def _role_of_subject(self, expr: t.Expr) -> Value:
-        """`k in {a, b}` and `k is a` speak of the token's role."""
+        """`k in {a, b}` and `k is a` speak of the token's role; elsewhere a bare `k` is a mistake."""
         return self._builtin(Side(expr.side), "role", expr.span) if isinstance(expr, t.Subject) else self.check(expr)
 
     def _is(self, subject: t.Expr, word: t.Word, negated: bool, span: Span) -> Value:

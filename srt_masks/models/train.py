@@ -32,9 +32,9 @@ class Recipe:
     depth: int = 3
     heads: int = 4
     words: int = 64
-    batch: int = 16
-    steps: int = 500
-    learning_rate: float = 2e-3
+    batch: int = 8
+    steps: int = 1300
+    learning_rate: float = 3e-3
     warm_up: int = 40
     seed: int = 0
     save_every: int = 100
@@ -47,6 +47,7 @@ class Result:
     corpus: Corpus
     held_out_bits: float  # bits per byte of the last predicting row
     steps: int
+    words: int  # bytes in a training sequence
     seconds: float
     checkpoint: Path
     log: Path
@@ -84,7 +85,7 @@ def train(spec: Spec, recipe: Recipe, out: str | Path, files: Sequence[str | Pat
         seconds = time.perf_counter() - begin
         _write(lines, {"event": "end", "steps": steps, "held_out_bits_per_byte": bits, "seconds": seconds})
     draw_loss(history, bits, data.name, plot)
-    return Result(model, data, bits, steps, seconds, checkpoint, log, plot)
+    return Result(model, data, bits, steps, recipe.words, seconds, checkpoint, log, plot)
 
 
 def _loop(model: SpecTransformer, data: Corpus, recipe: Recipe, lines: Any, checkpoint: Path, quiet: bool) -> tuple[int, list[tuple[int, float, float]]]:
