@@ -35,7 +35,8 @@ def steps_of(layout: Layout, tokens: int, roles: tuple[str, ...], what: str = "r
     rows = layout.rows_per_step
     if not rows:
         if tokens != layout.fixed:
-            hint = "" if len(layout.sections) > 1 or any(s.count != 1 for s in layout.sections) else f"; for one such group a time step, write `layout repeat {{ {text} }}`"
+            groups = layout.fixed and tokens % layout.fixed == 0 and all(s.count == 1 for s in layout.sections)
+            hint = f"; for {tokens // layout.fixed} such groups, one a time step, write `layout repeat {{ {text} }}`" if groups else ""
             raise InputError(f"{tokens} {what} given; the layout `{text}` has {layout.fixed}, always{hint}")
         return max((s.count or 0 for s in layout.sections), default=0)
     steps, rest = divmod(tokens - layout.fixed, rows)
