@@ -118,7 +118,9 @@ def bind_params(checked: Checked, values: Mapping[str, Any]) -> dict[str, int | 
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise InputError(f"param `{param.name}` is a number; got {value!r}")
         if param.structural and value != param.value:
-            raise InputError(f"param `{param.name}` sizes the layout, a range or a table: set it with spec.with_params({param.name}={value!r}), not at the call")
+            raise InputError(
+                f"param `{param.name}` sizes the layout, a range or a table: set it with spec.with_params({param.name}={value!r}), not at the call"
+            )
         if param.type is Type.INT and (value != value or int(value) != value or not -(2**63) <= value < 2**63):
             raise InputError(f"param `{param.name}` is a whole number of at most 64 bits; got {value!r}")
         bound[param.name] = int(value) if param.type is Type.INT else float(value)

@@ -10,7 +10,9 @@ from conftest import ROOT
 import srt_masks as srt
 
 PAGE = ROOT / "docs" / "errors.md"
-ENTRY = re.compile(r"^## (?P<slug>[\w-]+)\n(?P<words>.*?)```mask bad[^\n]*\n(?P<bad>.*?)```\n(?P<said>```text\n.*?```\n)?```mask good\n(?P<good>.*?)```\n", re.M | re.S)
+ENTRY = re.compile(
+    r"^## (?P<slug>[\w-]+)\n(?P<words>.*?)```mask bad[^\n]*\n(?P<bad>.*?)```\n(?P<said>```text\n.*?```\n)?```mask good\n(?P<good>.*?)```\n", re.M | re.S
+)
 
 
 def entries() -> list[re.Match[str]]:

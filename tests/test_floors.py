@@ -102,5 +102,7 @@ def test_nobody_evaluates_text():
 
 
 def test_checking_imports_no_torch():
-    code = "import sys, srt_masks; from srt_masks.cli import main; main(['check', sys.argv[1]]); assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    code = (
+        "import sys, srt_masks; from srt_masks.cli import main; main(['check', sys.argv[1]]); assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code, str(ROOT / "examples" / "self_reasoning.mask")], check=True, capture_output=True)

@@ -136,7 +136,11 @@ def test_broken_and_foreign_checkpoints_are_refused(tmp_path: Path):
     save_file({"x": torch.zeros(3)}, tmp_path / "foreign")
     save_file({"x": torch.zeros(3)}, tmp_path / "liar", {"format": "srt_masks model 1", "spec": "{", "config": "{}"})
     huge = json.dumps({"dim": 10**6, "depth": 10**6, "heads": 1, "num_tokens": 10**6, "dim_head": 1, "max_positions": 10})
-    save_file({"x": torch.zeros(3)}, tmp_path / "huge", {"format": "srt_masks model 1", "spec": json.dumps({"text": "attend causal", "params": {}, "filename": "x"}), "config": huge})
+    save_file(
+        {"x": torch.zeros(3)},
+        tmp_path / "huge",
+        {"format": "srt_masks model 1", "spec": json.dumps({"text": "attend causal", "params": {}, "filename": "x"}), "config": huge},
+    )
     for name in ("cut", "noise", "empty", "foreign", "liar", "huge", "missing"):
         with pytest.raises(srt.InputError, match=name):
             srt.load_model(tmp_path / name)
@@ -168,7 +172,27 @@ def test_sampling_never_leaves_the_places_it_learnt():
 
 
 def test_ctrl_c_leaves_the_last_checkpoint_whole(tmp_path: Path):
-    command = [sys.executable, "-m", "srt_masks", "train", "examples/self_reasoning.mask", "--out", str(tmp_path), "--steps", "100000", "--words", "8", "--batch", "2", "--dim", "16", "--depth", "1", "--heads", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "srt_masks",
+        "train",
+        "examples/self_reasoning.mask",
+        "--out",
+        str(tmp_path),
+        "--steps",
+        "100000",
+        "--words",
+        "8",
+        "--batch",
+        "2",
+        "--dim",
+        "16",
+        "--depth",
+        "1",
+        "--heads",
+        "2",
+    ]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     log = tmp_path / "log.jsonl"
     deadline = time.time() + 60
@@ -195,7 +219,10 @@ def test_data_is_read_or_refused(tmp_path: Path):
             corpus([tmp_path / name], 16)
 
 
-@pytest.mark.parametrize(("options", "words"), [({"dim": 15}, "multiple of heads"), ({"heads": 0}, "1 or more"), ({"depth": True}, "whole number"), ({"num_tokens": 2.5}, "whole number")])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"dim": 15}, "multiple of heads"), ({"heads": 0}, "1 or more"), ({"depth": True}, "whole number"), ({"num_tokens": 2.5}, "whole number")],
+)
 def test_sizes_that_do_not_fit(options: dict, words: str):
     with pytest.raises(srt.InputError, match=words):
         srt.build_model(srt.parse("attend causal"), **{**SMALL, **options})
@@ -276,7 +303,14 @@ def _gate(mask):
 def test_stop_graddable_attn_means_what_the_original_means(causal: bool, queries: int, keys: int):
     q, k, v = (torch.randn(2, 3, n, 4, dtype=torch.float64, requires_grad=True) for n in (queries, keys, keys))
     seen = torch.rand(2, keys) > 0.2
-    choices = [None, torch.rand(3, queries, keys) > 0.5, torch.rand(queries, keys), torch.rand(2, 1, queries, keys) > 0.5, torch.rand(2, 3, queries, keys), torch.rand(1, keys) > 0.5]
+    choices = [
+        None,
+        torch.rand(3, queries, keys) > 0.5,
+        torch.rand(queries, keys),
+        torch.rand(2, 1, queries, keys) > 0.5,
+        torch.rand(2, 3, queries, keys),
+        torch.rand(1, keys) > 0.5,
+    ]
     for shift in range(len(choices)):
         gq, gk, gv = (choices[(shift + i) % len(choices)] for i in range(3))
         allowed = None if shift % 2 else torch.rand(3, queries, keys) > 0.2

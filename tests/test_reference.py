@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import srt_masks as srt
+from srt_masks.grammar.checked import Op
 from srt_masks.reference.attention import attention
 from srt_masks.reference.masks import apply, power
-from srt_masks.grammar.checked import Op
 
 
 def rows(mask: torch.Tensor) -> list[str]:
@@ -18,7 +18,9 @@ def rows(mask: torch.Tensor) -> list[str]:
 
 
 def test_sections_steps_and_slots():
-    spec = srt.parse("layout sink * 2, repeat { word, note * 2, word }, repeat 2 { word }\ndata word\nattend full\nposition pos\npredict note -> index + slot where slot == 1")
+    spec = srt.parse(
+        "layout sink * 2, repeat { word, note * 2, word }, repeat 2 { word }\ndata word\nattend full\nposition pos\npredict note -> index + slot where slot == 1"
+    )
     table = srt.tokens(spec, steps=2)
     assert table.role == ("sink", "sink", "word", "note", "note", "word", "word", "note", "note", "word", "word", "word")
     assert table.section.tolist() == [0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2]
@@ -74,7 +76,16 @@ def test_inputs_on_every_axis():
     def whole(*shape):
         return torch.randint(0, 3, shape, generator=generator)
 
-    inputs = {"t": whole(6), "s": whole(3), "h": whole(2), "l": whole(2), "one": torch.tensor(-2), "p": whole(6, 6) > 1, "table": whole(2, 2, 2) // 2, "per_token": whole(6, 1) > 0}
+    inputs = {
+        "t": whole(6),
+        "s": whole(3),
+        "h": whole(2),
+        "l": whole(2),
+        "one": torch.tensor(-2),
+        "p": whole(6, 6) > 1,
+        "table": whole(2, 2, 2) // 2,
+        "per_token": whole(6, 1) > 0,
+    }
     dense = srt.dense(spec, steps=3, heads=2, layers=2, inputs=inputs).attend
     for layer in range(2):
         for head in range(2):

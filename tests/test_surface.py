@@ -42,7 +42,7 @@ def test_a_spec_from_a_file(tmp_path: Path):
         srt.load(path)
     path.write_bytes(bytes(range(200, 256)))
     for bad in (path, tmp_path, tmp_path / "missing"):
-        with pytest.raises(srt.InputError, match="cannot read|no text"):
+        with pytest.raises(srt.InputError, match=r"cannot read|no text"):
             srt.load(bad)
     with path.open("wb") as file:
         file.truncate(10_000_000_000)
@@ -77,7 +77,11 @@ def refused(words: str, spec: str, *tensors, error=None, compile: dict | None = 
 
 def test_the_errors_people_meet_first():
     q = qkv(1, 2, 10, 8)
-    refused(r"17 rows of q is 3 steps and 2 tokens; this layout has 5 a step \(token, reason \* 4\)|17 rows of q is 3 steps and 2 tokens; this layout has 5 a step \(repeat", REASONING, *qkv(1, 2, 17, 8))
+    refused(
+        r"17 rows of q is 3 steps and 2 tokens; this layout has 5 a step \(token, reason \* 4\)|17 rows of q is 3 steps and 2 tokens; this layout has 5 a step \(repeat",
+        REASONING,
+        *qkv(1, 2, 17, 8),
+    )
     refused(r"transpose\(1, 2\)", REASONING, *qkv(1, 10, 4, 8), compile={"heads": 4})
     refused(r"transpose\(1, 2\)", REASONING, *qkv(1, 10, 4, 8))
     refused("compiled for 3 heads; q has 2", REASONING, *q, compile={"heads": 3})
@@ -108,7 +112,10 @@ def test_the_errors_people_meet_first():
 
 
 def test_inputs_that_do_not_fit():
-    spec, q = "input doc: int per token\ninput keep: bool per head\ninput t: int[n, 2]\ninput u: float[n]\nattend causal and same(doc) and keep and t[0, 0] > 0 and u[0] > 0.5", qkv(3, 2, 10, 8)
+    spec, q = (
+        "input doc: int per token\ninput keep: bool per head\ninput t: int[n, 2]\ninput u: float[n]\nattend causal and same(doc) and keep and t[0, 0] > 0 and u[0] > 0.5",
+        qkv(3, 2, 10, 8),
+    )
     good = {"doc": torch.zeros(10).long(), "keep": torch.ones(2).bool(), "t": torch.ones(4, 2).long(), "u": torch.ones(4)}
     srt.compile(srt.parse(spec))(*q, **good)
     for name, value, words in (

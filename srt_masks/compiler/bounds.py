@@ -70,7 +70,7 @@ def bound(node: Expr, of: Mapping[Expr, Bound], like: Tensor) -> Bound:
             return Bound(a.lo & b.lo, a.hi & b.hi)
         case Op.OR, [a, b]:
             return Bound(a.lo | b.lo, a.hi | b.hi)
-        case (Op.LT | Op.LE | Op.EQ | Op.NE), [a, b]:
+        case ((Op.LT | Op.LE | Op.EQ | Op.NE), [a, b]):
             return _compare(node.op, a, b)
         case Op.NEG, [a]:
             return _unless(a.lo == LEAST, Bound(-a.hi, -a.lo))
@@ -121,7 +121,7 @@ def _floats(node: Apply, args: list[Bound], like: Tensor) -> Bound:
         finite = finite & a.lo.isfinite() & a.hi.isfinite()
     as_float = [Bound(a.lo.double(), a.hi.double()) for a in args]
     match node.op, as_float:
-        case (Op.LT | Op.LE | Op.EQ | Op.NE), [a, b]:
+        case ((Op.LT | Op.LE | Op.EQ | Op.NE), [a, b]):
             result = _compare(node.op, a, b)
         case Op.SELECT, [_, a, b]:
             result = _select(args[0], a, b)

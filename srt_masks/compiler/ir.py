@@ -151,7 +151,7 @@ def apply(op: Op, *args: Expr) -> Apply:
     return _intern(Apply, op, args, type)
 
 
-TRUE, FALSE = const(True), const(False)
+TRUE, FALSE, ONE = const(True), const(False), const(1.0)
 
 
 def children(node: Expr) -> tuple[Expr, ...]:
@@ -201,11 +201,11 @@ class Gate:
     """The factor of a gradient at a pair: `weight` where `open`, else 0."""
 
     open: Expr = TRUE
-    weight: Expr = const(1.0)
+    weight: Expr = ONE
 
     @property
     def is_one(self) -> bool:
-        return self.open is TRUE and self.weight is const(1.0)
+        return self.open is TRUE and self.weight is ONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,14 +249,14 @@ class Program:
         for name, gate in zip("qkv", self.gates, strict=True):
             if gate.open is not TRUE:
                 roots[f"open {name}"] = gate.open
-            if gate.weight is not const(1.0):
+            if gate.weight is not ONE:
                 roots[f"weight {name}"] = gate.weight
         roots["position"] = self.position
         for label in self.labels:
             roots[f"predict {self.roles[label.role]}"] = label.target
             if label.where is not TRUE:
                 roots[f"predict {self.roles[label.role]} where"] = label.where
-            if label.weight is not const(1.0):
+            if label.weight is not ONE:
                 roots[f"predict {self.roles[label.role]} weight"] = label.weight
         return listing(roots)
 

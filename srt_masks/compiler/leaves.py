@@ -102,6 +102,6 @@ def evaluate(split: Split, environment: Environment) -> Leaves:
 
 def same(a: Leaves, b: Leaves) -> bool:
     """Whether two heads (or rows) have one mask: equal leaves, and equal tables."""
-    return all(torch.equal(a.values[x], b.values[x]) for x in a.split.leaves) and all(a.tables[t] is b.tables[t] or torch.equal(a.tables[t], b.tables[t]) for t in a.split.tables)
-
-
+    return all(torch.equal(a.values[x], b.values[x]) for x in a.split.leaves) and all(
+        a.tables[t] is b.tables[t] or torch.equal(a.tables[t], b.tables[t]) for t in a.split.tables
+    )

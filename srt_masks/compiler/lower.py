@@ -85,5 +85,3 @@ def _balanced(op: Op, args: list[Expr]) -> Expr:
         return args[0]
     half = len(args) // 2
     return ir.apply(op, _balanced(op, args[:half]), _balanced(op, args[half:]))
-
-

@@ -118,10 +118,14 @@ class Plan:
 
     def __str__(self) -> str:
         g = self.geometry
-        lines = [f"plan for batch {g.batch}, heads {g.heads}, {g.queries} x {g.keys} tokens, tile {g.tile}: {len(self.groups)} group(s), {self.nbytes:,} bytes, {1000 * self.seconds:.1f} ms"]
+        lines = [
+            f"plan for batch {g.batch}, heads {g.heads}, {g.queries} x {g.keys} tokens, tile {g.tile}: {len(self.groups)} group(s), {self.nbytes:,} bytes, {1000 * self.seconds:.1f} ms"
+        ]
         for number, group in enumerate(self.groups):
             rows, cols = (-(-n // g.tile) for n in (group.queries, group.keys))
-            lines.append(f"group {number}: batch rows {_span(group.batch)}, heads {_span(group.heads)}, {group.queries} x {group.keys} tokens, {rows} x {cols} tiles")
+            lines.append(
+                f"group {number}: batch rows {_span(group.batch)}, heads {_span(group.heads)}, {group.queries} x {group.keys} tokens, {rows} x {cols} tiles"
+            )
             for consumer in (Consumer.FORWARD, Consumer.DQ, Consumer.DKV):
                 runs = group.runs(consumer)
                 partial = runs.partial_tiles
@@ -164,7 +168,9 @@ class Compiled:
         return ir.digest(*self.program.pair_roots)
 
 
-def make_plan(compiled: Compiled, geometry: Geometry, inputs: Mapping[str, Tensor], scalars: Mapping[str, int | float], device: torch.device | str = "cpu") -> Plan:
+def make_plan(
+    compiled: Compiled, geometry: Geometry, inputs: Mapping[str, Tensor], scalars: Mapping[str, int | float], device: torch.device | str = "cpu"
+) -> Plan:
     """Plan one call. `inputs` are (batch or 1, ...); `scalars` hold the params, `heads`, `layer` and `layers`."""
     begin = time.perf_counter()
     program = compiled.program

@@ -102,7 +102,9 @@ class _Checker:
         stated = [s for s in tree.statements if isinstance(s, t.Data)]
         for word in stated[0].roles if stated else ():
             if word.text not in self.roles:
-                self.names.mistake("unknown-role", f"no role is called `{word.text}`", word.span, did_you_mean(word.text, self.roles), f"roles here: {listing(self.roles)}")
+                self.names.mistake(
+                    "unknown-role", f"no role is called `{word.text}`", word.span, did_you_mean(word.text, self.roles), f"roles here: {listing(self.roles)}"
+                )
         chosen = [w.text for w in stated[0].roles] if stated else ["token"]
         self.data = tuple(self.roles.index(n) for n in dict.fromkeys(chosen) if n in self.roles)
         self.names.has_data = bool(self.data)
@@ -154,10 +156,14 @@ class _Checker:
     def taken(self, word: t.Word) -> bool:
         name = word.text
         if name in c.ATTRIBUTES or name in c.GLOBALS:
-            self.names.mistake("name-taken", f"`{name}` is {'an attribute of every token' if name in c.ATTRIBUTES else 'known everywhere'}", word.span, "choose another name")
+            self.names.mistake(
+                "name-taken", f"`{name}` is {'an attribute of every token' if name in c.ATTRIBUTES else 'known everywhere'}", word.span, "choose another name"
+            )
             return True
         if name in self.names.scope:
-            self.names.mistake("name-taken", f"`{name}` is already {self.names.scope[name].noun}", word.span, "roles, params, inputs and lets share one set of names")
+            self.names.mistake(
+                "name-taken", f"`{name}` is already {self.names.scope[name].noun}", word.span, "roles, params, inputs and lets share one set of names"
+            )
             return True
         return False
 
@@ -183,7 +189,9 @@ class _Checker:
         axes = []
         for axis in s.axes:
             if axis.text not in c.INPUT_AXES:
-                self.names.mistake("unknown-axis", f"no axis is called `{axis.text}`", axis.span, did_you_mean(axis.text, c.INPUT_AXES), f"axes: {', '.join(c.INPUT_AXES)}")
+                self.names.mistake(
+                    "unknown-axis", f"no axis is called `{axis.text}`", axis.span, did_you_mean(axis.text, c.INPUT_AXES), f"axes: {', '.join(c.INPUT_AXES)}"
+                )
             elif axis.text in axes:
                 self.names.mistake("said-twice", f"`{axis.text}` stands twice", axis.span)
             elif axis.text in ("token", "step") and self.names.two_axes:
@@ -218,7 +226,10 @@ class _Checker:
             self.define(s.name, POISON)
             return
         ref = c.LetRef(s.name.text, Side.OWN, value.type)
-        self.define(s.name, Value(ref, value.type, value.kind, s.name.span, bare=s.name.span if value.kind is Kind.TOKEN else None, floats=value.floats, depth=value.depth + 1))
+        self.define(
+            s.name,
+            Value(ref, value.type, value.kind, s.name.span, bare=s.name.span if value.kind is Kind.TOKEN else None, floats=value.floats, depth=value.depth + 1),
+        )
         self.names.let_bodies[s.name.text] = value.expr
         self.lets.append(c.Let(s.name.text, value.kind, value.type, value.expr))
 
@@ -228,7 +239,13 @@ class _Checker:
             if target.text == "hidden":
                 self.not_served(target.span, f"`{'stop' if s.factor is None else 'scale'} hidden`")
             elif target.text not in ("q", "k", "v"):
-                self.names.mistake("unknown-target", f"no gradient is called `{target.text}`", target.span, "one of `q`, `k`, `v`, `hidden`", "for example `stop k, v where ...`")
+                self.names.mistake(
+                    "unknown-target",
+                    f"no gradient is called `{target.text}`",
+                    target.span,
+                    "one of `q`, `k`, `v`, `hidden`",
+                    "for example `stop k, v where ...`",
+                )
             elif target.text in targets:
                 self.names.mistake("said-twice", f"`{target.text}` stands twice", target.span)
             else:
@@ -245,10 +262,18 @@ class _Checker:
     def predict(self, s: t.Predict) -> None:
         entry = self.names.scope.get(s.role.text)
         if entry is None or not isinstance(entry.what, int):
-            self.names.mistake("unknown-role", f"no role is called `{s.role.text}`", s.role.span, did_you_mean(s.role.text, self.roles), f"roles here: {listing(self.roles)}")
+            self.names.mistake(
+                "unknown-role", f"no role is called `{s.role.text}`", s.role.span, did_you_mean(s.role.text, self.roles), f"roles here: {listing(self.roles)}"
+            )
             return
         if not self.data:
-            self.names.mistake("no-data", "`predict` needs data tokens to predict, and no role holds data", s.span, "needs `data`", "say which roles are data: `data ROLE` (the default is the role `token`)")
+            self.names.mistake(
+                "no-data",
+                "`predict` needs data tokens to predict, and no role holds data",
+                s.span,
+                "needs `data`",
+                "say which roles are data: `data ROLE` (the default is the role `token`)",
+            )
             return
         target = self.names.typed(self.names.token(s.target, "predict"), (Type.INT,), "`predict`")
         where = self.names.typed(self.names.token(s.where, "where"), (Type.BOOL,), "`where`") if s.where else None
@@ -271,7 +296,9 @@ class _Checker:
                     sections.append(c.Section(1, self.rows((item,))))
         layout = c.Layout(tuple(sections))
         if max(layout.fixed, layout.rows_per_step) > MAX_TOKENS:
-            self.names.mistake("layout-too-large", f"a layout has at most {MAX_TOKENS:,} tokens; this one has {max(layout.fixed, layout.rows_per_step):,}", s.span)
+            self.names.mistake(
+                "layout-too-large", f"a layout has at most {MAX_TOKENS:,} tokens; this one has {max(layout.fixed, layout.rows_per_step):,}", s.span
+            )
         if any(section.count is None and not section.rows_per_step for section in sections):
             self.names.mistake("empty-repeat", "a repeat of steps needs a row in each step", s.span, "this repeat is empty")
         self.layouts[s.axis] = layout
@@ -287,13 +314,17 @@ class _Checker:
                     if count and entry is not None and isinstance(entry.what, int):
                         rows.append((entry.what, count))
                 case t.Repeat(count=None):
-                    self.names.mistake("nested-repeat", "only a repeat at the top takes its number from the tensor", item.span, "give this one a number: `repeat 4 { ... }`")
+                    self.names.mistake(
+                        "nested-repeat", "only a repeat at the top takes its number from the tensor", item.span, "give this one a number: `repeat 4 { ... }`"
+                    )
                 case t.Repeat(count=expr, items=inner):
                     assert expr is not None
                     count = self.names.structural_int(expr, "a repeat") or 0
                     once = self.rows(inner)
                     if count * len(once) > MAX_ROWS:
-                        self.names.mistake("layout-too-large", f"a step written out has at most {MAX_ROWS:,} entries; this has {count * len(once):,}", item.span)
+                        self.names.mistake(
+                            "layout-too-large", f"a step written out has at most {MAX_ROWS:,} entries; this has {count * len(once):,}", item.span
+                        )
                     elif len(once) == 1:
                         rows.append((once[0][0], once[0][1] * count))
                     else:
@@ -329,7 +360,7 @@ def _override(name: str, type: Type, value: int | float) -> int | float:
 @cache
 def _prelude() -> dict[str, Entry]:
     """The names every spec starts with, from `prelude.mask`."""
-    text = resources.files(__package__).joinpath("prelude.mask").read_text(encoding="utf-8")
+    text = resources.files("srt_masks.grammar").joinpath("prelude.mask").read_text(encoding="utf-8")
     tree, mistakes = parse(Source(text, "prelude.mask"))
     assert not mistakes
     names = Expressions()
@@ -341,5 +372,3 @@ def _prelude() -> dict[str, Entry]:
             names.scope[s.name.text] = Entry(names.check(s.body), order, is_prelude=True)
     assert not names.mistakes
     return names.scope
-
-

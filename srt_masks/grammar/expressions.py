@@ -116,7 +116,13 @@ class Expressions:
         """An expression about the token at hand: bare attributes only."""
         value = self.check(expr)
         if value.kind is Kind.PAIR:
-            return self.mistake("pair-here", f"`{what}` is about one token, not about a query and a key", value.span, "mentions `q.` or `k.`", "write the bare attribute: `step`, not `q.step`")
+            return self.mistake(
+                "pair-here",
+                f"`{what}` is about one token, not about a query and a key",
+                value.span,
+                "mentions `q.` or `k.`",
+                "write the bare attribute: `step`, not `q.step`",
+            )
         return value
 
     def typed(self, value: Value, wanted: tuple[Type, ...], what: str, help: str = "") -> Value:
@@ -131,12 +137,24 @@ class Expressions:
         if value is POISON:
             return None
         if value.type is not Type.INT or value.kind is not Kind.CONSTANT:
-            self.mistake("not-constant", f"{what} is a number known when the text is read", value.span, f"this is {NOUNS[value.type]}" if value.type is not Type.INT else "this depends on the token", "use numbers and integer params")
+            self.mistake(
+                "not-constant",
+                f"{what} is a number known when the text is read",
+                value.span,
+                f"this is {NOUNS[value.type]}" if value.type is not Type.INT else "this depends on the token",
+                "use numbers and integer params",
+            )
             return None
         self._make_structural(value.expr)
         result = self._constant(value.expr)
         if result is None:
-            self.mistake("not-constant", f"{what} is a number known when the text is read", value.span, "this is known at run time only", "use numbers and integer params")
+            self.mistake(
+                "not-constant",
+                f"{what} is a number known when the text is read",
+                value.span,
+                "this is known at run time only",
+                "use numbers and integer params",
+            )
         elif isinstance(result, str):
             self.mistake("constant-arithmetic", result, value.span, "in this constant")
         elif result < least:
@@ -284,13 +302,23 @@ class Expressions:
         if name in FOREIGN:
             return self.mistake("unknown-name", f"nothing is called `{name}`", span, f"write `{FOREIGN[name]}`")
         if name in self.defined and self._prelude_call is None:
-            return self.mistake("used-before", f"`{name}` is defined further down", span, "used before its definition", "move the definition up: names are defined before use")
+            return self.mistake(
+                "used-before", f"`{name}` is defined further down", span, "used before its definition", "move the definition up: names are defined before use"
+            )
         known = [*self.scope, *self.prelude, *c.ATTRIBUTES, *c.GLOBALS, *self._bound]
-        return self.mistake("unknown-name", f"nothing is called `{name}`", span, did_you_mean(name, known), f"your own names: {listing(self.scope)}" if self.scope else "")
+        return self.mistake(
+            "unknown-name", f"nothing is called `{name}`", span, did_you_mean(name, known), f"your own names: {listing(self.scope)}" if self.scope else ""
+        )
 
     def _builtin(self, side: Side, name: str, span: Span) -> Value:
         if name == "index" and not self.has_data:
-            return self.mistake("no-data", "`index` counts data tokens, and no role holds data", span, "needs `data`", "say which roles are data: `data ROLE` (the default is the role `token`)")
+            return self.mistake(
+                "no-data",
+                "`index` counts data tokens, and no role holds data",
+                span,
+                "needs `data`",
+                "say which roles are data: `data ROLE` (the default is the role `token`)",
+            )
         type = ATTRIBUTE_TYPES[name]
         kind = Kind.TOKEN if side is Side.OWN else Kind.PAIR
         return Value(c.Attribute(side, name, type), type, kind, span, bare=span if side is Side.OWN else None)
@@ -314,20 +342,41 @@ class Expressions:
             return POISON
         if value.kind is not Kind.TOKEN:
             if name in self._bound:
-                return self.mistake("not-an-attribute", f"`{expr.side}.{name}` needs an attribute of a token", value.span, "this is no attribute", "for example `same(doc)` or `same(pos // 128)`")
-            return self.mistake("not-an-attribute", f"`{name}` is no attribute of a token", expr.name.span, f"it is the same for every token: write `{name}`" if value.kind is Kind.CONSTANT else f"it is about a pair: write `{name}`")
+                return self.mistake(
+                    "not-an-attribute",
+                    f"`{expr.side}.{name}` needs an attribute of a token",
+                    value.span,
+                    "this is no attribute",
+                    "for example `same(doc)` or `same(pos // 128)`",
+                )
+            return self.mistake(
+                "not-an-attribute",
+                f"`{name}` is no attribute of a token",
+                expr.name.span,
+                f"it is the same for every token: write `{name}`" if value.kind is Kind.CONSTANT else f"it is about a pair: write `{name}`",
+            )
         if value.floats and not self.floats_allowed:
             return self._no_floats(expr.span, f"`{name}` rests on a float param or on `/`")
         return Value(c.bind(value.expr, side), value.type, Kind.PAIR, expr.span, floats=value.floats, depth=value.depth, size=value.size)
 
     def _no_attribute(self, side: Side, name: t.Word, entry: Entry | None) -> Value:
         who = "query" if side is Side.QUERY else "key"
-        mine = [n for n, e in self.scope.items() if (isinstance(e.what, Value) and e.what.kind is Kind.TOKEN) or (isinstance(e.what, c.Input) and is_attribute(e.what, side))]
+        mine = [
+            n
+            for n, e in self.scope.items()
+            if (isinstance(e.what, Value) and e.what.kind is Kind.TOKEN) or (isinstance(e.what, c.Input) and is_attribute(e.what, side))
+        ]
         known = [*c.ATTRIBUTES, *mine]
         if entry is not None:
             label = f"`{name.text}` is {entry.noun}: write `{name.text}`" if not isinstance(entry.what, int) else f"write `{side.value} is {name.text}`"
             return self.mistake("unknown-attribute", f"{who} has no attribute `{name.text}`", name.span, label)
-        return self.mistake("unknown-attribute", f"{who} has no attribute `{name.text}`", name.span, did_you_mean(name.text, known), f"attributes of a {who} here: {', '.join(known)}")
+        return self.mistake(
+            "unknown-attribute",
+            f"{who} has no attribute `{name.text}`",
+            name.span,
+            did_you_mean(name.text, known),
+            f"attributes of a {who} here: {', '.join(known)}",
+        )
 
     # ------------------------------------------------------------------------------------------ inputs
 
@@ -339,14 +388,18 @@ class Expressions:
         if len(subscripts) != len(declared.sizes):
             wanted = f"{len(declared.sizes)} in brackets" if declared.sizes else "none"
             shape = ", ".join(map(str, declared.sizes))
-            return self.mistake("wrong-subscripts", f"`{name}` takes {wanted}; this has {len(subscripts)}", span, f"write `{name}[{shape}]`" if shape else f"write `{name}`")
+            return self.mistake(
+                "wrong-subscripts", f"`{name}` takes {wanted}; this has {len(subscripts)}", span, f"write `{name}[{shape}]`" if shape else f"write `{name}`"
+            )
         for s in subscripts:
             self.typed(s, (Type.INT,), "a subscript")
         if side is not None and not is_attribute(declared, side):
             other = "k" if side is Side.QUERY else "q"
             if is_attribute(declared, Side(other)):
                 return self.mistake("unknown-attribute", f"`{name}` is given {'per query' if other == 'q' else 'per key'}", span, f"write `{other}.{name}`")
-            return self.mistake("not-an-attribute", f"`{name}` is no attribute of a token", span, f"it is given per {', '.join(axes) or 'sequence'}: write `{name}`")
+            return self.mistake(
+                "not-an-attribute", f"`{name}` is no attribute of a token", span, f"it is given per {', '.join(axes) or 'sequence'}: write `{name}`"
+            )
         own = side or Side.OWN
         indices: list[c.Expr] = []
         for axis in axes:
@@ -377,10 +430,17 @@ class Expressions:
                 entry = self.lookup(word.text)
                 if entry is not None and isinstance(entry.what, c.Input):
                     return self._read(entry.what, Side(side), indices, expr.span)
-                return self.mistake("wrong-subscripts", f"`{side}.{word.text}` is one value", expr.span, f"write `{side}.{word.text}`, or `{word.text}[POSITION]`")
+                return self.mistake(
+                    "wrong-subscripts", f"`{side}.{word.text}` is one value", expr.span, f"write `{side}.{word.text}`, or `{word.text}[POSITION]`"
+                )
             case t.Name(name=name):
                 entry = self.lookup(name)
-                if name not in self._bound and entry is not None and isinstance(entry.what, c.Input) and not (not entry.what.sizes and is_attribute(entry.what, Side.QUERY)):
+                if (
+                    name not in self._bound
+                    and entry is not None
+                    and isinstance(entry.what, c.Input)
+                    and not (not entry.what.sizes and is_attribute(entry.what, Side.QUERY))
+                ):
                     return self._read(entry.what, None, indices, expr.span)
                 return self._at(expr, self.check(expr.base), indices)
 
@@ -400,7 +460,14 @@ class Expressions:
         depth = 1 + max(index.depth, value.depth)
         if depth > MAX_DEPTH:
             return self._too_deep(expr.span)
-        return replace(index, expr=c.At(value.expr, index.expr, value.type), type=value.type, floats=index.floats or value.floats, depth=depth, size=index.size + value.size)
+        return replace(
+            index,
+            expr=c.At(value.expr, index.expr, value.type),
+            type=value.type,
+            floats=index.floats or value.floats,
+            depth=depth,
+            size=index.size + value.size,
+        )
 
     # ------------------------------------------------------------------------------------------ calls
 
@@ -414,7 +481,13 @@ class Expressions:
             return self._unknown_function(expr)
         if not isinstance(entry.what, Function):
             hides = f", which hides the prelude's `{name}(...)`" if isinstance(self.prelude.get(name, entry).what, Function) else ""
-            return self.mistake("not-a-function", f"`{name}` takes no arguments: it is {entry.noun}{hides}", expr.name.span, "called here", f"did you mean `{name} and (...)`?" if not hides else f"give {entry.noun.split()[-1]} `{name}` another name")
+            return self.mistake(
+                "not-a-function",
+                f"`{name}` takes no arguments: it is {entry.noun}{hides}",
+                expr.name.span,
+                "called here",
+                f"did you mean `{name} and (...)`?" if not hides else f"give {entry.noun.split()[-1]} `{name}` another name",
+            )
         function = entry.what
         if len(args) != len(function.parameters):
             signature = f"{name}({', '.join(p.text for p in function.parameters)})"
@@ -441,8 +514,16 @@ class Expressions:
         if expr.name.text in self.defined:
             return self._unknown(expr.name.text, expr.name.span)
         if expr.name.text in (*c.ATTRIBUTES, *c.GLOBALS):
-            return self.mistake("not-a-function", f"`{expr.name.text}` is no function", expr.name.span, f"write `{expr.name.text}`, or `{expr.name.text}[POSITION]`")
-        return self.mistake("unknown-name", f"no function is called `{expr.name.text}`", expr.name.span, did_you_mean(expr.name.text, known), f"functions here: {listing(known)}")
+            return self.mistake(
+                "not-a-function", f"`{expr.name.text}` is no function", expr.name.span, f"write `{expr.name.text}`, or `{expr.name.text}[POSITION]`"
+            )
+        return self.mistake(
+            "unknown-name",
+            f"no function is called `{expr.name.text}`",
+            expr.name.span,
+            did_you_mean(expr.name.text, known),
+            f"functions here: {listing(known)}",
+        )
 
     def _arithmetic_call(self, name: str, args: list[Value], expr: t.Call) -> Value:
         args = [self.typed(a, (Type.INT, Type.FLOAT), f"`{name}`") for a in args]
@@ -508,7 +589,13 @@ class Expressions:
         if op in (Op.FLOORDIV, Op.MOD, Op.POW):
             for side in (left, right):
                 if side.type is not Type.INT:
-                    return self.mistake("type-mismatch", f"`{expr.op}` needs whole numbers", side.span, "this is a float", "`/` is float division, in `by` and `weight`" if expr.op == "//" else "")
+                    return self.mistake(
+                        "type-mismatch",
+                        f"`{expr.op}` needs whole numbers",
+                        side.span,
+                        "this is a float",
+                        "`/` is float division, in `by` and `weight`" if expr.op == "//" else "",
+                    )
             if op is Op.POW and right.kind is not Kind.CONSTANT:
                 return self.mistake("type-mismatch", "an exponent is the same for every token", right.span, "this depends on the token")
         return self._apply(op, (left, right), _wider([left, right]), expr.span)
@@ -522,7 +609,13 @@ class Expressions:
             numbers = a.type in (Type.INT, Type.FLOAT) and b.type in (Type.INT, Type.FLOAT)
             if not numbers and (a.type is not b.type or symbol not in ("==", "!=")):
                 if a.type is b.type:
-                    return self.mistake("type-mismatch", f"`{symbol}` compares numbers", a.span.to(b.span), f"these are {'masks' if a.type is Type.BOOL else 'roles'}", "`==` and `!=` compare these")
+                    return self.mistake(
+                        "type-mismatch",
+                        f"`{symbol}` compares numbers",
+                        a.span.to(b.span),
+                        f"these are {'masks' if a.type is Type.BOOL else 'roles'}",
+                        "`==` and `!=` compare these",
+                    )
                 return self.mistake("type-mismatch", f"`{symbol}` compares like with like", a.span.to(b.span), f"{NOUNS[a.type]} against {NOUNS[b.type]}")
             links.append(self._apply(COMPARISONS[symbol], (a, b), Type.BOOL, expr.span))
         return self._logic("and", links, expr.span) if len(links) > 1 else links[0]
@@ -541,7 +634,9 @@ class Expressions:
         if value is POISON:
             return POISON
         if value.type is not Type.ROLE:
-            return self.mistake("type-mismatch", "`is` asks for the role of a token", value.span, f"this is {NOUNS[value.type]}", "`k is ROLE`, or `==` for numbers")
+            return self.mistake(
+                "type-mismatch", "`is` asks for the role of a token", value.span, f"this is {NOUNS[value.type]}", "`k is ROLE`, or `==` for numbers"
+            )
         role = Value(c.Literal(entry.what, Type.ROLE), Type.ROLE, Kind.CONSTANT, word.span)
         return self._apply(Op.NE if negated else Op.EQ, (value, role), Type.BOOL, span)
 
@@ -652,7 +747,7 @@ def fold(op: Op, args: list[int]) -> int | str | None:
             result = a - b
         case Op.MUL, [a, b]:
             result = a * b
-        case (Op.FLOORDIV | Op.MOD), [_, 0]:
+        case ((Op.FLOORDIV | Op.MOD), [_, 0]):
             return "this divides by zero"
         case Op.FLOORDIV, [a, b]:
             result = a // b

@@ -13,7 +13,7 @@ from typing import Any
 
 from lark import Lark, Token
 from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedInput, UnexpectedToken
-from lark.lexer import TextSlice
+from lark.utils import TextSlice
 
 from ..diagnostics import Diagnostic, Source, Span, SpecError
 from . import syntax as t
@@ -43,7 +43,7 @@ def parse(source: Source) -> tuple[t.Tree, list[Diagnostic]]:
 
 @cache
 def _lark() -> Lark:
-    grammar = resources.files(__package__).joinpath("mask.lark").read_text(encoding="utf-8")
+    grammar = resources.files("srt_masks.grammar").joinpath("mask.lark").read_text(encoding="utf-8")
     return Lark(grammar, parser="lalr", lexer="contextual", propagate_positions=True, maybe_placeholders=False)
 
 
@@ -113,7 +113,7 @@ def _build(tree: Any, source: Source) -> t.Statement:
     node: Any = None
     for branch in tree.iter_subtrees():
         span = Span(branch.meta.start_pos, branch.meta.end_pos)
-        children = [_word(c) if isinstance(c, Token) else built[id(c)] for c in branch.children]
+        children: list[Any] = [_word(c) if isinstance(c, Token) else built[id(c)] for c in branch.children]
         depth[id(branch)] = 1 + max((depth[id(c)] for c in branch.children if not isinstance(c, Token)), default=0)
         if depth[id(branch)] > MAX_NESTING:
             raise _TooDeep(span)
@@ -274,9 +274,13 @@ def _explain(error: UnexpectedInput, source: Source, statement: Span) -> Diagnos
     first = opening.group() if opening else ""
     if span.start == statement.start and first not in t.STATEMENTS:
         words = "param, input, layout, data, let, attend, stop, scale, position, predict, assert"
-        return Diagnostic("not-a-statement", f"no statement begins with `{_short(found)}`", span, "a statement begins with a word of the language", (f"one of {words}",))
+        return Diagnostic(
+            "not-a-statement", f"no statement begins with `{_short(found)}`", span, "a statement begins with a word of the language", (f"one of {words}",)
+        )
     if found in t.RESERVED and "NAME" in (expected or ()) and "NUMBER" not in (expected or ()):
-        return Diagnostic("reserved-word", f"`{found}` is a word of the language and cannot be a name", span, "choose another name", (f"for example `my_{found}`",))
+        return Diagnostic(
+            "reserved-word", f"`{found}` is a word of the language and cannot be a name", span, "choose another name", (f"for example `my_{found}`",)
+        )
     key = next((k for k in ("&", "|", "xor", "~", "!", "=", "^", ";", ":") if found.startswith(k)), None)
     if key:
         advice, _ = _INSTEAD[key]

@@ -11,10 +11,51 @@ from enum import Enum
 from ..diagnostics import Span
 
 RESERVED = tuple(
-    "param input data layout queries keys let attend stop scale position predict weight assert where by per no every "
-    "flow grad leak cacheable repeat given if else and or not xor implies is in for any all true false q k".split()
+    [
+        "param",
+        "input",
+        "data",
+        "layout",
+        "queries",
+        "keys",
+        "let",
+        "attend",
+        "stop",
+        "scale",
+        "position",
+        "predict",
+        "weight",
+        "assert",
+        "where",
+        "by",
+        "per",
+        "no",
+        "every",
+        "flow",
+        "grad",
+        "leak",
+        "cacheable",
+        "repeat",
+        "given",
+        "if",
+        "else",
+        "and",
+        "or",
+        "not",
+        "xor",
+        "implies",
+        "is",
+        "in",
+        "for",
+        "any",
+        "all",
+        "true",
+        "false",
+        "q",
+        "k",
+    ]
 )
-STATEMENTS = frozenset("param input data layout queries keys let attend stop scale position predict assert".split())
+STATEMENTS = frozenset(["param", "input", "data", "layout", "queries", "keys", "let", "attend", "stop", "scale", "position", "predict", "assert"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,12 +94,12 @@ class Attention:
         q, k, v = _autocast(q, k, v)
         _check_tensors(q, k, v)
         call = self._bind(q, k, layer, lengths, inputs, inputs_and_params)
-        scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
+        factor: float = q.shape[-1] ** -0.5 if scale is None else float(scale)
         if self.options.backend == "reference":
-            out, lse = self._reference(q, k, v, call, layer, scale)
+            out, lse = self._reference(q, k, v, call, layer, factor)
         else:
             plan = self._plan(call, str(q.device))
-            out, lse = op.attend(q, k, v, plan, self.compiled, scale)
+            out, lse = op.attend(q, k, v, plan, self.compiled, factor)
         return (out, lse) if return_lse else out
 
     def plan(
@@ -125,7 +125,9 @@ class Attention:
         if options.heads is not None and heads != options.heads:
             raise InputError(f"this attention was compiled for {options.heads} heads; q has {heads}{hint}")
         if checked.keys is None and k.shape[2] != nq:
-            raise InputError(f"q has {nq} rows and k has {k.shape[2]}, and the spec has one layout for both: which rows does q hold? queries=range({max(0, k.shape[2] - nq)}, {k.shape[2]}) will say so; it is not served yet")
+            raise InputError(
+                f"q has {nq} rows and k has {k.shape[2]}, and the spec has one layout for both: which rows does q hold? queries=range({max(0, k.shape[2] - nq)}, {k.shape[2]}) will say so; it is not served yet"
+            )
         try:
             steps_of(checked.queries, nq, checked.roles, "rows of q")
             if checked.keys is not None:

@@ -50,7 +50,9 @@ def corpus(files: Sequence[str | Path], length: int) -> Corpus:
     held_out = int(len(data) * HELD_OUT)
     if min(held_out, len(data) - held_out) < length:
         need = int(length / HELD_OUT) + 1
-        raise InputError(f"{name}: {len(data):,} bytes are too few for windows of {length}, a tenth being held out: give {need:,} or more, or a smaller --words")
+        raise InputError(
+            f"{name}: {len(data):,} bytes are too few for windows of {length}, a tenth being held out: give {need:,} or more, or a smaller --words"
+        )
     tensor = torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy())
     return Corpus(name, tensor[:-held_out], tensor[-held_out:])
 

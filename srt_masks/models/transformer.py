@@ -212,7 +212,9 @@ class SpecTransformer(nn.Module):
     def _positions(self, position: Tensor) -> Tensor:
         most = self.config.max_positions
         if position.numel() and (int(position.max()) >= most or int(position.min()) < 0):
-            raise InputError(f"positions run from {int(position.min())} to {int(position.max())}; this model learned 0 to {most - 1}: build it with a larger max_positions")
+            raise InputError(
+                f"positions run from {int(position.min())} to {int(position.max())}; this model learned 0 to {most - 1}: build it with a larger max_positions"
+            )
         return position
 
 

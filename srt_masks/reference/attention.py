@@ -14,7 +14,9 @@ from torch.utils.checkpoint import checkpoint
 CHUNK_NUMBERS = 2**24
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, attend: Tensor, gate_q: Tensor, gate_k: Tensor, gate_v: Tensor, *, scale: float | None = None) -> tuple[Tensor, Tensor]:
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, attend: Tensor, gate_q: Tensor, gate_k: Tensor, gate_v: Tensor, *, scale: float | None = None
+) -> tuple[Tensor, Tensor]:
     """out (batch, heads, queries, value_dim) and lse (batch, heads, queries), both differentiable.
 
     q (batch, heads, queries, head_dim); k, v (batch, key_heads, keys, head_dim or value_dim); `attend` bool and the gates real,

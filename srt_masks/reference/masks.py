@@ -72,7 +72,7 @@ class TokenTable:
 
     def __str__(self) -> str:
         columns = ("pos", "section", "step", "slot", "role", "index", "position", "asks", "target", "weight")
-        rows = [columns]
+        rows: list[tuple[str, ...]] = [columns]
         for i in range(len(self.role)):
             rows.append(tuple(str(v[i] if isinstance(v, tuple) else v[i].item()) for v in (getattr(self, c) for c in columns)))
         widths = [max(len(r[i]) for r in rows) for i in range(len(columns))]
@@ -259,7 +259,9 @@ def dense(
     gates = len({t for r in checked.rules for t in r.targets})
     wanted = batch * layers * heads * queries * keys * (1 + 8 * gates)
     if wanted > MAX_BYTES:
-        raise InputError(f"dense masks of {batch} x {layers} layers x {heads} heads x {queries} x {keys} pairs take {wanted / 2**30:,.0f} GiB; at most 8 are made: give fewer steps, heads or layers")
+        raise InputError(
+            f"dense masks of {batch} x {layers} layers x {heads} heads x {queries} x {keys} pairs take {wanted / 2**30:,.0f} GiB; at most 8 are made: give fewer steps, heads or layers"
+        )
     rows = []
     for b in range(batch):
         mine = {n: t[b if t.shape[0] > 1 else 0] for n, t in inputs.items()}
@@ -270,7 +272,9 @@ def dense(
     return DenseMasks(*(torch.stack([getattr(r, f.name) for r in rows]) for f in fields(DenseMasks)))
 
 
-def _row(checked: Checked, queries: int, keys: int, heads: int, layers: int, length: int | None, inputs: Mapping[str, Tensor], params: Mapping[str, int | float]) -> DenseMasks:
+def _row(
+    checked: Checked, queries: int, keys: int, heads: int, layers: int, length: int | None, inputs: Mapping[str, Tensor], params: Mapping[str, int | float]
+) -> DenseMasks:
     """One row of the batch: laid out for its own length, as if alone, in front of its padding."""
     nq = queries if length is None else length
     nk = nq if checked.keys is None else keys
@@ -313,7 +317,9 @@ def _pairs(checked: Checked, words: _Words, nq: int, nk: int) -> tuple[Tensor, T
     return attend, gates["q"], gates["k"], gates["v"], gates["hidden"]
 
 
-def _labels(checked: Checked, params: Mapping[str, int | float], inputs: Mapping[str, Tensor], q: dict[str, Tensor], n: int, heads: int, layers: int) -> tuple[Tensor, Tensor, Tensor]:
+def _labels(
+    checked: Checked, params: Mapping[str, int | float], inputs: Mapping[str, Tensor], q: dict[str, Tensor], n: int, heads: int, layers: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Position id, target (a data token by index, -1 = none) and weight of every query."""
     words = _Words(checked, params, inputs, _scalars(checked, n, 0, heads, 0, layers), q, q)
     position = words.value(checked.position).expand(n) if checked.position is not None else q["step"]

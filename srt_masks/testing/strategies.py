@@ -52,7 +52,9 @@ def _numbers(side: str) -> st.SearchStrategy[str]:
     """Whole numbers about one side."""
     fields = [f"{side}.{a}" for a in ("pos", "step", "slot", "section", "doc", "rank", "block")]
     base = st.sampled_from(fields)
-    return st.one_of(base, st.tuples(base, st.sampled_from(["//", "%", "+", "-", "*"]), st.integers(-3, 5)).map(lambda t: f"({t[0]} {t[1]} {_literal(t[2], t[1])})"))
+    return st.one_of(
+        base, st.tuples(base, st.sampled_from(["//", "%", "+", "-", "*"]), st.integers(-3, 5)).map(lambda t: f"({t[0]} {t[1]} {_literal(t[2], t[1])})")
+    )
 
 
 def _literal(n: int, op: str = "") -> str:
@@ -68,10 +70,27 @@ def _pair_numbers() -> st.SearchStrategy[str]:
 
 def masks() -> st.SearchStrategy[str]:
     """Pair conditions over the names that `specs` declares."""
-    compared = st.tuples(st.one_of(_numbers("q"), _pair_numbers()), st.sampled_from(["<", "<=", "==", "!=", ">"]), st.one_of(_numbers("k"), st.integers(-2, 9).map(_literal)))
+    compared = st.tuples(
+        st.one_of(_numbers("q"), _pair_numbers()), st.sampled_from(["<", "<=", "==", "!=", ">"]), st.one_of(_numbers("k"), st.integers(-2, 9).map(_literal))
+    )
     atoms = st.one_of(
-        st.sampled_from(["full", "causal", "diagonal", "window(3)", "window(horizon)", "first(2)", "dilated(2, 3)", "same(doc)", "same(step)", "same(pos // 4)"]),
-        st.sampled_from(["k is word", "q is not note", "k in {word, sink}", "k.open", "not q.open", "head % 2 == 0", "seen", "table[q.rank]", "doc[k.pos + 1] == q.doc", "role[q.pos - 1] is note"]),
+        st.sampled_from(
+            ["full", "causal", "diagonal", "window(3)", "window(horizon)", "first(2)", "dilated(2, 3)", "same(doc)", "same(step)", "same(pos // 4)"]
+        ),
+        st.sampled_from(
+            [
+                "k is word",
+                "q is not note",
+                "k in {word, sink}",
+                "k.open",
+                "not q.open",
+                "head % 2 == 0",
+                "seen",
+                "table[q.rank]",
+                "doc[k.pos + 1] == q.doc",
+                "role[q.pos - 1] is note",
+            ]
+        ),
         compared.map(lambda t: " ".join(t)),
         st.just("any(k.pos == q.pos - s * s for s in range(4))"),
     )

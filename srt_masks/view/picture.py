@@ -39,7 +39,9 @@ class Picture:
     note: str
 
 
-def picture(spec: Spec, *, steps: int | None = 4, head: int = 0, layer: int = 0, heads: int | None = None, layers: int | None = None, inputs: dict | None = None) -> Picture:
+def picture(
+    spec: Spec, *, steps: int | None = 4, head: int = 0, layer: int = 0, heads: int | None = None, layers: int | None = None, inputs: dict | None = None
+) -> Picture:
     """The marks of one head of one layer, from the reference. A pair trains if its gradient into the key or the value is not 0.
 
     Raises InputError if there is too much to draw, or the spec needs inputs that are not given.
@@ -62,7 +64,13 @@ def picture(spec: Spec, *, steps: int | None = 4, head: int = 0, layer: int = 0,
     rows = labels or tuple(f"query {i}" for i in range(attend.shape[0]))
     columns = labels or tuple(f"key {i}" for i in range(attend.shape[1]))
     values = ", ".join(f"{n} = {v}" for n, v in spec.params.items())
-    return Picture(f"{spec.filename}{' with ' + values if values else ''}", rows, columns, cells, "rows ask, columns are seen; a pair trains if it moves the key or the value it reads")
+    return Picture(
+        f"{spec.filename}{' with ' + values if values else ''}",
+        rows,
+        columns,
+        cells,
+        "rows ask, columns are seen; a pair trains if it moves the key or the value it reads",
+    )
 
 
 def _labels(spec: Spec, steps: int | None, heads: int | None, layers: int | None, inputs: dict | None) -> tuple[str, ...]:
