@@ -1,0 +1,68 @@
+"""README and docs, run: python blocks in one namespace a page, their output compared; console blocks; mask blocks parse."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+import srt_masks as srt
+
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
+PAGES = [ROOT / "README.md", ROOT / "docs" / "original.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_python_blocks_run_and_print_what_the_page_shows(page: Path):
+    blocks = [(m[1], m[2]) for m in BLOCK.finditer(page.read_text())]
+    namespace: dict = {}
+    ran = 0
+    for (language, code), (after, text) in zip(blocks, [*blocks[1:], ("", "")], strict=True):
+        if language != "python":
+            continue
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(code, str(page), "exec"), namespace)
+        if after == "text":
+            assert printed.getvalue().strip() == text.strip()
+        ran += 1
+    assert ran >= 3
+
+
+def test_console_blocks_print_what_the_page_shows():
+    ran = 0
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for language, text in BLOCK.findall((ROOT / "README.md").read_text()):
+        if language != "console":
+            continue
+        command, shown = text.split("\n", 1)
+        done = subprocess.run(["bash", "-c", command.removeprefix("$ ")], capture_output=True, text=True, cwd=ROOT, env=environment)
+        lines = [x.rstrip() for x in (done.stdout + done.stderr).strip().splitlines()]
+        assert lines == shown.strip().splitlines()
+        ran += 1
+    assert ran == 2
+
+
+def test_mask_blocks_parse_and_are_the_example():
+    texts = [text for language, text in BLOCK.findall((ROOT / "README.md").read_text()) if language == "mask"]
+    assert [srt.parse(t).checked for t in texts] == [srt.load(ROOT / "examples" / "self_reasoning.mask").checked]
+
+
+def test_every_example_parses_and_agrees_with_the_reference():
+    paths = sorted((ROOT / "examples").glob("*.mask"))
+    assert paths
+    for path in paths:
+        srt.testing.check(srt.load(path))
+
+
+def test_links_lead_somewhere():
+    for page in [*PAGES, ROOT / "docs" / "errors.md"]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert target.startswith("https://") or (page.parent / target).exists(), (page, target)
