@@ -14,8 +14,10 @@ from ..diagnostics import Diagnostic, InputError, Source, Span, did_you_mean, li
 from . import checked as c
 from . import syntax as t
 from .checked import Kind, Side, Type
-from .expressions import POISON, Entry, Expressions, Function, Value, number_of
+from .constants import number_of
+from .expressions import Expressions
 from .parser import parse
+from .scope import POISON, Entry, Function, Value
 
 MAX_TOKENS = 2**31 - 1
 MAX_ROWS = 100_000  # entries of one step's row list, nested repeats written out

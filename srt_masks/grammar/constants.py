@@ -1,0 +1,52 @@
+"""Arithmetic on constants, while the text is read: the same 64-bit numbers as at run time, but what would wrap is a mistake."""
+
+from __future__ import annotations
+
+from .checked import Op
+
+INT64 = range(-(2**63), 2**63)
+
+
+def fold(op: Op, args: list[int]) -> int | str | None:
+    """Constant integer arithmetic; a string says what is wrong; None where the operator does not give an integer."""
+    match op, args:
+        case Op.NEG, [a]:
+            result = -a
+        case Op.ABS, [a]:
+            result = abs(a)
+        case Op.ADD, [a, b]:
+            result = a + b
+        case Op.SUB, [a, b]:
+            result = a - b
+        case Op.MUL, [a, b]:
+            result = a * b
+        case ((Op.FLOORDIV | Op.MOD), [_, 0]):
+            return "this divides by zero"
+        case Op.FLOORDIV, [a, b]:
+            result = a // b
+        case Op.MOD, [a, b]:
+            result = a % b
+        case Op.POW, [_, b] if b < 0:
+            return "a whole number has no negative power"
+        case Op.POW, [a, b]:
+            if abs(a) > 1 and b > 63:
+                return "this constant needs more than 64 bits"
+            result = a ** (b if abs(a) > 1 else 1 + (b - 1) % 2 if b else 0)
+        case Op.MIN, [a, b]:
+            result = min(a, b)
+        case Op.MAX, [a, b]:
+            result = max(a, b)
+        case _:
+            return None
+    return result if result in INT64 else "this constant needs more than 64 bits"
+
+
+def number_of(text: str) -> int | float | None:
+    """The value of a number as written; None if it does not fit 64 bits."""
+    digits = text.replace("_", "")
+    if set(digits) <= set("-+0123456789"):
+        if len(digits) > 21:
+            return None
+        return int(digits) if int(digits) in INT64 else None
+    value = float(digits)
+    return value if abs(value) != float("inf") else None

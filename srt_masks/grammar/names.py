@@ -1,0 +1,244 @@
+"""Names, attributes, inputs and subscripts: whatever an expression reads.
+
+Input: such an expression of the tree. Output: a `Value`. Non-goals: operators and calls (`expressions.py`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+
+from ..diagnostics import Span, did_you_mean, listing
+from . import checked as c
+from . import syntax as t
+from .checked import Kind, Side, Type
+from .scope import MAX_DEPTH, POISON, Entry, Function, Scope, Value
+
+ATTRIBUTE_TYPES = dict.fromkeys(c.ATTRIBUTES, Type.INT) | {"role": Type.ROLE}
+FOREIGN = {
+    "q_idx": "q.pos", "query_idx": "q.pos", "kv_idx": "k.pos", "k_idx": "k.pos", "key_idx": "k.pos", "i": "q.pos", "j": "k.pos",
+    "True": "true", "False": "false", "h": "head", "len": "length", "seq_len": "length",
+}  # fmt: skip
+
+
+class Names(Scope, ABC):
+    """What can be read, and what is said of a name that cannot."""
+
+    @abstractmethod
+    def check(self, expr: t.Expr) -> Value:
+        """Any expression; `expressions.py` has it."""
+
+    def _name(self, expr: t.Name) -> Value:
+        name, span = expr.name, expr.span
+        if name in self._bound:
+            value = self._bound[name]
+            return value if value is POISON else replace(value, bare=span if value.bare else None)
+        if name in c.ATTRIBUTES:
+            return self._builtin(Side.OWN, name, span)
+        if name in c.GLOBALS:
+            if self.two_axes and name in ("steps", "length"):
+                return self.mistake("two-axes", f"with two layouts, `{name}` of which?", span, "ambiguous here")
+            return Value(c.Global(name), Type.INT, Kind.CONSTANT, span)
+        entry = self.lookup(name)
+        match entry.what if entry else None:
+            case None:
+                return self._unknown(name, span)
+            case int() as role:
+                return Value(c.Literal(role, Type.ROLE), Type.ROLE, Kind.CONSTANT, span)
+            case c.Param(type=type):
+                if type is Type.FLOAT and not self.floats_allowed:
+                    return self._no_floats(span, f"`{name}` is a float param")
+                return Value(c.ParamRef(name, type), type, Kind.CONSTANT, span, floats=type is Type.FLOAT)
+            case c.Input() as declared:
+                return self._read(declared, None, (), span)
+            case Value() as value if value is POISON:
+                return POISON
+            case Value() as value:
+                if value.floats and not self.floats_allowed:
+                    return self._no_floats(span, f"`{name}` rests on a float param or on `/`")
+                return replace(value, bare=span if value.kind is Kind.TOKEN else None)
+            case Function(parameters=parameters):
+                call = f"{name}({', '.join(p.text for p in parameters)})"
+                return self.mistake("needs-arguments", f"`{name}` is a function", span, f"write `{call}`")
+
+    def _no_floats(self, span: Span, why: str) -> Value:
+        return self.mistake("float-here", "float params and `/` belong in `by`, `weight` and the rules of gradients", span, why, "write // for whole numbers")
+
+    def _unknown(self, name: str, span: Span) -> Value:
+        if name in FOREIGN:
+            return self.mistake("unknown-name", f"nothing is called `{name}`", span, f"write `{FOREIGN[name]}`")
+        if name in self.defined and self._prelude_call is None:
+            return self.mistake(
+                "used-before", f"`{name}` is defined further down", span, "used before its definition", "move the definition up: names are defined before use"
+            )
+        known = [*self.scope, *self.prelude, *c.ATTRIBUTES, *c.GLOBALS, *self._bound]
+        return self.mistake(
+            "unknown-name", f"nothing is called `{name}`", span, did_you_mean(name, known), f"your own names: {listing(self.scope)}" if self.scope else ""
+        )
+
+    def _builtin(self, side: Side, name: str, span: Span) -> Value:
+        if name == "index" and not self.has_data:
+            return self.mistake(
+                "no-data",
+                "`index` counts data tokens, and no role holds data",
+                span,
+                "needs `data`",
+                "say which roles are data: `data ROLE` (the default is the role `token`)",
+            )
+        type = ATTRIBUTE_TYPES[name]
+        kind = Kind.TOKEN if side is Side.OWN else Kind.PAIR
+        return Value(c.Attribute(side, name, type), type, kind, span, bare=span if side is Side.OWN else None)
+
+    def _attribute(self, expr: t.Attribute) -> Value:
+        side = Side(expr.side)
+        name = expr.name.text
+        if name in c.ATTRIBUTES:
+            return self._builtin(side, name, expr.span)
+        value = self._bound.get(name)
+        entry = self.lookup(name)
+        if value is None and entry is not None:
+            match entry.what:
+                case c.Input() as declared:
+                    return self._read(declared, side, (), expr.span)
+                case Value() as found:
+                    value = found
+        if value is None:
+            return self._no_attribute(side, expr.name, entry)
+        if value is POISON:
+            return POISON
+        if value.kind is not Kind.TOKEN:
+            if name in self._bound:
+                return self.mistake(
+                    "not-an-attribute",
+                    f"`{expr.side}.{name}` needs an attribute of a token",
+                    value.span,
+                    "this is no attribute",
+                    "for example `same(doc)` or `same(pos // 128)`",
+                )
+            return self.mistake(
+                "not-an-attribute",
+                f"`{name}` is no attribute of a token",
+                expr.name.span,
+                f"it is the same for every token: write `{name}`" if value.kind is Kind.CONSTANT else f"it is about a pair: write `{name}`",
+            )
+        if value.floats and not self.floats_allowed:
+            return self._no_floats(expr.span, f"`{name}` rests on a float param or on `/`")
+        return Value(c.bind(value.expr, side), value.type, Kind.PAIR, expr.span, floats=value.floats, depth=value.depth, size=value.size)
+
+    def _no_attribute(self, side: Side, name: t.Word, entry: Entry | None) -> Value:
+        who = "query" if side is Side.QUERY else "key"
+        mine = [
+            n
+            for n, e in self.scope.items()
+            if (isinstance(e.what, Value) and e.what.kind is Kind.TOKEN) or (isinstance(e.what, c.Input) and is_attribute(e.what, side))
+        ]
+        known = [*c.ATTRIBUTES, *mine]
+        if entry is not None:
+            label = f"`{name.text}` is {entry.noun}: write `{name.text}`" if not isinstance(entry.what, int) else f"write `{side.value} is {name.text}`"
+            return self.mistake("unknown-attribute", f"{who} has no attribute `{name.text}`", name.span, label)
+        return self.mistake(
+            "unknown-attribute",
+            f"{who} has no attribute `{name.text}`",
+            name.span,
+            did_you_mean(name.text, known),
+            f"attributes of a {who} here: {', '.join(known)}",
+        )
+
+    # ------------------------------------------------------------------------------------------ inputs and subscripts
+
+    def _read(self, declared: c.Input, side: Side | None, subscripts: tuple[Value, ...], span: Span) -> Value:
+        """A read of an input: `doc`, `q.doc`, `table[i]`, `q.picked[k.block]`, with one index an axis in tensor order."""
+        name, axes = declared.name, declared.axes
+        if any(s is POISON for s in subscripts):
+            return POISON
+        if len(subscripts) != len(declared.sizes):
+            wanted = f"{len(declared.sizes)} in brackets" if declared.sizes else "none"
+            shape = ", ".join(map(str, declared.sizes))
+            return self.mistake(
+                "wrong-subscripts", f"`{name}` takes {wanted}; this has {len(subscripts)}", span, f"write `{name}[{shape}]`" if shape else f"write `{name}`"
+            )
+        for s in subscripts:
+            self.typed(s, (Type.INT,), "a subscript")
+        if side is not None and not is_attribute(declared, side):
+            other = "k" if side is Side.QUERY else "q"
+            if is_attribute(declared, Side(other)):
+                return self.mistake("unknown-attribute", f"`{name}` is given {'per query' if other == 'q' else 'per key'}", span, f"write `{other}.{name}`")
+            return self.mistake(
+                "not-an-attribute", f"`{name}` is no attribute of a token", span, f"it is given per {', '.join(axes) or 'sequence'}: write `{name}`"
+            )
+        own = side or Side.OWN
+        indices: list[c.Expr] = []
+        for axis in axes:
+            match axis:
+                case "token" | "step":
+                    indices.append(c.Attribute(own, "pos" if axis == "token" else "step", Type.INT))
+                case "query":
+                    indices.append(c.Attribute(Side.QUERY, "pos", Type.INT))
+                case "key":
+                    indices.append(c.Attribute(Side.KEY, "pos", Type.INT))
+                case "head" | "layer":
+                    indices.append(c.Global(axis))
+        is_token = side is None and ("token" in axes or "step" in axes)
+        if side is None and not is_token and ("query" in axes) != ("key" in axes):
+            which = "q" if "query" in axes else "k"
+            return self.mistake("whose", f"`{name}` is an attribute of the {'query' if which == 'q' else 'key'}", span, f"write `{which}.{name}`")
+        mine = Kind.TOKEN if is_token else Kind.PAIR if {"query", "key"} & {*axes} or side else Kind.CONSTANT
+        base = Value(c.Literal(0, Type.INT), declared.type, mine, span, bare=span if is_token else None)
+        joined = self._join([base, *subscripts], span)
+        if joined is POISON:
+            return POISON
+        return replace(joined, expr=c.Read(name, (*indices, *(s.expr for s in subscripts)), declared.type), type=declared.type)
+
+    def _subscript(self, expr: t.Subscript) -> Value:
+        indices = tuple(self.check(i) for i in expr.indices)
+        match expr.base:
+            case t.Attribute(side=side, name=word):
+                entry = self.lookup(word.text)
+                if entry is not None and isinstance(entry.what, c.Input):
+                    return self._read(entry.what, Side(side), indices, expr.span)
+                return self.mistake(
+                    "wrong-subscripts", f"`{side}.{word.text}` is one value", expr.span, f"write `{side}.{word.text}`, or `{word.text}[POSITION]`"
+                )
+            case t.Name(name=name):
+                entry = self.lookup(name)
+                if (
+                    name not in self._bound
+                    and entry is not None
+                    and isinstance(entry.what, c.Input)
+                    and not (not entry.what.sizes and is_attribute(entry.what, Side.QUERY))
+                ):
+                    return self._read(entry.what, None, indices, expr.span)
+                return self._at(expr, self.check(expr.base), indices)
+
+    def _at(self, expr: t.Subscript, value: Value, indices: tuple[Value, ...]) -> Value:
+        """`role[pos + 1]`: an attribute of the token at a position."""
+        if value is POISON or any(i is POISON for i in indices):
+            return POISON
+        if value.kind is not Kind.TOKEN:
+            return self.mistake("not-a-table", "only attributes and tables take subscripts", expr.span, "this is neither")
+        if self.two_axes:
+            return self.mistake("two-axes", "with two layouts, a position names no token", expr.span, "of which layout?")
+        if len(indices) != 1:
+            return self.mistake("wrong-subscripts", f"an attribute takes one position; this has {len(indices)}", expr.span)
+        index = self.typed(indices[0], (Type.INT,), "a position")
+        if index is POISON:
+            return POISON
+        depth = 1 + max(index.depth, value.depth)
+        if depth > MAX_DEPTH:
+            return self._too_deep(expr.span)
+        return replace(
+            index,
+            expr=c.At(value.expr, index.expr, value.type),
+            type=value.type,
+            floats=index.floats or value.floats,
+            depth=depth,
+            size=index.size + value.size,
+        )
+
+
+def is_attribute(declared: c.Input, side: Side) -> bool:
+    """Whether `q.NAME` (or `k.NAME`) can be written for an input."""
+    axes = set(declared.axes)
+    if {"query", "key"} <= axes:
+        return False
+    return bool(axes & {"token", "step"}) or ("query" if side is Side.QUERY else "key") in axes

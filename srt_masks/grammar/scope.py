@@ -1,0 +1,182 @@
+"""The scope of an expression: what names stand for, what a checked expression is known to be, and the mistakes found.
+
+Input: nothing. Output: `Value`, `Entry` and `Scope`, on which `names.py` and `expressions.py` stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from ..diagnostics import Diagnostic, Span
+from . import checked as c
+from . import syntax as t
+from .checked import Kind, Op, Type
+from .constants import fold
+
+MAX_NODES = 50_000  # expression nodes of one spec, functions and ranges expanded
+MAX_DEPTH = 150  # levels of one expression, calls and lets included; it keeps every recursive pass within Python's stack
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A checked expression and what is known of it."""
+
+    expr: c.Expr
+    type: Type
+    kind: Kind
+    span: Span
+    bare: Span | None = None  # where a bare attribute stands, if one does: it has no side yet
+    floats: bool = False  # rests on a float param or on `/`, which only gates, weights and lets may use
+    depth: int = 1  # levels of `expr`, the bodies of lets included
+    size: int = 1  # nodes of `expr` when it is written out: arguments of functions stand as often as they are used
+
+
+POISON = Value(c.Literal(False, Type.BOOL), Type.BOOL, Kind.CONSTANT, Span(0, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A `let` with parameters. Its body is checked anew at every call, among the names defined before it."""
+
+    parameters: tuple[t.Word, ...]
+    body: t.Expr
+    order: int
+    is_prelude: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a name stands for, and when it was defined."""
+
+    what: int | c.Param | c.Input | Value | Function  # an int is a role
+    order: int
+    is_prelude: bool = False
+
+    @property
+    def noun(self) -> str:
+        match self.what:
+            case int():
+                return "a role"
+            case c.Param():
+                return "a param"
+            case c.Input():
+                return "an input"
+            case Function():
+                return "a function"
+            case Value():
+                return "a let"
+
+
+NOUNS = {Type.BOOL: "true or false", Type.INT: "an integer", Type.FLOAT: "a float", Type.ROLE: "a role"}
+
+
+@dataclass
+class Scope:
+    """Names in force, and the mistakes collected so far; it grows as statements define names."""
+
+    mistakes: dict[tuple[str, Span], Diagnostic] = field(default_factory=dict)
+    scope: dict[str, Entry] = field(default_factory=dict)
+    prelude: dict[str, Entry] = field(default_factory=dict)
+    structural: set[str] = field(default_factory=set)  # params that a layout, a range or a table size needs
+    defined: frozenset[str] = frozenset()  # every name of the text, further down included
+    let_bodies: dict[str, c.Expr] = field(default_factory=dict)
+    _structural_lets: set[str] = field(default_factory=set)
+    _let_values: dict[str, int | str | None] = field(default_factory=dict)
+    two_axes: bool = False
+    has_data: bool = True
+    floats_allowed: bool = True
+    _bound: dict[str, Value] = field(default_factory=dict)  # parameters and range variables in force
+    _visible_before: int = 1 << 60  # inside a function, only names defined before it
+    _prelude_call: Span | None = None  # mistakes inside the prelude are reported at the user's call
+    _depth: int = 0
+    _nodes: int = 0
+    _exhausted: bool = False
+
+    # ------------------------------------------------------------------------------------------ mistakes
+
+    def mistake(self, slug: str, message: str, span: Span, label: str = "", *help: str) -> Value:
+        span = self._prelude_call or span
+        self.mistakes.setdefault((slug, span), Diagnostic(slug, message, span, label, tuple(h for h in help if h)))
+        return POISON
+
+    def _too_deep(self, span: Span) -> Value:
+        return self.mistake("nested-too-deeply", f"an expression nests at most {MAX_DEPTH} levels, calls and lets included", span, "deeper than that here")
+
+    def _too_large(self, span: Span) -> Value:
+        if self._exhausted:
+            return POISON
+        self._exhausted = True
+        message = f"the spec grows beyond {MAX_NODES:,} operations when its functions and ranges are expanded"
+        return self.mistake("too-large", message, span, "while expanding this", "give shared parts a name: `let part = ...`")
+
+    def _whose(self, value: Value) -> Value:
+        if value is POISON or value.bare is None:
+            return value
+        return self.mistake("whose", "a bare attribute does not say whose it is", value.bare, "whose? `q.` for the query's, `k.` for the key's")
+
+    def typed(self, value: Value, wanted: tuple[Type, ...], what: str, help: str = "") -> Value:
+        if value is POISON or value.type in wanted:
+            return value
+        words = " or ".join(NOUNS[w] for w in wanted if w is not Type.FLOAT or len(wanted) == 1) if Type.BOOL not in wanted else "a mask"
+        return self.mistake("type-mismatch", f"{what} needs {words}", value.span, f"this is {NOUNS[value.type]}", help or _compare_help(value, wanted))
+
+    # ------------------------------------------------------------------------------------------ names
+
+    def lookup(self, name: str) -> Entry | None:
+        entry = self.scope.get(name)
+        if entry is not None and entry.order < self._visible_before and self._prelude_call is None:
+            return entry
+        return self.prelude.get(name)
+
+    @contextmanager
+    def _inside(self, function: Function, bound: dict[str, Value], call: Span) -> Iterator[None]:
+        saved = self._bound, self._visible_before, self._prelude_call
+        self._bound, self._visible_before = bound, function.order
+        if function.is_prelude:
+            self._prelude_call = self._prelude_call or call
+        try:
+            yield
+        finally:
+            self._bound, self._visible_before, self._prelude_call = saved
+
+    # ------------------------------------------------------------------------------------------ wholes from parts
+
+    def _join(self, parts: list[Value] | tuple[Value, ...], span: Span) -> Value:
+        """The kind of a whole from its parts; a bare attribute beside `q.` or `k.` is a mistake."""
+        if any(p is POISON for p in parts):
+            return POISON
+        kinds = {p.kind for p in parts}
+        bare = next((p for p in parts if p.kind is Kind.TOKEN), None)
+        if bare is not None and Kind.PAIR in kinds:
+            return self._whose(bare)
+        kind = Kind.PAIR if Kind.PAIR in kinds else Kind.TOKEN if Kind.TOKEN in kinds else Kind.CONSTANT
+        size = 1 + sum(p.size for p in parts)
+        depth = 1 + max((p.depth for p in parts), default=0)
+        if size > MAX_NODES:
+            return self._too_large(span)
+        if depth > MAX_DEPTH:
+            return self._too_deep(span)
+        return Value(POISON.expr, Type.BOOL, kind, span, bare=bare.bare if bare else None, floats=any(p.floats for p in parts), depth=depth, size=size)
+
+    def _apply(self, op: Op, args: tuple[Value, ...] | list[Value], type: Type, span: Span) -> Value:
+        joined = self._join(args, span)
+        if joined is POISON:
+            return POISON
+        if all(isinstance(a.expr, c.Literal) for a in args) and type is Type.INT:
+            folded = fold(op, [int(a.expr.value) for a in args])  # type: ignore[union-attr]
+            if isinstance(folded, str):
+                return self.mistake("constant-arithmetic", folded, span, "in this constant")
+            if folded is not None:
+                return replace(joined, expr=c.Literal(folded, Type.INT), type=Type.INT)
+        self._nodes += 1
+        return replace(joined, expr=c.Apply(op, tuple(a.expr for a in args), type), type=type)
+
+
+def _compare_help(value: Value, wanted: tuple[Type, ...]) -> str:
+    if Type.BOOL in wanted and value.type is Type.INT:
+        return "compare it, for example `q.pos - k.pos < 128`"
+    if Type.BOOL in wanted and value.type is Type.ROLE:
+        return "ask for it, for example `k is reason`"
+    return ""
