@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .diagnostics import InputError, did_you_mean, listing
 from .grammar.checked import Checked, Layout, Type
+from .grammar.constants import param_value
 
 DTYPES = {Type.BOOL: torch.bool, Type.INT: torch.int64, Type.FLOAT: torch.float64}
 
@@ -29,6 +30,40 @@ class Sizes:
     batch: int
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call, checked: `inputs` as (batch or 1, *axes, *sizes); `given` are the caller's own values of them, in the spec's order."""
+
+    sizes: Sizes
+    lengths: tuple[int, ...] | None
+    inputs: dict[str, Tensor]
+    params: dict[str, int | float]
+    given: tuple[Any, ...]
+
+
+def bind_call(
+    checked: Checked, sizes: Sizes, lengths: Any, inputs: Mapping[str, Any] | None, named: Mapping[str, Any], device: torch.device | str = "cpu"
+) -> Call:
+    """Everything a caller gives beside q, k and v, checked against the spec and the sizes. Raises InputError."""
+    steps_of(checked.queries, sizes.queries, checked.roles)
+    given, params = split_arguments(checked, inputs, named)
+    rows = bind_lengths(checked, lengths, sizes)
+    return Call(sizes, rows, bind_inputs(checked, given, sizes, device), bind_params(checked, params), tuple(given[i.name] for i in checked.inputs))
+
+
+def batch_of(checked: Checked, lengths: Any, inputs: Mapping[str, Any] | None, named: Mapping[str, Any]) -> int:
+    """The batch that `lengths`, or an input with a batch axis, speaks of; 1 if nothing does."""
+    if isinstance(lengths, Sequence) or (isinstance(lengths, Tensor) and lengths.ndim == 1):
+        return len(lengths)
+    given = {**(inputs or {}), **named}
+    sizes = [1]
+    for declared in checked.inputs:
+        value = given.get(declared.name)
+        if isinstance(value, Tensor) and value.ndim == len(declared.axes) + len(declared.sizes) + 1:
+            sizes.append(value.shape[0])
+    return max(sizes)
+
+
 def steps_of(layout: Layout, tokens: int, roles: tuple[str, ...], what: str = "rows") -> int:
     """Time steps of so many tokens. Raises InputError where the layout cannot have that many."""
     text = layout.describe(roles)
@@ -38,7 +73,7 @@ def steps_of(layout: Layout, tokens: int, roles: tuple[str, ...], what: str = "r
             groups = layout.fixed and tokens % layout.fixed == 0 and all(s.count == 1 for s in layout.sections)
             hint = f"; for {tokens // layout.fixed} such groups, one a time step, write `layout repeat {{ {text} }}`" if groups else ""
             raise InputError(f"{tokens} {what} given; the layout `{text}` has {layout.fixed}, always{hint}")
-        return max((s.count or 0 for s in layout.sections), default=0)
+        return layout.longest(0)
     steps, rest = divmod(tokens - layout.fixed, rows)
     if tokens < layout.fixed:
         raise InputError(f"{tokens} {what} given; the layout `{text}` begins with {layout.fixed} that are always there")
@@ -61,12 +96,6 @@ def resolve_tokens(checked: Checked, layout: Layout, steps: int | None) -> int:
     return layout.tokens(steps)
 
 
-def most_steps(layout: Layout, tokens: int, roles: tuple[str, ...]) -> int:
-    """Steps of the longest section: the length of an input `per step`."""
-    steps = steps_of(layout, tokens, roles)
-    return max((steps if s.count is None else s.count for s in layout.sections), default=0)
-
-
 def resolve_heads(checked: Checked, heads: int | None) -> int:
     if heads is None and (checked.mentions("head") or checked.mentions("heads") or any("head" in i.axes for i in checked.inputs)):
         raise InputError("this spec speaks of heads: give heads=")
@@ -87,21 +116,24 @@ def resolve_layers(checked: Checked, layers: int | None) -> int:
     return 1 if layers is None else layers
 
 
-def bind_lengths(lengths: Sequence[int] | Tensor | None, tokens: int, batch: int | None) -> tuple[int, ...] | None:
-    """Tokens of each row of the batch, as numbers. Raises InputError if they do not fit the axis or the batch."""
+def bind_lengths(checked: Checked, lengths: Any, sizes: Sizes) -> tuple[int, ...] | None:
+    """Tokens of each row of the batch, as numbers. Raises InputError if they do not fit the axis, the batch or the layout."""
     if lengths is None:
         return None
-    if isinstance(lengths, Tensor):
-        if lengths.ndim != 1 or lengths.is_floating_point() or lengths.dtype is torch.bool:
-            raise InputError(f"lengths is a vector of whole numbers, one a row; got {_describe(lengths)}")
+    if checked.keys is not None:
+        raise InputError("lengths= counts the tokens of one layout; this spec has two: give an input per query or per key")
+    if isinstance(lengths, Tensor) and lengths.ndim == 1 and not lengths.is_floating_point() and lengths.dtype is not torch.bool:
         lengths = lengths.tolist()
-    numbers = tuple(lengths)
-    for n in numbers:
-        if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n <= tokens:
-            raise InputError(f"lengths counts the tokens of each row, from 0 to {tokens}; got {n!r}")
-    if batch is not None and len(numbers) != batch:
-        raise InputError(f"lengths has one number a row: wanted {batch}, got {len(numbers)}")
-    return numbers
+    if not isinstance(lengths, Sequence) or isinstance(lengths, str):
+        came = _describe(lengths) if isinstance(lengths, Tensor) else repr(lengths)
+        raise InputError(f"lengths is a vector of whole numbers, one a row; got {came}")
+    for n in lengths:
+        if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n <= sizes.queries:
+            raise InputError(f"lengths counts the tokens of each row, from 0 to {sizes.queries}; got {n!r}")
+        steps_of(checked.queries, n, checked.roles, "of a row's tokens (lengths)")
+    if len(lengths) != sizes.batch:
+        raise InputError(f"lengths has one number a row: wanted {sizes.batch}, got {len(lengths)}")
+    return tuple(lengths)
 
 
 def bind_params(checked: Checked, values: Mapping[str, Any]) -> dict[str, int | float]:
@@ -110,21 +142,38 @@ def bind_params(checked: Checked, values: Mapping[str, Any]) -> dict[str, int | 
     for param in checked.params:
         if param.name not in values:
             continue
-        value = values[param.name]
-        if isinstance(value, Tensor):
-            if value.ndim != 0:
-                raise InputError(f"param `{param.name}` is one number; got {_describe(value)}")
-            value = value.item()
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InputError(f"param `{param.name}` is a number; got {value!r}")
-        if param.structural and value != param.value:
+        number = param_value(param.name, param.type, number_of_scalar(f"param `{param.name}`", values[param.name]))
+        if param.structural and number != param.value:
             raise InputError(
-                f"param `{param.name}` sizes the layout, a range or a table: set it with spec.with_params({param.name}={value!r}), not at the call"
+                f"param `{param.name}` sizes the layout, a range or a table: set it with spec.with_params({param.name}={number!r}), not at the call"
             )
-        if param.type is Type.INT and (value != value or int(value) != value or not -(2**63) <= value < 2**63):
-            raise InputError(f"param `{param.name}` is a whole number of at most 64 bits; got {value!r}")
-        bound[param.name] = int(value) if param.type is Type.INT else float(value)
+        bound[param.name] = number
     return bound
+
+
+def number_of_scalar(what: str, value: Any) -> Any:
+    """A number given as a tensor without axes, as a Python number. Raises InputError if it has axes, or asks for a gradient."""
+    if not isinstance(value, Tensor):
+        return value
+    if value.ndim != 0:
+        raise InputError(f"{what} is one number; got {_describe(value)}")
+    if value.requires_grad:
+        raise InputError(f"{what} requires grad, and no gradient flows to it: give its .detach()")
+    return value.item()
+
+
+def layer_number(checked: Checked, layer: Any, layers: int | None) -> int:
+    """The layer of a call. Raises InputError where the spec speaks of layers and it is missing, or where it is out of range."""
+    if mentions_layer(checked):
+        if layers is None:
+            raise InputError("this spec speaks of layers: srt_masks.compile(spec, layers=...) says how many there are")
+        if layer is None:
+            raise InputError(f"this spec speaks of layers: give layer=, from 0 to {layers - 1}")
+    if layer is None:
+        return 0
+    if isinstance(layer, bool) or not isinstance(layer, int) or layer < 0 or (layers is not None and layer >= layers):
+        raise InputError(f"layer is a whole number from 0{'' if layers is None else f' to {layers - 1}'}; got {layer!r}")
+    return layer if layers is not None else 0
 
 
 def split_arguments(checked: Checked, inputs: Mapping[str, Any] | None, named: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -212,7 +261,7 @@ def _extent(checked: Checked, axis: str, sizes: Sizes) -> int:
         case "key":
             return sizes.keys
         case "step":
-            return most_steps(checked.queries, sizes.queries, checked.roles)
+            return checked.queries.longest(checked.queries.steps(sizes.queries))
         case "head":
             return sizes.heads
         case _:

@@ -151,10 +151,9 @@ def _emit(options: argparse.Namespace) -> None:
         case "checked":
             print(_spec(options).checked)
         case "ir":
-            from .compiler.lower import lower
-            from .compiler.simplify import simplify
+            from .compiler.front import front
 
-            print(simplify(lower(_spec(options).checked)))
+            print(front(_spec(options).checked))
         case "plan":
             print(_planned(_spec(options), options))
 
@@ -211,7 +210,7 @@ def _run_training(spec: Spec, options: argparse.Namespace, **quick: Any) -> Any:
 def _report(result: Any, options: argparse.Namespace, count: int = 300) -> None:
     print(f"   data: {result.corpus.name}, {len(result.corpus.train):,} bytes to train on")
     print(f"   {result.steps} steps in {result.seconds:.0f} s; held out: {result.held_out_bits:.3f} bits per byte")
-    print("\n5. What it writes:")
+    print("\nwhat it writes:")
     prompt = bytes(result.corpus.held_out[:16].tolist()) if options.data else b"The "
     _write_sample(result.model, prompt, count, result.words, 0.7, 0)
     print(f"\ncheckpoint {result.checkpoint}\nlog        {result.log}\nplot       {result.plot}")

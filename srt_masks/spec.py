@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .diagnostics import InputError, Source, SpecError
+from .diagnostics import InputError, Source, SpecError, did_you_mean, listing
 from .grammar import checked as c
 from .grammar.check import check
 from .grammar.parser import parse as parse_text
@@ -75,6 +75,10 @@ def parse(text: str, *, params: Mapping[str, int | float] | None = None, filenam
         mistakes = [m for m in mistakes if m.slug not in ("unknown-name", "unknown-attribute", "unknown-role", "no-attend", "no-data", "used-before")]
     if unparsed or mistakes or checked is None:
         raise SpecError([*unparsed, *mistakes], source)
+    known = [p.name for p in checked.params]
+    for name in params or ():
+        if name not in known:
+            raise InputError(f"this spec has no param `{name}`; {did_you_mean(name, known) or 'its params: ' + (listing(known) or 'none')}")
     return Spec(text, filename, checked=checked, _values=tuple((p.name, p.value) for p in checked.params))
 
 

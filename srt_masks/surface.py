@@ -7,16 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .binding import (
-    Sizes,
-    bind_inputs,
-    bind_lengths,
-    bind_params,
-    resolve_heads,
-    resolve_layers,
-    resolve_tokens,
-    split_arguments,
-)
+from .binding import Call, Sizes, batch_of, bind_call, resolve_heads, resolve_layers, resolve_tokens
 from .diagnostics import InputError
 from .kernels.attention import compile_spec as compile
 from .reference import masks
@@ -35,9 +26,17 @@ def dense(
     `steps` counts time steps where the layout repeats. `inputs` maps names to tensors (and value params to numbers).
     `attend` is bool and the gates float64, each ([batch,] layers, heads, queries, keys). Raises InputError.
     """
-    sizes, rows, bound, params = _bound(spec, steps, heads, layers, lengths, inputs, given)
+    call = _bound(spec, steps, heads, layers, lengths, inputs, given)
+    sizes = call.sizes
     return masks.dense(
-        spec.checked, queries=sizes.queries, keys=sizes.keys, heads=sizes.heads, layers=sizes.layers or 1, lengths=rows, inputs=bound, params=params
+        spec.checked,
+        queries=sizes.queries,
+        keys=sizes.keys,
+        heads=sizes.heads,
+        layers=sizes.layers or 1,
+        lengths=call.lengths,
+        inputs=call.inputs,
+        params=call.params,
     )
 
 
@@ -49,16 +48,14 @@ def tokens(
 
     With `lengths`, of the one row they describe. Prints as a table. Raises InputError.
     """
-    if lengths is not None and len(lengths) != 1:
-        raise InputError(f"tokens describes one row; lengths has {len(lengths)}")
-    sizes, rows, bound, params = _bound(spec, steps, heads, layers, lengths, inputs, given)
-    queries = rows[0] if rows else sizes.queries
-    return masks.tokens(spec.checked, queries=queries, heads=sizes.heads, layers=sizes.layers or 1, inputs=bound, params=params)
+    call = _bound(spec, steps, heads, layers, lengths, inputs, given)
+    if call.sizes.batch != 1:
+        raise InputError(f"tokens describes one row; lengths or an input speak of {call.sizes.batch}")
+    queries = call.lengths[0] if call.lengths else call.sizes.queries
+    return masks.tokens(spec.checked, queries=queries, heads=call.sizes.heads, layers=call.sizes.layers or 1, inputs=call.inputs, params=call.params)
 
 
-def _bound(
-    spec: Spec, steps: int | None, heads: int | None, layers: int | None, lengths: Any, inputs: Mapping[str, Any] | None, given: Any
-) -> tuple[Sizes, tuple[int, ...] | None, dict[str, Tensor], dict[str, int | float]]:
+def _bound(spec: Spec, steps: int | None, heads: int | None, layers: int | None, lengths: Any, inputs: Mapping[str, Any] | None, given: Any) -> Call:
     if not isinstance(spec, Spec):
         raise InputError(f"this takes a Spec; got {type(spec).__name__}. For a text: srt_masks.parse(text)")
     if given is not None:
@@ -66,14 +63,5 @@ def _bound(
     checked = spec.checked
     queries = resolve_tokens(checked, checked.queries, steps)
     keys = queries if checked.keys is None else resolve_tokens(checked, checked.keys, steps)
-    rows = bind_lengths(lengths, queries, None)
-    if rows is not None and checked.keys is not None:
-        raise InputError("lengths= counts the tokens of one layout; this spec has two")
-    tensors, params = split_arguments(checked, inputs, {})
-    batch = len(rows) if rows is not None else 1
-    for declared in checked.inputs:
-        value = tensors.get(declared.name)
-        if isinstance(value, Tensor) and value.ndim == len(declared.axes) + len(declared.sizes) + 1:
-            batch = max(batch, value.shape[0])
-    sizes = Sizes(queries, keys, resolve_heads(checked, heads), resolve_layers(checked, layers), batch)
-    return sizes, rows, bind_inputs(checked, tensors, sizes), bind_params(checked, params)
+    batch = batch_of(checked, lengths, inputs, {})
+    return bind_call(checked, Sizes(queries, keys, resolve_heads(checked, heads), resolve_layers(checked, layers), batch), lengths, inputs, {})

@@ -207,3 +207,156 @@ def test_batched_inputs_plan_each_row():
     q, k, v, dout = (torch.randn(3, 2, 40, 8, dtype=torch.float64) for _ in range(4))
     for a, b in zip(_call(spec, "tiled", q, k, v, dout, doc=doc), _call(spec, "reference", q, k, v, dout, doc=doc), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_what_the_caller_does_to_inputs_before_the_backward_does_not_reach_it():
+    spec = srt.parse("input doc: int per token\ninput gate: float per query, key\nattend causal and same(doc)\nscale k by gate")
+    attend = srt.compile(spec, tile=16)
+    q, k, v = (torch.randn(1, 1, 40, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    inputs = {"doc": torch.arange(40) // 7, "gate": torch.rand(40, 40, dtype=torch.float64)}
+    wanted = torch.autograd.grad(attend(q, k, v, **inputs).square().sum(), (q, k, v))
+    mine = {n: t.clone() for n, t in inputs.items()}
+    out = attend(q, k, v, **mine)
+    for t in mine.values():
+        t.zero_()
+    for a, b in zip(torch.autograd.grad(out.square().sum(), (q, k, v)), wanted, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_memory_that_others_own_is_never_trusted():
+    import numpy as np
+
+    attend = srt.compile(srt.parse("input doc: int per token\nattend same(doc)"), tile=16)
+    shared = np.zeros(4, dtype=np.int64)
+    for doc in (shared, torch.from_numpy(shared)):
+        shared[:] = 0
+        assert attend.plan(4, doc=doc).to_dense().all()
+        shared[2:] = 1
+        assert not attend.plan(4, doc=doc).to_dense().all()
+
+
+def test_plans_die_with_their_inputs():
+    import gc
+    import weakref
+
+    attend = srt.compile(srt.parse("input doc: int per token\nattend same(doc)"), tile=16)
+    doc = torch.zeros(4, dtype=torch.int64)
+    plan = weakref.ref(attend.plan(4, doc=doc))
+    assert plan() is not None
+    del doc
+    attend.plan(4, doc=torch.zeros(4, dtype=torch.int64))
+    gc.collect()
+    assert plan() is None
+
+
+def test_a_plan_for_another_call_is_refused():
+    from srt_masks.kernels import op
+
+    attend = srt.compile(srt.parse("attend causal"))
+    q = torch.randn(1, 1, 8, 4)
+    with pytest.raises(srt.BackendError, match="64 x 64 tokens was given to"):
+        op.attend(q, q, q, attend.plan(64), attend.compiled, 0.5)
+
+
+def test_neither_autocast_nor_a_lower_matmul_precision_reaches_the_kernels():
+    attend = srt.compile(srt.parse(STOP), tile=16)
+    data = [torch.randn(1, 2, 60, 8).bfloat16().requires_grad_() for _ in range(3)]
+
+    def results():
+        out, lse = attend(*data, return_lse=True)
+        return out, lse, *torch.autograd.grad((out.float().sum() + lse.sum()), data)
+
+    plain = results()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = results()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        low = results()
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    for a, b, c in zip(plain, cast, low, strict=True):
+        assert torch.equal(a, b) and torch.equal(a, c)
+
+
+def test_leaves_may_lie_on_another_device_than_q(monkeypatch):
+    """Masks and gates are put together where the plan is, then moved once: with fake tensors on a card that is not there."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from srt_masks.kernels import tiled
+
+    attend = srt.compile(srt.parse(STOP), tile=16)
+    plan = attend.plan(21)
+    leaves, program = plan.groups[0].leaves, attend.compiled.program
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        flows = {"k": tiled.State.MIXED}
+        mask = tiled._mask(leaves, program, slice(0, 16), [tiled.Stretch(0, 16, 1)], torch.device("cuda"))
+        gates = tiled._gates(leaves, program, slice(0, 16), [tiled.Stretch(0, 16, 1)], flows, torch.float32, torch.device("cuda"))
+        assert mask.device.type == "cuda" and gates["k"].device.type == "cuda"
+        x = torch.empty(1, 2, 16, 8, device="cuda")
+        column = torch.empty(1, 2, 16, 1, device="cuda")
+        parts = tiled._tile_gradients(tiled._Asking(x, x, column, column), x, x, mask, flows, gates)
+        assert parts["k"].device.type == "cuda"
+
+
+def test_gates_and_params_that_ask_for_a_gradient_are_refused():
+    q = torch.randn(1, 1, 4, 4)
+    attend = srt.compile(srt.parse("param far = 2\nparam w = 0.5\nattend causal and window(far)\nscale k by w"))
+    for options in ({"w": torch.tensor(0.5, requires_grad=True)}, {"scale": torch.tensor(0.5, requires_grad=True)}):
+        with pytest.raises(srt.InputError, match="requires grad"):
+            attend(q, q, q, **options)
+    with pytest.raises(srt.InputError, match="k_stop_grad_mask requires grad"):
+        srt.stop_graddable_attn(q, q, q, k_stop_grad_mask=torch.ones(4, 4, requires_grad=True))
+
+
+@pytest.mark.parametrize("mend", ["nothing", "shrink", "no delta", "no gate"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_error_bound_sees_wrong_gradients(mend: str, dtype: torch.dtype, monkeypatch):
+    """The judge, judged: each of these faults must be called WRONG, and none of them must."""
+    from srt_masks.kernels import tiled
+
+    honest = tiled._tile_gradients
+
+    def faulty(asking, keys, values, mask, flows, gates):
+        if mend == "no delta":
+            asking = tiled._Asking(asking.queries, asking.upstream, asking.delta * 0, asking.lse)
+        if mend == "no gate":
+            gates = {}
+        parts = honest(asking, keys, values, mask, flows, gates)
+        return {n: x * 0.9 for n, x in parts.items()} if mend == "shrink" else parts
+
+    monkeypatch.setattr(tiled, "_tile_gradients", faulty)
+    verdicts = {c.what: c.holds for c in compare(srt.parse(STOP), steps=30, dtype=dtype, tile=16)}
+    wrong = {"nothing": set(), "shrink": {"dq", "dk", "dv"}, "no delta": {"dq", "dk"}, "no gate": {"dk", "dv"}}[mend]
+    assert {n for n, holds in verdicts.items() if not holds} == wrong
+
+
+def test_vmap_raises():
+    attend = srt.compile(srt.parse("attend causal"))
+    q = torch.randn(2, 1, 1, 4, 4)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        torch.func.vmap(attend)(q, q, q)
+
+
+def test_threads_share_a_callable():
+    from concurrent.futures import ThreadPoolExecutor
+
+    attend = srt.compile(srt.parse("param far = 3\nattend causal and window(far)"), tile=16)
+    q = torch.randn(1, 1, 30, 4)
+    alone = [srt.compile(srt.parse(f"attend causal and window({far})"), tile=16)(q, q, q) for far in range(30)]
+    with ThreadPoolExecutor(4) as pool:
+        for far, out in zip(list(range(30)) * 5, pool.map(lambda far: attend(q, q, q, far=far), list(range(30)) * 5), strict=True):
+            assert torch.equal(out, alone[far])
+
+
+def test_interning_holds_under_threads():
+    from concurrent.futures import ThreadPoolExecutor
+
+    from srt_masks.compiler import ir
+
+    def build(_):
+        return [ir.apply(ir.Op.ADD, ir.scalar(f"x{i}"), ir.const(i)) for i in range(300)]
+
+    with ThreadPoolExecutor(4) as pool:
+        first, *others = pool.map(build, range(8))
+    assert all(a is b for other in others for a, b in zip(first, other, strict=True))

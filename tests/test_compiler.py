@@ -14,13 +14,15 @@ import srt_masks as srt
 from srt_masks.compiler import ir
 from srt_masks.compiler.bounds import Bound, bound
 from srt_masks.compiler.boxes import State
-from srt_masks.compiler.evaluate import operate
+from srt_masks.compiler.evaluate import Environment, operate
+from srt_masks.compiler.front import front
 from srt_masks.compiler.ir import Op
 from srt_masks.compiler.layout import attributes
+from srt_masks.compiler.leaves import evaluate as evaluate_leaves
+from srt_masks.compiler.leaves import split
 from srt_masks.compiler.lower import lower
-from srt_masks.compiler.pipeline import front
 from srt_masks.compiler.runs import Consumer
-from srt_masks.compiler.simplify import LAWS, _rules, instantiate, simplified, simplify
+from srt_masks.compiler.simplify import LAWS, instantiate, rules_by_operator, simplified, simplify
 from srt_masks.grammar.checked import Type
 from srt_masks.kernels import op as boundary
 from srt_masks.kernels import tiled
@@ -58,7 +60,7 @@ def _value(expr: ir.Expr, values: dict[str, int | bool]) -> int | bool:
     return known[expr].item()
 
 
-@pytest.mark.parametrize("rule", [r for rules in _rules().values() for r in rules], ids=lambda r: r.law)
+@pytest.mark.parametrize("rule", [r for rules in rules_by_operator().values() for r in rules], ids=lambda r: r.law)
 def test_every_law_keeps_the_meaning(rule):
     letters = {"m": Type.BOOL, "n": Type.BOOL, "x": Type.INT, "y": Type.INT, "f": Type.INT, "g": Type.INT}
     bound_to = {name: ir.scalar(name, type) for name, type in letters.items()}
@@ -78,16 +80,29 @@ def test_laws_have_names_of_their_own():
 
 @given(cases())
 @settings(max_examples=30)
-def test_simplifying_keeps_the_plan(case: Case):
+def test_simplifying_keeps_the_meaning(case: Case):
     program = lower(case.spec.checked)
     simple = simplify(program)
     assert len(list(ir.postorder(*simple.pair_roots))) <= len(list(ir.postorder(*program.pair_roots)))
     assert simplify(simple) == simple
+    tokens = program.queries.tokens(case.steps or 0)
+    own = attributes(program.queries, tokens, program.data)
+    inputs = {n: t.double() if t.is_floating_point() else t for n, t in case.inputs.items()}
+    scalars = {**case.spec.params, "head": 0, "heads": case.heads, "layer": 0, "layers": 1, "length": tokens, "steps": case.steps or 0}
+    before, after = (
+        [
+            x.expand(tokens, tokens)
+            for x in evaluate_leaves(split(*p.pair_roots), Environment(scalars, inputs, own, own)).pairs(slice(None), slice(None), *p.pair_roots)
+        ]
+        for p in (program, simple)
+    )
+    for a, b in zip(before, after, strict=True):
+        assert torch.equal(a.double(), b.double())
 
 
 def test_nothing_is_not_folded_to_everything():
-    assert front(srt.parse("attend full and not full").checked).program.attend is ir.FALSE
-    assert front(srt.parse("attend causal or not causal").checked).program.attend is ir.TRUE
+    assert front(srt.parse("attend full and not full").checked).attend is ir.FALSE
+    assert front(srt.parse("attend causal or not causal").checked).attend is ir.TRUE
 
 
 def test_folding_wraps_like_run_time():
@@ -145,12 +160,39 @@ def test_sampled_points_lie_inside_the_bounds(drawn, random):
         assert of[expr].lo.item() <= value <= of[expr].hi.item(), (ir.listing({"expr": expr}), point, leaves)
 
 
-def test_nan_widens_to_everything():
-    spec = srt.parse("input score: float per token\nattend k.score < 0.5 or not k.score < 0.5\nstop k where q.score >= k.score")
-    score = torch.full((40,), float("nan"))
-    score[20:] = 0.25
-    plan = srt.compile(spec, tile=16).plan(40, score=score)
-    assert torch.equal(plan.to_dense()[0, 0], srt.dense(spec, steps=40, inputs={"score": score}).attend[0, 0])
+@pytest.mark.parametrize(
+    "comparison",
+    [
+        "q.score < k.score",
+        "not q.score < k.score",
+        "q.score <= k.score",
+        "q.score == k.score",
+        "q.score != k.score",
+        "q.score + k.score < 1.0",
+        "q.score * k.score <= 0.5",
+    ],
+)
+@pytest.mark.parametrize("special", [[float("nan")], [float("inf")], [float("-inf"), float("inf")], [float("nan"), float("inf"), 0.0], [0.25, 0.75]])
+def test_nan_and_infinity_widen_to_everything(comparison: str, special: list[float], monkeypatch):
+    from srt_masks.compiler import boxes
+
+    monkeypatch.setattr(boxes, "REFINE_PAIRS", 0)  # bounds alone decide
+    spec = srt.parse(f"input score: float per token\nattend {comparison}\nstop k where {comparison}\nstop v where not ({comparison})")
+    score = torch.tensor(special).repeat(64)[:64]
+    score[:16], score[40:] = 0.25, special[-1]
+    plan = srt.compile(spec, tile=16).plan(64, score=score)
+    truth = srt.dense(spec, steps=64, inputs={"score": score})
+    assert torch.equal(plan.to_dense()[0, 0], truth.attend[0, 0])
+    forward, keys = (_labels(plan.groups[0].runs(c), 4, 4) for c in (Consumer.FORWARD, Consumer.DKV))
+    for i in range(4):
+        for j in range(4):
+            box = (slice(16 * i, 16 * i + 16), slice(16 * j, 16 * j + 16))
+            pairs = truth.attend[0, 0][box]
+            assert forward[i, j] == 1 or (forward[i, j] == 0 and pairs.all()) or (forward[i, j] == -1 and not pairs.any())
+            for name in "kv":
+                on = getattr(truth, f"gate_{name}")[0, 0][box][pairs]
+                said = State.NONE if keys[j, i] == -1 else State((int(keys[j, i]) >> boxes.SHIFTS[name]) & 3)
+                assert said is State.MIXED or (said is State.NONE and (on == 0).all()) or (said is State.ALL and (on == 1).all())
 
 
 # ------------------------------------------------------------------------------------------------ boxes and runs

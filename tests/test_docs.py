@@ -62,6 +62,10 @@ def test_every_example_parses_and_agrees_with_the_reference():
         srt.testing.check(srt.load(path))
 
 
+def test_no_figure_is_left_to_be_measured():
+    assert "DEMO_" not in (ROOT / "README.md").read_text()
+
+
 def test_links_lead_somewhere():
     for page in [*PAGES, ROOT / "docs" / "errors.md"]:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):

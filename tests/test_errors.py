@@ -64,6 +64,14 @@ def test_independent_mistakes_come_together_and_followers_do_not():
     assert [d.slug for d in error.value.diagnostics] == ["unknown-axis", "unknown-name", "unknown-name", "unknown-target"]
 
 
+def test_every_kind_of_mistake_is_found_in_one_run():
+    with pytest.raises(srt.SpecError) as error:
+        srt.parse("let f(a) = nothing + q.nope + q.a + a\nqueries layout repeat { b }\nlet g(x) = f(x)", params={"n": 3})
+    assert [d.slug for d in error.value.diagnostics] == ["unknown-name", "unknown-attribute", "two-axes", "no-attend"]
+    with pytest.raises(srt.SpecError, match="unfinished"):
+        srt.parse("param n =\nattend window(n)", params={"n": 3})
+
+
 def test_mistakes_inside_the_prelude_point_at_the_call():
     report = said_of("attend same(3)")
     assert "bad.mask:1:8" in report and "prelude" not in report

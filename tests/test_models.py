@@ -42,7 +42,10 @@ def test_the_loss_is_the_weighted_mean_over_predicting_rows():
             total, weights = total + weight * entropy, weights + 3 * weight
     parts = model(x, return_parts=True)
     torch.testing.assert_close(parts.loss, total / weights)
-    assert list(parts.parts) == ["token", "reason"] and parts.last is parts.parts["reason"]
+    assert list(parts.parts) == ["token", "reason"]
+    last = {int(t): row for row, t in enumerate(table.target.tolist()) if t >= 0}
+    entropies = torch.cat([F.cross_entropy(logits[:, row], x[:, t], reduction="none") for t, row in last.items()])
+    torch.testing.assert_close(parts.last, entropies.mean())
     torch.testing.assert_close(model(x, return_loss=True), parts.loss)
 
 
@@ -122,6 +125,8 @@ def test_save_and_load_carry_the_spec(tmp_path: Path):
     x = torch.randint(0, 50, (1, 5))
     assert torch.equal(model(x), again(x)) and again.spec.params == model.spec.params and again.spec.text == model.spec.text
     assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+    srt.save_model(model.double(), tmp_path / "m.safetensors")
+    assert next(srt.load_model(tmp_path / "m.safetensors").parameters()).dtype is torch.float64
 
 
 def test_broken_and_foreign_checkpoints_are_refused(tmp_path: Path):
@@ -141,7 +146,10 @@ def test_broken_and_foreign_checkpoints_are_refused(tmp_path: Path):
         tmp_path / "huge",
         {"format": "srt_masks model 1", "spec": json.dumps({"text": "attend causal", "params": {}, "filename": "x"}), "config": huge},
     )
-    for name in ("cut", "noise", "empty", "foreign", "liar", "huge", "missing"):
+    greedy = {"text": "layout repeat { token, reason * 2000000000 }\nattend causal", "params": {}, "filename": "x"}
+    sizes = {"dim": 8, "depth": 1, "heads": 1, "num_tokens": 10, "dim_head": 8, "max_positions": 10}
+    save_file({"x": torch.zeros(3)}, tmp_path / "greedy", {"format": "srt_masks model 1", "spec": json.dumps(greedy), "config": json.dumps(sizes)})
+    for name in ("greedy", "cut", "noise", "empty", "foreign", "liar", "huge", "missing"):
         with pytest.raises(srt.InputError, match=name):
             srt.load_model(tmp_path / name)
 

@@ -51,7 +51,7 @@ def test_a_spec_from_a_file(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("given", "words"), [
-    ({"reason": 3}, "did you mean `reasons`"), ({"horizon": 1.5}, "whole number"), ({"horizon": "3"}, "a number"), ({"horizon": True}, "a number"), ({"horizon": 2**70}, "64 bits"),
+    ({"reason": 3}, "did you mean `reasons`"), ({"horizon": 1.5}, "whole number"), ({"horizon": "3"}, "a number"), ({"horizon": True}, "a number"), ({"horizon": 2**70}, "64 bits"), ({"horizon": float("inf")}, "64 bits"), ({"horizon": float("nan")}, "64 bits"),
 ])  # fmt: skip
 def test_params_that_do_not_fit(given: dict, words: str):
     with pytest.raises(srt.InputError, match=words):
@@ -101,6 +101,17 @@ def test_the_errors_people_meet_first():
     refused("one head_dim", "attend causal", q[0], *qkv(1, 2, 10, 4, count=2))
     refused("not served yet", "attend causal", *q, queries=range(3))
     refused("not served yet", "attend causal", *q, hidden_k=q[1])
+    refused("64 bits", REASONING, *q, horizon=float("inf"))
+    refused("scale is a number", "attend causal", *q, scale="x")
+    refused("layer is a whole number", "attend causal", *q, layer=-1)
+    refused("vector of whole numbers", "attend causal", *q, lengths=3)
+    attend = srt.compile(srt.parse("attend causal"), heads=4)
+    assert attend.plan(8).geometry.heads == 4
+    for options, words in (({"heads": 2}, "4, as compiled"), ({"lengths": 3}, "vector"), ({"layer": True}, "layer is a whole")):
+        with pytest.raises(srt.InputError, match=words):
+            attend.plan(8, **options)
+    with pytest.raises(srt.InputError, match="layout of its own for keys"):
+        srt.compile(srt.parse("queries layout repeat { a }\nkeys layout repeat { b }\nattend full")).plan(8)
     with pytest.raises(srt.BackendError, match="tiled"):
         srt.compile(srt.parse("attend causal"), backend="triton")
     with pytest.raises(srt.InputError, match="backend is one of"):
@@ -169,7 +180,8 @@ def test_exit_codes_and_one_clear_error(tmp_path: Path):
     read_only = "/proc/nowhere"
     for arguments, code, words in (
         (("check", file), 0, ""), (("check", str(bad)), 1, "did you mean `causal`"), (("check", str(tmp_path / "bytes.mask")), 1, "no text"), (("check", "zoo:causal"), 1, "not served"),
-        (("check", file, "--param", "horizon"), 1, "NAME=NUMBER"), (("check", file, "--param", "nothing=3"), 1, "no param"), (("nonsense",), 2, "invalid choice"), (("show", file, "--steps", "900"), 1, "too many to draw"),
+        (("check", file, "--param", "horizon"), 1, "NAME=NUMBER"), (("check", file, "--param", "nothing=3"), 1, "no param"), (("nonsense",), 2, "invalid choice"), (("show", file, "--steps", "900"), 1, "too many to draw"), (("show", file, "--head", "7"), 1, "head is from 0 to 0"),
+        (("check", file, "--param", "horizon=inf"), 1, "whole number"), (("emit", file, "--stage", "plan", "--steps", "-1"), 1, "0 or more"),
         (("train", file, "--out", read_only, "--steps", "1"), 1, "cannot make the folder"), (("train", file, "--out", str(tmp_path / "r"), "--data", str(tmp_path / "none")), 1, "cannot read"),
         (("sample", str(bad)), 1, "broken"), (("train", file, "--out", str(tmp_path / "r"), "--dim", "30", "--heads", "4"), 1, "multiple of heads"),
     ):  # fmt: skip

@@ -34,11 +34,12 @@ class State(IntEnum):
 
 
 PARTIAL = 1  # bit 0 of a label; FULL is 0
+EMPTY = 255  # no label: a tile that turned out to hold no pair
 SHIFTS = {"q": 1, "k": 3, "v": 5}  # two bits a gate
 
 
-def state(label: Tensor | int, gate: str) -> Tensor | int:
-    """The State of a gate in a label (or a tensor of labels)."""
+def state(label: Tensor, gate: str) -> Tensor:
+    """The State of a gate in every label."""
     return (label >> SHIFTS[gate]) & 3
 
 
@@ -102,7 +103,7 @@ def classify(ask: Questions, program: Program, leaves: Leaves, queries: int, key
                 exact = _refine(program, leaves, row[where], col[where], queries, keys, tile)
                 label[where[: len(exact)]] = exact
                 inexact = len(where) - len(exact)
-                empty = empty | (label == 255)
+                empty = empty | (label == EMPTY)
             keep = ~empty
             kept.append(_pack(level, row[keep], col[keep], label[keep]))
             break
@@ -184,7 +185,7 @@ def _label(ask: Questions, leaves: Leaves, floor: dict[Expr, Bound], row: Tensor
 def _settled(label: Tensor) -> Tensor:
     mixed = torch.zeros_like(label, dtype=torch.bool)
     for name in SHIFTS:
-        mixed = mixed | (((label >> SHIFTS[name]) & 3) == State.MIXED)
+        mixed = mixed | (state(label, name) == State.MIXED)
     return ~mixed
 
 
@@ -192,7 +193,7 @@ def _settled(label: Tensor) -> Tensor:
 
 
 def _refine(program: Program, leaves: Leaves, row: Tensor, col: Tensor, queries: int, keys: int, tile: int) -> Tensor:
-    """Exact labels of single tiles, in order, as many as the budget allows; 255 = EMPTY after all."""
+    """Exact labels of single tiles, in order, as many as the budget allows; EMPTY where no pair was found."""
     count = min(len(row), REFINE_PAIRS // tile**2)
     within = torch.arange(tile)
     labels = []
@@ -206,7 +207,7 @@ def _refine(program: Program, leaves: Leaves, row: Tensor, col: Tensor, queries:
         label = torch.where(attend.flatten(1).all(1), 0, PARTIAL)
         for i, name in enumerate("qkv"):
             label = label | (_exact_state(attend, gates[2 * i], gates[2 * i + 1]) << SHIFTS[name])
-        labels.append(torch.where(attend.flatten(1).any(1), label, 255))
+        labels.append(torch.where(attend.flatten(1).any(1), label, EMPTY))
     return torch.cat([*labels, row[:0]])
 
 

@@ -27,29 +27,23 @@ class Environment:
     inputs: Mapping[str, Tensor]  # without batch axis
     queries: Attributes
     keys: Attributes
-    device: torch.device | str = "cpu"
 
-    def evaluate(self, *roots: Expr, known: Mapping[Expr, Tensor] | None = None) -> list[Tensor]:
-        """Each root over whole axes: one-sided expressions as (tokens,), constants as ().
-
-        `known` gives nodes whose values stand already.
-        """
-        values: dict[Expr, Tensor] = dict(known or {})
+    def evaluate(self, *roots: Expr) -> list[Tensor]:
+        """Each root over whole axes: one-sided expressions as (tokens,), constants as ()."""
+        values: dict[Expr, Tensor] = {}
         for node in ir.postorder(*roots):
-            if node in values:
-                continue
             match node:
                 case Field(side=side, name=name):
                     values[node] = (self.queries if side is Side.QUERY else self.keys)[name]
                 case Scalar(name=name, type=type):
-                    values[node] = torch.tensor(self.scalars[name], dtype=DTYPES[type], device=self.device)
+                    values[node] = torch.tensor(self.scalars[name], dtype=DTYPES[type])
                 case Load(table=table, indices=indices):
                     values[node] = self._load(node, [values[i] for i in indices], self.inputs[table])
                 case Gather(value=value, index=index, filler=filler):
                     table = values[value].expand(len(self.queries["pos"]))
                     values[node] = read(table, [values[index]], filler)
                 case _:
-                    values[node] = step(node, values, self.device)
+                    values[node] = step(node, values)
         return [values[r] for r in roots]
 
     def _load(self, node: Load, indices: list[Tensor], table: Tensor) -> Tensor:
@@ -60,11 +54,11 @@ class Environment:
         return read(table, indices)
 
 
-def step(node: Expr, values: Mapping[Expr, Tensor], device: torch.device | str = "cpu") -> Tensor:
+def step(node: Expr, values: Mapping[Expr, Tensor]) -> Tensor:
     """The value of a constant or an operator, from those of its arguments."""
     match node:
         case Const(value=value, type=type):
-            return torch.tensor(value, dtype=DTYPES[type], device=device)
+            return torch.tensor(value, dtype=DTYPES[type])
         case Apply(op=op, args=args, type=type):
             result = operate(op, [values[a] for a in args])
             return result.double() if type is Type.FLOAT else result

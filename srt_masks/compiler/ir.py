@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from functools import lru_cache
 from hashlib import sha256
+from threading import Lock
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from ..grammar.checked import Input, Layout, Param, Type
 
@@ -108,13 +108,17 @@ class Apply:
 
 Expr = Const | Scalar | Field | Load | Gather | Apply
 
+_LOCK = Lock()
 _TABLE: WeakValueDictionary[tuple[Any, ...], Any] = WeakValueDictionary()
 
 
 def _intern(cls: type, *fields: Any) -> Any:
     key = (cls, *(repr(f) if isinstance(f, int | float) else f for f in fields))
-    # `setdefault` keeps one node for a key when threads race.
-    return _TABLE.get(key) or _TABLE.setdefault(key, cls(*fields))
+    with _LOCK:
+        node = _TABLE.get(key)
+        if node is None:
+            node = _TABLE[key] = cls(*fields)
+        return node
 
 
 def const(value: int | float | bool, type: Type | None = None) -> Const:
@@ -135,8 +139,15 @@ def load(table: str, indices: tuple[Expr, ...], type: Type) -> Load:
     return _intern(Load, table, indices, type)
 
 
-def gather(value: Expr, index: Expr) -> Gather:
-    return _intern(Gather, value, index, -1 if value.type is Type.ROLE else 0, value.type)
+def gather(value: Expr, index: Expr) -> Expr:
+    filler = -1 if value.type is Type.ROLE else 0
+    if not sides(value):
+        # One value for every token: all there is to ask is whether there is a token at that position.
+        inside = apply(Op.AND, apply(Op.LE, const(0), index), apply(Op.LT, index, scalar("length")))
+        return apply(
+            Op.SELECT, inside, value, const(False) if value.type is Type.BOOL else const(float(filler) if value.type is Type.FLOAT else filler, value.type)
+        )
+    return _intern(Gather, value, index, filler, value.type)
 
 
 def apply(op: Op, *args: Expr) -> Apply:
@@ -182,18 +193,20 @@ def postorder(*roots: Expr) -> Iterator[Expr]:
 
 def sides(root: Expr) -> frozenset[Side]:
     """Whose attributes a node reads. What a `Gather` reads of the token it lands on counts for nobody."""
-    return _sides(root)
+    found = _SIDES.get(root)
+    if found is None:
+        match root:
+            case Field(side=side):
+                found = frozenset({side})
+            case Gather(index=index):
+                found = sides(index)
+            case _:
+                found = frozenset().union(*(sides(c) for c in children(root)))
+        _SIDES[root] = found
+    return found
 
 
-@lru_cache(65536)
-def _sides(node: Expr) -> frozenset[Side]:
-    match node:
-        case Field(side=side):
-            return frozenset({side})
-        case Gather(index=index):
-            return _sides(index)
-        case _:
-            return frozenset().union(*(_sides(c) for c in children(node)))
+_SIDES: WeakKeyDictionary[Expr, frozenset[Side]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,10 +215,6 @@ class Gate:
 
     open: Expr = TRUE
     weight: Expr = ONE
-
-    @property
-    def is_one(self) -> bool:
-        return self.open is TRUE and self.weight is ONE
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from ..grammar.checked import Layout
 Attributes = dict[str, Tensor]
 
 
-def attributes(layout: Layout, tokens: int, data: tuple[int, ...], device: torch.device | str = "cpu") -> Attributes:
+def attributes(layout: Layout, tokens: int, data: tuple[int, ...]) -> Attributes:
     """`pos section step slot role index`, each (tokens,) int64."""
-    steps = (tokens - layout.fixed) // layout.rows_per_step if layout.rows_per_step else 0
+    steps = layout.steps(tokens)
     parts: dict[str, list[Tensor]] = {n: [] for n in ("section", "step", "slot", "role")}
     for number, section in enumerate(layout.sections):
         count = steps if section.count is None else section.count
@@ -28,7 +28,7 @@ def attributes(layout: Layout, tokens: int, data: tuple[int, ...], device: torch
     is_data = torch.isin(columns["role"], torch.tensor(data, dtype=torch.int64))
     columns["index"] = is_data.long().cumsum(0) - 1
     columns["pos"] = torch.arange(len(is_data))
-    return {n: c.to(device) for n, c in columns.items()}
+    return columns
 
 
 def _step(rows: tuple[tuple[int, int], ...]) -> tuple[Tensor, Tensor]:

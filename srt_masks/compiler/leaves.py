@@ -93,10 +93,6 @@ def evaluate(split: Split, environment: Environment) -> Leaves:
     values = dict(zip(wanted, environment.evaluate(*wanted), strict=True))
     for leaf, side in [(x, environment.queries) for x in split.query] + [(x, environment.keys) for x in split.key]:
         values[leaf] = values[leaf].expand(len(side["pos"])).contiguous()
-    for node in split.pairs:
-        # A gathered token expression is read at arbitrary positions: as a vector, even where it is one constant.
-        if isinstance(node, Gather):
-            values[node.value] = values[node.value].expand(len(environment.queries["pos"]))
     return Leaves(split, values, {t: environment.inputs[t] for t in split.tables})
 
 

@@ -3,26 +3,18 @@
     text --parse--> tree --check--> checked tree --lower--> IR --simplify--> simplified IR --make_plan--> plan
          grammar.parser   grammar.check      compiler.lower     compiler.simplify         compiler.plan
 
-`front` is everything that depends on the text alone; a plan is made for the shapes and inputs of a call.
+`front` (in `front.py`, with the list of passes) is everything that depends on the text alone; `make_plan` makes a plan for the
+shapes and inputs of a call: leaves, bounds, boxes, runs, each in a file of its name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from ..grammar.checked import Checked
-from .ir import Program
-from .lower import lower
+from .front import front
 from .plan import Compiled, Plan, make_plan
-from .simplify import simplify
 
-PASSES: tuple[Callable[[Program], Program], ...] = (simplify,)
-
-__all__ = ["Compiled", "Plan", "front", "make_plan"]
+__all__ = ["Compiled", "Plan", "compile_checked", "make_plan"]
 
 
-def front(checked: Checked) -> Compiled:
-    program = lower(checked)
-    for run in PASSES:
-        program = run(program)
-    return Compiled(program)
+def compile_checked(checked: Checked) -> Compiled:
+    return Compiled(front(checked))

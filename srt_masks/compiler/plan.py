@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ..diagnostics import InputError
-from ..grammar.checked import Layout
 from . import ir
-from .boxes import Boxes, Questions, classify, questions
+from .boxes import PARTIAL, Boxes, Questions, classify, questions
 from .evaluate import Environment
 from .ir import Program
-from .layout import Attributes, attributes
+from .layout import attributes
 from .leaves import Leaves, Split, evaluate, same, split
 from .runs import Consumer, Runs, emit
 
@@ -25,7 +24,7 @@ DENSE_BYTES = 2**31
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """What a plan is for. A kernel refuses a plan whose geometry is not the call's."""
+    """What a plan is for. `op.attend` refuses a plan whose geometry is not the call's."""
 
     batch: int
     heads: int
@@ -35,31 +34,26 @@ class Geometry:
     lengths: tuple[int, ...] | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GroupPlan:
-    """The rows of the batch and the heads that share one mask, and that mask's boxes."""
+    """The rows of the batch and the heads that share one mask, that mask's boxes, and the runs of every consumer."""
 
     batch: tuple[int, ...]
     heads: tuple[int, ...]
     queries: int  # the group's own length: tokens beyond it are padding
     keys: int
-    tile: int
     boxes: Boxes
     leaves: Leaves
-    _runs: dict[Consumer, Runs] = field(default_factory=dict, repr=False, compare=False)
+    emitted: Mapping[Consumer, Runs]
 
     def runs(self, consumer: Consumer) -> Runs:
-        if consumer not in self._runs:
-            rows, cols = (-(-n // self.tile) for n in (self.queries, self.keys))
-            if consumer.key_major:
-                rows, cols = cols, rows
-            self._runs[consumer] = emit(self.boxes, consumer, rows, cols)
-        return self._runs[consumer]
+        return self.emitted[consumer]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
-    """Everything a kernel needs to know of a mask, without one N x N tensor. Prints as a table."""
+    """Everything a kernel needs to know of a mask. Nothing in it is queries x keys but inputs that were given so. Prints as a
+    table."""
 
     geometry: Geometry
     program: Program
@@ -87,9 +81,10 @@ class Plan:
         """Tiles treated as PARTIAL that nobody evaluated: right, and perhaps slower than they need be."""
         return sum(g.boxes.inexact for g in self.groups)
 
-    @cached_property
+    @property
     def nbytes(self) -> int:
-        return sum(g.runs(c).nbytes for g in self.groups for c in (Consumer.FORWARD, Consumer.DQ, Consumer.DKV))
+        """Bytes of the runs of all consumers. The leaves come on top: 8 bytes or fewer a token, each."""
+        return sum(g.runs(c).nbytes for g in self.groups for c in Consumer)
 
     def to_dense(self) -> Tensor:
         """The attended pairs, bool (batch, heads, queries, keys), read off the plan's tiles and not off the text alone.
@@ -109,7 +104,7 @@ class Plan:
                 for i in range(ptr[row], ptr[row + 1]):
                     first, count = int(runs.first[i]), int(runs.count[i])
                     k = slice(first * g.tile, min(group.keys, (first + count) * g.tile))
-                    mask[q, k] = group.leaves.pairs(q, k, self.program.attend)[0] if int(runs.kind[i]) & 1 else True
+                    mask[q, k] = group.leaves.pairs(q, k, self.program.attend)[0] if int(runs.kind[i]) & PARTIAL else True
             rows, heads = torch.tensor(group.batch)[:, None], torch.tensor(group.heads)
             full = torch.zeros(g.queries, g.keys, dtype=torch.bool)
             full[: group.queries, : group.keys] = mask
@@ -168,34 +163,43 @@ class Compiled:
         return ir.digest(*self.program.pair_roots)
 
 
-def make_plan(
-    compiled: Compiled, geometry: Geometry, inputs: Mapping[str, Tensor], scalars: Mapping[str, int | float], device: torch.device | str = "cpu"
-) -> Plan:
+def make_plan(compiled: Compiled, geometry: Geometry, inputs: Mapping[str, Tensor], scalars: Mapping[str, int | float]) -> Plan:
     """Plan one call. `inputs` are (batch or 1, ...); `scalars` hold the params, `heads`, `layer` and `layers`."""
     begin = time.perf_counter()
     program = compiled.program
     groups: list[GroupPlan] = []
+    # The plan outlives the call, up to its backward: what the caller does to the inputs meanwhile must not reach it.
+    inputs = {n: t.to("cpu", copy=True) for n, t in inputs.items()}
     for rows, length in _batch_groups(geometry, inputs):
         nq = geometry.queries if length is None else length
         nk = nq if program.keys is None else geometry.keys
         q = attributes(program.queries, nq, program.data)
         k = q if program.keys is None else attributes(program.keys, nk, program.data)
-        mine = {n: t[rows[0] if t.shape[0] > 1 else 0].cpu() for n, t in inputs.items()}
-        found: list[tuple[Leaves, list[int]]] = []
-        for head in range(geometry.heads) if compiled.speaks_of_head else [0]:
-            numbers = {**scalars, "head": head, "length": nq, "steps": steps_in(program.queries, nq)}
-            leaves = evaluate(compiled.questions.split, Environment(numbers, mine, q, k))
-            for known, heads in found:
-                if same(known, leaves):
-                    heads.append(head)
-                    break
-            else:
-                found.append((leaves, [head]))
-        for leaves, heads in found:
+        mine = {n: t[rows[0] if t.shape[0] > 1 else 0] for n, t in inputs.items()}
+        numbers = {**scalars, "length": nq, "steps": program.queries.steps(nq)}
+        for leaves, heads in _head_groups(compiled, geometry.heads, Environment(numbers, mine, q, k)):
             boxes = classify(compiled.questions, program, leaves, nq, nk, geometry.tile)
-            members = tuple(heads) if compiled.speaks_of_head else tuple(range(geometry.heads))
-            groups.append(GroupPlan(rows, members, nq, nk, geometry.tile, boxes, Leaves(compiled.split, leaves.values, leaves.tables)))
+            counts = [-(-n // geometry.tile) for n in (nq, nk)]
+            emitted = {c: emit(boxes, c, *(counts[::-1] if c.key_major else counts)) for c in Consumer}
+            groups.append(GroupPlan(rows, heads, nq, nk, boxes, Leaves(compiled.split, leaves.values, leaves.tables), emitted))
     return Plan(geometry, program, tuple(groups), time.perf_counter() - begin)
+
+
+def _head_groups(compiled: Compiled, heads: int, environment: Environment) -> list[tuple[Leaves, tuple[int, ...]]]:
+    """Heads that share every leaf and table share a mask."""
+    split = compiled.questions.split
+    if not compiled.speaks_of_head:
+        return [(evaluate(split, environment), tuple(range(heads)))]
+    found: list[tuple[Leaves, list[int]]] = []
+    for head in range(heads):
+        leaves = evaluate(split, replace(environment, scalars={**environment.scalars, "head": head}))
+        for known, members in found:
+            if same(known, leaves):
+                members.append(head)
+                break
+        else:
+            found.append((leaves, [head]))
+    return [(leaves, tuple(members)) for leaves, members in found]
 
 
 def _batch_groups(geometry: Geometry, inputs: Mapping[str, Tensor]) -> list[tuple[tuple[int, ...], int | None]]:
@@ -208,13 +212,3 @@ def _batch_groups(geometry: Geometry, inputs: Mapping[str, Tensor]) -> list[tupl
     for row, length in enumerate(geometry.lengths):
         by_length.setdefault(length, []).append(row)
     return [(tuple(rows), length) for length, rows in by_length.items()]
-
-
-def steps_in(layout: Layout, tokens: int) -> int:
-    if layout.rows_per_step:
-        return (tokens - layout.fixed) // layout.rows_per_step
-    return max((s.count or 0 for s in layout.sections), default=0)
-
-
-def token_attributes(program: Program, tokens: int) -> Attributes:
-    return attributes(program.queries, tokens, program.data)

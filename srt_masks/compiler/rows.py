@@ -11,7 +11,6 @@ from torch import Tensor
 from .evaluate import Environment
 from .ir import Program
 from .layout import attributes
-from .plan import steps_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ def rows_of(program: Program, tokens: int, inputs: Mapping[str, Tensor], scalars
     labels = []
     for b in range(batch):
         mine = {n: t[b if t.shape[0] > 1 else 0].cpu() for n, t in inputs.items()}
-        numbers = {**scalars, "head": 0, "layer": 0, "length": tokens, "steps": steps_in(program.queries, tokens)}
+        numbers = {**scalars, "head": 0, "layer": 0, "length": tokens, "steps": program.queries.steps(tokens)}
         labels.append(_labels(program, Environment(numbers, mine, own, own), own["role"]))
     position, target, weight = (x[0] if batch == 1 else torch.stack(x) for x in zip(*labels, strict=True))
     is_data = torch.isin(own["role"], torch.tensor(program.data, dtype=torch.int64))

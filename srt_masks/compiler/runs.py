@@ -11,7 +11,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from .boxes import PARTIAL, SHIFTS, Boxes, State
+from .boxes import PARTIAL, SHIFTS, Boxes, State, state
 
 
 class Consumer(Enum):
@@ -53,7 +53,7 @@ class Runs:
 
     def tiles_where(self, gate: str) -> int:
         """Tiles where a gate is not NONE."""
-        return int(self.count[((self.kind >> SHIFTS[gate]) & 3) != State.NONE].sum())
+        return int(self.count[state(self.kind, gate) != State.NONE].sum())
 
     @property
     def nbytes(self) -> int:
@@ -73,7 +73,7 @@ def emit(boxes: Boxes, consumer: Consumer, rows: int, cols: int) -> Runs:
     if consumer.gates:
         keep = torch.zeros_like(keep)
         for gate in consumer.gates:
-            keep = keep | (((label >> SHIFTS[gate]) & 3) != State.NONE)
+            keep = keep | (state(label, gate) != State.NONE)
             mask |= 3 << SHIFTS[gate]
     level, kind = level[keep], label[keep] & mask
     first_row, first_col = row[keep].long() << level, col[keep].long() << level

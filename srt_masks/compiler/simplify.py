@@ -108,7 +108,7 @@ def _rewrite(node: Expr) -> Expr | None:
     folded = fold(node)
     if folded is not None:
         return folded
-    for rule in _rules().get(node.op, ()):
+    for rule in rules_by_operator().get(node.op, ()):
         found = match_pattern(rule.left, node, {})
         if found is not None:
             result = instantiate(rule.right, found)
@@ -119,7 +119,7 @@ def _rewrite(node: Expr) -> Expr | None:
 
 
 @cache
-def _rules() -> dict[Op, tuple[Rule, ...]]:
+def rules_by_operator() -> dict[Op, tuple[Rule, ...]]:
     """The laws by the operator at the root of their left side."""
     table: dict[Op, list[Rule]] = {}
     for law, left, right in LAWS:

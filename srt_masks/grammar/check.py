@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 
-from ..diagnostics import Diagnostic, InputError, Source, Span, did_you_mean, listing
+from ..diagnostics import Diagnostic, Source, Span, did_you_mean, listing
 from . import checked as c
 from . import syntax as t
 from .checked import Kind, Side, Type
-from .constants import number_of
+from .constants import number_of, param_value
 from .expressions import Expressions
 from .parser import parse
 from .scope import POISON, Entry, Function, Value
@@ -27,12 +27,12 @@ TRUE = c.Literal(True, Type.BOOL)
 def check(tree: t.Tree, params: Mapping[str, int | float]) -> tuple[c.Checked | None, list[Diagnostic]]:
     """The checked tree, or None and the mistakes. `params` replaces the values of the text's params.
 
-    Raises InputError for a param the text does not have, or a value of the wrong type.
+    Raises InputError for a value of the wrong type.
     """
     checker = _Checker(dict(params))
-    checker.run(tree)
-    checked = checker.result(tree) if not checker.names.mistakes else None
-    return (checked if not checker.names.mistakes else None), list(checker.names.mistakes.values())
+    checked = checker.run(tree)
+    mistakes = list(checker.names.mistakes.values())
+    return (None if mistakes else checked), mistakes
 
 
 class _Checker:
@@ -51,7 +51,7 @@ class _Checker:
         self.predictions: list[c.Prediction] = []
         self.order = 0
 
-    def run(self, tree: t.Tree) -> None:
+    def run(self, tree: t.Tree) -> c.Checked | None:
         self.names.defined = frozenset(s.name.text for s in tree.statements if isinstance(s, t.Param | t.Input | t.Let))
         self.collect_roles(tree)
         self.collect_data(tree)
@@ -59,22 +59,20 @@ class _Checker:
         for statement in tree.statements:
             self.order += 1
             self.statement(statement)
-        known = {p.name.text for p in tree.statements if isinstance(p, t.Param)}
-        for name in self.overrides:
-            if name not in known:
-                raise InputError(f"this spec has no param `{name}`; {did_you_mean(name, known) or 'its params: ' + (listing(known) or 'none')}")
+        return self.result(tree)
 
     def result(self, tree: t.Tree) -> c.Checked | None:
         names = self.names
         if self.attend is None:
             end = tree.statements[-1].span if tree.statements else Span(0, 0)
             names.mistake("no-attend", "a spec says who attends to whom", Span(end.end, end.end), "no `attend` in this text", "for example `attend causal`")
-            return None
         if not self.layouts:
             self.layouts[None] = c.Layout((c.Section(None, ((0, 1),)),))
         if (None in self.layouts) is ("queries" in self.layouts or "keys" in self.layouts) or ("queries" in self.layouts) is not ("keys" in self.layouts):
             layout = next(s for s in tree.statements if isinstance(s, t.Layout))
             names.mistake("two-axes", "two axes need both layouts", layout.span, "`queries layout ...` and `keys layout ...`, or one `layout ...` for both")
+            return None
+        if self.attend is None:
             return None
         queries = self.layouts.get(None) or self.layouts["queries"]
         params = tuple(c.Param(p.name, p.type, p.value, p.name in names.structural) for p in self.params)
@@ -181,7 +179,7 @@ class _Checker:
             value = 1
         type = Type.INT if isinstance(value, int) else Type.FLOAT
         if name in self.overrides:
-            value = _override(name, type, self.overrides[name])
+            value = param_value(name, type, self.overrides[name])
         param = c.Param(name, type, value, structural=False)
         self.define(s.name, param)
         self.params.append(param)
@@ -221,7 +219,9 @@ class _Checker:
             for p in s.parameters:
                 if p.text in c.ATTRIBUTES or p.text in c.GLOBALS or words.count(p.text) > 1:
                     self.names.mistake("name-taken", f"`{p.text}` is taken", p.span, "choose another name for the parameter")
-            self.define(s.name, Function(s.parameters, s.body, self.order, is_prelude=False))
+            function = Function(s.parameters, s.body, self.order, is_prelude=False)
+            self.names.check_body(function)
+            self.define(s.name, function)
             return
         value = self.names.check(s.body)
         if value is POISON:
@@ -347,16 +347,6 @@ def _roles(items: tuple[t.Item, ...]) -> list[t.Word]:
             case t.Given(roles=roles):
                 words += roles
     return words
-
-
-def _override(name: str, type: Type, value: int | float) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"param `{name}` is a number; got {value!r}")
-    if type is Type.INT:
-        if int(value) != value or not -(2**63) <= value < 2**63:
-            raise InputError(f"param `{name}` is a whole number of at most 64 bits; got {value!r}")
-        return int(value)
-    return float(value)
 
 
 @cache

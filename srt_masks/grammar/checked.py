@@ -200,6 +200,14 @@ class Layout:
     def tokens(self, steps: int) -> int:
         return self.fixed + steps * self.rows_per_step
 
+    def steps(self, tokens: int) -> int:
+        """Time steps of so many tokens, which the layout must be able to have; of a layout of one length, those of its longest section."""
+        return (tokens - self.fixed) // self.rows_per_step if self.rows_per_step else self.longest(0)
+
+    def longest(self, steps: int) -> int:
+        """Steps of the longest section: the length of an input `per step`."""
+        return max((steps if s.count is None else s.count for s in self.sections), default=0)
+
     def describe(self, roles: tuple[str, ...]) -> str:
         """The layout as its text would say it: `repeat { token, reason * 4 }`."""
 
@@ -248,9 +256,6 @@ class Checked:
     rules: tuple[Rule, ...]
     position: Expr | None
     predictions: tuple[Prediction, ...]
-
-    def input(self, name: str) -> Input:
-        return next(i for i in self.inputs if i.name == name)
 
     def mentions(self, name: str) -> bool:
         """Whether any expression reads a global such as `head` or `layer`, an input indexed by it included."""

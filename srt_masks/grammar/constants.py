@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from .checked import Op
+import math
+
+from ..diagnostics import InputError
+from .checked import Op, Type
 
 INT64 = range(-(2**63), 2**63)
 
@@ -50,3 +53,16 @@ def number_of(text: str) -> int | float | None:
         return int(digits) if int(digits) in INT64 else None
     value = float(digits)
     return value if abs(value) != float("inf") else None
+
+
+def param_value(name: str, type: Type, value: object) -> int | float:
+    """A value for a param, as its own type. Raises InputError if it is no such number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"param `{name}` is a number; got {value!r}")
+    if type is Type.FLOAT:
+        if not math.isfinite(value):
+            raise InputError(f"param `{name}` is a finite number; got {value!r}")
+        return float(value)
+    if not math.isfinite(value) or int(value) != value or int(value) not in INT64:
+        raise InputError(f"param `{name}` is a whole number of at most 64 bits; got {value!r}")
+    return int(value)

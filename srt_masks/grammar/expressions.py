@@ -149,6 +149,11 @@ class Expressions(Names):
 
     # ------------------------------------------------------------------------------------------ calls
 
+    def check_body(self, function: Function) -> None:
+        """The mistakes of a function that need no call to be seen: what rests on its parameters is left to the calls."""
+        with self._inside(function, {p.text: POISON for p in function.parameters}, Span(0, 0)):
+            self.check(function.body)
+
     def _call(self, expr: t.Call) -> Value:
         name = expr.name.text
         args = [self.check(a) for a in expr.args]

@@ -56,20 +56,19 @@ def _cut(text: str) -> Iterator[Span]:
     """Spans of the statements. Each begins at a statement word; text before the first is a statement that cannot parse."""
     starts: list[int] = []
     ends: list[int] = []
-    previous = last = ""
+    last = ""
     end = 0
     for piece in _PIECES.finditer(text):
         word = piece.group()
         if word.isspace() or word.startswith("#"):
             continue
         # `let stop = 1` is one statement with a bad name, not two broken ones; `queries layout` is one statement.
-        names_next = last in {"let", "param", "input"} or previous == "." or (word == "layout" and last in {"queries", "keys"})
+        names_next = last in {"let", "param", "input"} or last == "." or (word == "layout" and last in {"queries", "keys"})
         if not starts or (word in t.STATEMENTS and not names_next):
             if starts:
                 ends.append(end)
             starts.append(piece.start())
         last = word
-        previous = word
         end = piece.end()
     if starts:
         ends.append(end)
@@ -242,15 +241,15 @@ _NODES: dict[str, Callable[..., Any]] = {
 # ------------------------------------------------------------------------------------------ lark's error -> our words
 
 _INSTEAD = {
-    "&": ("write `and`", "and"),
-    "|": ("write `or`", "or"),
-    "~": ("write `not`", "not"),
-    "!": ("write `not`, or `!=`", "not"),
-    "=": ("write `==` to compare", "=="),
-    "^": ("write `!=` between masks, `**` for powers", "!="),
-    "xor": ("write `!=` between masks", "!="),
-    ";": ("statements need no separator", ""),
-    ":": ("a condition reads `where ...`; a choice reads `a if c else b`", ""),
+    "&": "write `and`",
+    "|": "write `or`",
+    "~": "write `not`",
+    "!": "write `not`, or `!=`",
+    "=": "write `==` to compare",
+    "^": "write `!=` between masks, `**` for powers",
+    "xor": "write `!=` between masks",
+    ";": "statements need no separator",
+    ":": "a condition reads `where ...`; a choice reads `a if c else b`",
 }
 
 
@@ -283,8 +282,7 @@ def _explain(error: UnexpectedInput, source: Source, statement: Span) -> Diagnos
         )
     key = next((k for k in ("&", "|", "xor", "~", "!", "=", "^", ";", ":") if found.startswith(k)), None)
     if key:
-        advice, _ = _INSTEAD[key]
-        return Diagnostic("syntax", f"`{found}` is not written here", span, advice, ())
+        return Diagnostic("syntax", f"`{found}` is not written here", span, _INSTEAD[key])
     if not found:
         return Diagnostic("unfinished", f"this `{first}` statement ends too early", span, f"expected {wanted}")
     return Diagnostic("syntax", f"`{_short(found)}` does not fit here", span, f"expected {wanted}", ())

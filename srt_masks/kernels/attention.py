@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,16 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..binding import (
-    Sizes,
-    bind_inputs,
-    bind_lengths,
-    bind_params,
-    mentions_layer,
-    split_arguments,
-    steps_of,
-)
-from ..compiler.pipeline import Compiled, Plan, front, make_plan
+from ..binding import Call, Sizes, batch_of, bind_call, layer_number, mentions_layer, number_of_scalar, steps_of
+from ..compiler.pipeline import Compiled, Plan, compile_checked, make_plan
 from ..compiler.plan import Geometry
 from ..diagnostics import BackendError, InputError
 from ..grammar.checked import Checked
@@ -28,10 +18,10 @@ from ..reference import attention as reference_attention
 from ..reference import masks as reference_masks
 from ..spec import Spec
 from . import op
+from .cache import PlanCache
 
 BACKENDS = ("auto", "reference", "tiled", "triton")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-PLANS_KEPT = 16
 TILE = 128
 
 
@@ -44,17 +34,6 @@ class Options:
     precision: str = "ieee"
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """A call, checked: everything the planner and the backends need."""
-
-    sizes: Sizes
-    lengths: tuple[int, ...] | None
-    inputs: dict[str, Tensor]
-    scalars: dict[str, int | float]
-    given: tuple[Any, ...]  # the caller's own input tensors, to know them again
-
-
 class Attention:
     """Attention by a spec, for any length, batch, number of heads and device. It has no parameters and no state but a cache
     of plans; it can be copied, pickled and shared between threads."""
@@ -62,8 +41,8 @@ class Attention:
     def __init__(self, spec: Spec, options: Options):
         self.spec = spec
         self.options = options
-        self.compiled: Compiled = front(spec.checked)
-        self._plans: OrderedDict[Any, tuple[tuple[Any, ...], Plan]] = OrderedDict()
+        self.compiled: Compiled = compile_checked(spec.checked)
+        self._plans = PlanCache()
 
     def __reduce__(self):
         return Attention, (self.spec, self.options)
@@ -83,7 +62,7 @@ class Attention:
         queries: Any = None, given: Any = None, scale: float | None = None, return_lse: bool = False,
         hidden_k: Tensor | None = None, hidden_v: Tensor | None = None, inputs: Mapping[str, Any] | None = None, **inputs_and_params: Any,
     ) -> Any:  # fmt: skip
-        """out (batch, heads, queries, value_dim) in q's dtype; with `return_lse` also lse (batch, heads, queries), float32.
+        """out (batch, heads, queries, value_dim) in q's dtype; with `return_lse` also lse (batch, heads, queries), float32 (float64 for float64).
 
         q (batch, heads, queries, head_dim); k (batch, key_heads, keys, head_dim); v (batch, key_heads, keys, value_dim): float16,
         bfloat16, float32 or float64 of one dtype and device. `heads` is a multiple of `key_heads`. `scale` is 1 / sqrt(head_dim)
@@ -93,31 +72,42 @@ class Attention:
         _refuse_unserved(queries=queries, given=given, hidden_k=hidden_k, hidden_v=hidden_v)
         q, k, v = _autocast(q, k, v)
         _check_tensors(q, k, v)
-        call = self._bind(q, k, layer, lengths, inputs, inputs_and_params)
-        factor: float = q.shape[-1] ** -0.5 if scale is None else float(scale)
+        call, layer = self._bind(q, k, layer, lengths, inputs, inputs_and_params)
+        factor = q.shape[-1] ** -0.5 if scale is None else number_of_scalar("scale", scale)
+        if isinstance(factor, bool) or not isinstance(factor, int | float):
+            raise InputError(f"scale is a number; got {factor!r}")
         if self.options.backend == "reference":
-            out, lse = self._reference(q, k, v, call, layer, factor)
+            out, lse = self._reference(q, k, v, call, layer, float(factor))
         else:
-            plan = self._plan(call, str(q.device))
-            out, lse = op.attend(q, k, v, plan, self.compiled, factor)
+            out, lse = op.attend(q, k, v, self._plan(call, layer), self.compiled, float(factor))
         return (out, lse) if return_lse else out
 
     def plan(
-        self, tokens: int, /, *, heads: int = 1, layer: int | None = None, dtype: torch.dtype | None = None, head_dim: int = 64,
+        self, tokens: int, /, *, heads: int | None = None, layer: int | None = None, dtype: torch.dtype | None = None, head_dim: int = 64,
         lengths: Sequence[int] | Tensor | None = None, given: Any = None, inputs: Mapping[str, Any] | None = None, **inputs_and_params: Any,
     ) -> Plan:  # fmt: skip
-        """The plan of a call on so many tokens: print it to see which tiles are visited. Two layouts: `tokens` counts queries,
-        and the keys' layout has one length."""
+        """The plan of a call on so many tokens: print it to see which tiles are visited. `heads` is 1, or what was compiled for.
+
+        `dtype` and `head_dim` are for backends whose tile depends on them; that of `tiled` does not. With two layouts `tokens`
+        counts queries. Raises InputError.
+        """
         _refuse_unserved(given=given)
-        checked = self.spec.checked
+        checked, options = self.spec.checked, self.options
+        if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
+            raise InputError(f"tokens is a whole number of rows, 0 or more; got {tokens!r}")
+        if checked.keys is not None and checked.keys.rows_per_step:
+            raise InputError("this spec has a layout of its own for keys, of any length: a plan by itself cannot know it; call the attention instead")
+        heads = (options.heads or 1) if heads is None else heads
+        if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1 or heads != (options.heads or heads):
+            raise InputError(f"heads is {f'{options.heads}, as compiled' if options.heads else 'a whole number, 1 or more'}; got {heads!r}")
         keys = tokens if checked.keys is None else checked.keys.fixed
-        batch = len(lengths) if lengths is not None else _batch_of(checked, {**(inputs or {}), **inputs_and_params})
-        call = self._bind_sizes(Sizes(tokens, keys, heads, self.options.layers, batch), layer, lengths, inputs, inputs_and_params, "cpu")
-        return self._plan(call, "cpu")
+        batch = batch_of(checked, lengths, inputs, inputs_and_params)
+        number = layer_number(checked, layer, options.layers)
+        return self._plan(bind_call(checked, Sizes(tokens, keys, heads, options.layers, batch), lengths, inputs, inputs_and_params), number)
 
     # ------------------------------------------------------------------------------------------ arguments
 
-    def _bind(self, q: Tensor, k: Tensor, layer: int | None, lengths: Any, inputs: Mapping[str, Any] | None, named: Mapping[str, Any]) -> _Call:
+    def _bind(self, q: Tensor, k: Tensor, layer: int | None, lengths: Any, inputs: Mapping[str, Any] | None, named: Mapping[str, Any]) -> tuple[Call, int]:
         checked, options = self.spec.checked, self.options
         batch, heads, nq, _ = q.shape
         swapped = _fits(checked, heads) and not _fits(checked, nq)
@@ -125,8 +115,10 @@ class Attention:
         if options.heads is not None and heads != options.heads:
             raise InputError(f"this attention was compiled for {options.heads} heads; q has {heads}{hint}")
         if checked.keys is None and k.shape[2] != nq:
+            first = max(0, k.shape[2] - nq)
             raise InputError(
-                f"q has {nq} rows and k has {k.shape[2]}, and the spec has one layout for both: which rows does q hold? queries=range({max(0, k.shape[2] - nq)}, {k.shape[2]}) will say so; it is not served yet"
+                f"q has {nq} rows and k has {k.shape[2]}, and the spec has one layout for both: which rows does q hold? "
+                f"queries=range({first}, {first + nq}) will say so; it is not served yet"
             )
         try:
             steps_of(checked.queries, nq, checked.roles, "rows of q")
@@ -134,57 +126,26 @@ class Attention:
                 steps_of(checked.keys, k.shape[2], checked.roles, "rows of k")
         except InputError as error:
             raise InputError(str(error) + (hint if swapped else "")) from None
-        return self._bind_sizes(Sizes(nq, k.shape[2], heads, options.layers, batch), layer, lengths, inputs, named, q.device)
+        number = layer_number(checked, layer, options.layers)
+        return bind_call(checked, Sizes(nq, k.shape[2], heads, options.layers, batch), lengths, inputs, named, q.device), number
 
-    def _bind_sizes(self, sizes: Sizes, layer: int | None, lengths: Any, inputs: Mapping[str, Any] | None, named: Mapping[str, Any], device: Any) -> _Call:
-        checked, layers = self.spec.checked, self.options.layers
-        steps_of(checked.queries, sizes.queries, checked.roles)
-        if mentions_layer(checked):
-            if layers is None:
-                raise InputError("this spec speaks of layers: srt_masks.compile(spec, layers=...) says how many there are")
-            if layer is None or isinstance(layer, bool) or not isinstance(layer, int) or not 0 <= layer < layers:
-                raise InputError(f"this spec speaks of layers: give layer=, from 0 to {layers - 1}; got {layer!r}")
-        given, params = split_arguments(checked, inputs, named)
-        bound = bind_params(checked, params)
-        rows = bind_lengths(lengths, sizes.queries, sizes.batch)
-        if rows is not None and checked.keys is not None:
-            raise InputError("lengths= counts the tokens of one layout; with two, give an input per query or per key")
-        for n in rows or ():
-            steps_of(checked.queries, n, checked.roles, "of a row's tokens (lengths)")
-        tensors = bind_inputs(checked, given, sizes, device)
-        scalars = {**bound, "heads": sizes.heads, "layer": layer or 0, "layers": layers or 1}
-        return _Call(sizes, rows, tensors, scalars, tuple(given[i.name] for i in checked.inputs))
-
-    # ------------------------------------------------------------------------------------------ plans
-
-    def _plan(self, call: _Call, device: str) -> Plan:
-        """The plan of a call, kept while the caller's own input tensors live unchanged."""
+    def _plan(self, call: Call, layer: int) -> Plan:
         sizes = call.sizes
         geometry = Geometry(sizes.batch, sizes.heads, sizes.queries, sizes.keys, self.options.tile or TILE, call.lengths)
-        used = tuple(sorted(call.scalars.items()))
-        key = (geometry, used if mentions_layer(self.spec.checked) else tuple(x for x in used if x[0] != "layer"))
-        marks = tuple(_mark(x) for x in call.given)
-        found = self._plans.get(key)
-        if found is not None and None not in marks and all(_unchanged(a, b) for a, b in zip(found[0], marks, strict=True)):
-            self._plans.move_to_end(key)
-            return found[1]
-        plan = make_plan(self.compiled, geometry, call.inputs, call.scalars)
-        if None not in marks:
-            self._plans[key] = (marks, plan)
-            while len(self._plans) > PLANS_KEPT:
-                self._plans.popitem(last=False)
-        return plan
+        scalars = {**call.params, "heads": sizes.heads, "layers": sizes.layers or 1, "layer": layer if mentions_layer(self.spec.checked) else 0}
+        # NaN is refused and -0.0 is 0.0 in every gate, so equal numbers are the same call.
+        key = (geometry, tuple(sorted(scalars.items())))
+        return self._plans.find(key, call.given, lambda: make_plan(self.compiled, geometry, call.inputs, scalars))
 
     # ------------------------------------------------------------------------------------------ the reference as a backend
 
-    def _reference(self, q: Tensor, k: Tensor, v: Tensor, call: _Call, layer: int | None, scale: float) -> tuple[Tensor, Tensor]:
-        checked, sizes = self.spec.checked, call.sizes
-        params = {p.name: call.scalars[p.name] for p in checked.params}
+    def _reference(self, q: Tensor, k: Tensor, v: Tensor, call: Call, layer: int, scale: float) -> tuple[Tensor, Tensor]:
+        sizes = call.sizes
         dense = reference_masks.dense(
-            checked, queries=sizes.queries, keys=sizes.keys, heads=sizes.heads, layers=sizes.layers or 1, lengths=call.lengths,
-            inputs={n: t.cpu() for n, t in call.inputs.items()}, params=params,
+            self.spec.checked, queries=sizes.queries, keys=sizes.keys, heads=sizes.heads, layers=sizes.layers or 1, lengths=call.lengths,
+            inputs={n: t.cpu() for n, t in call.inputs.items()}, params=call.params,
         )  # fmt: skip
-        pick = [m.select(-4, layer or 0).to(q.device) for m in (dense.attend, dense.gate_q, dense.gate_k, dense.gate_v)]
+        pick = [m.select(-4, layer).to(q.device) for m in (dense.attend, dense.gate_q, dense.gate_k, dense.gate_v)]
         out, lse = reference_attention.attention(q.double(), k.double(), v.double(), *pick, scale=scale)
         return out.to(q.dtype), lse if q.dtype is torch.float64 else lse.float()
 
@@ -257,26 +218,3 @@ def _fits(checked: Checked, tokens: int) -> bool:
     except InputError:
         return False
     return True
-
-
-def _batch_of(checked: Checked, given: Mapping[str, Any]) -> int:
-    """The batch that inputs with a batch axis speak of; 1 if none does."""
-    sizes = [1]
-    for declared in checked.inputs:
-        value = given.get(declared.name)
-        if isinstance(value, Tensor) and value.ndim == len(declared.axes) + len(declared.sizes) + 1:
-            sizes.append(value.shape[0])
-    return max(sizes)
-
-
-def _mark(value: Any) -> Any:
-    """What to know a caller's input by: the tensor itself (weakly) and its version; a number by its value. None: not at all."""
-    if isinstance(value, Tensor):
-        return None if value.is_inference() else (weakref.ref(value), value._version)
-    return ("number", value) if isinstance(value, bool | int | float) else None
-
-
-def _unchanged(old: Any, new: Any) -> bool:
-    if isinstance(old[0], str) or isinstance(new[0], str):
-        return old == new and type(old[1]) is type(new[1])
-    return old[0]() is not None and old[0]() is new[0]() and old[1] == new[1]

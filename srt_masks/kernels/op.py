@@ -7,7 +7,10 @@ only `attend` below is to be called. Forward-mode differentiation, vmap and doub
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -16,10 +19,12 @@ from torch.autograd.function import once_differentiable
 from ..compiler.leaves import Leaves
 from ..compiler.plan import Compiled, Plan
 from ..compiler.runs import Consumer, Runs
+from ..diagnostics import BackendError
 from . import tiled
 from .tiled import Work
 
-_PREDICATES: dict[str, Compiled] = {}
+# Predicates by the hash of their content. Held weakly: callables and the backwards they started keep theirs alive.
+_PREDICATES: WeakValueDictionary[str, Compiled] = WeakValueDictionary()
 
 torch.library.define("srt_masks::forward", "(Tensor q, Tensor k, Tensor v, Tensor[] plan, str predicate, float scale) -> (Tensor, Tensor)")
 torch.library.define(
@@ -29,19 +34,32 @@ torch.library.define(
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, plan: Plan, compiled: Compiled, scale: float) -> tuple[Tensor, Tensor]:
-    """out and lse of the planned attention, both differentiable once in q, k and v."""
-    _PREDICATES.setdefault(compiled.key, compiled)
-    return _Attend.apply(q, k, v, pack(plan), compiled.key, scale)  # type: ignore[return-value]
+    """out and lse of the planned attention, both differentiable once in q, k and v.
+
+    Raises BackendError if the plan was made for another call.
+    """
+    g = plan.geometry
+    if (g.batch, g.heads, g.queries, g.keys) != (*q.shape[:3], k.shape[2]):
+        raise BackendError(f"a plan for batch {g.batch}, heads {g.heads}, {g.queries} x {g.keys} tokens was given to q {tuple(q.shape)} and k {tuple(k.shape)}")
+    return _Attend.apply(q, k, v, pack(plan), compiled, scale)  # type: ignore[return-value]
+
+
+@contextmanager
+def _predicate(compiled: Compiled) -> Iterator[str]:
+    """The name under which the operators find a predicate, while it is alive."""
+    _PREDICATES[compiled.key] = compiled
+    yield compiled.key
 
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(q: Tensor, k: Tensor, v: Tensor, plan: list[Tensor], predicate: str, scale: float) -> tuple[Tensor, Tensor]:
-        return torch.ops.srt_masks.forward(q, k, v, plan, predicate, scale)
+    def forward(q: Tensor, k: Tensor, v: Tensor, plan: list[Tensor], compiled: Compiled, scale: float) -> tuple[Tensor, Tensor]:
+        with _predicate(compiled) as name:
+            return torch.ops.srt_masks.forward(q, k, v, plan, name, scale)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        q, k, v, ctx.plan, ctx.predicate, ctx.scale = inputs
+        q, k, v, ctx.plan, ctx.compiled, ctx.scale = inputs
         ctx.save_for_backward(q, k, v, *output)
         ctx.set_materialize_grads(False)
 
@@ -51,7 +69,8 @@ class _Attend(torch.autograd.Function):
         needs = list(ctx.needs_input_grad[:3])
         if (dout is None and dlse is None) or not any(needs):
             return None, None, None, None, None, None
-        grads = torch.ops.srt_masks.backward(dout, dlse, *ctx.saved_tensors, ctx.plan, ctx.predicate, ctx.scale, needs)
+        with _predicate(ctx.compiled) as name:
+            grads = torch.ops.srt_masks.backward(dout, dlse, *ctx.saved_tensors, ctx.plan, name, ctx.scale, needs)
         return *(g if need else None for g, need in zip(grads, needs, strict=True)), None, None, None
 
 
@@ -62,18 +81,17 @@ def pack(plan: Plan) -> list[Tensor]:
     """For each group: extents, members, the runs of both passes, the leaves of its predicate, the tables it reads."""
     packed: list[Tensor] = []
     for group in plan.groups:
-        packed.append(torch.tensor([group.queries, group.keys, group.tile]))
+        packed.append(torch.tensor([group.queries, group.keys, plan.geometry.tile]))
         packed += [torch.tensor(group.batch), torch.tensor(group.heads)]
         packed += group.runs(Consumer.FORWARD).tensors + group.runs(Consumer.BACKWARD).tensors
-        packed += [group.leaves.values[x] for x in _stored(group.leaves)]
+        packed += [group.leaves.values[x] for x in group.leaves.split.leaves]
         packed += [group.leaves.tables[t] for t in group.leaves.split.tables]
     return packed
 
 
 def unpack(packed: list[Tensor], compiled: Compiled) -> list[Work]:
     works, rest = [], list(packed)
-    empty = Leaves(compiled.split, {}, {})
-    stored, tables = _stored(empty), compiled.split.tables
+    stored, tables = compiled.split.leaves, compiled.split.tables
     size = 11 + len(stored) + len(tables)
     for begin in range(0, len(rest), size):
         extents, batch, heads, *others = rest[begin : begin + size]
@@ -84,26 +102,35 @@ def unpack(packed: list[Tensor], compiled: Compiled) -> list[Work]:
     return works
 
 
-def _stored(leaves: Leaves) -> tuple[Any, ...]:
-    """The expressions whose values travel: the leaves, and the token expressions that pair nodes look up."""
-    from ..compiler.ir import Gather
-
-    return tuple(dict.fromkeys([*leaves.split.leaves, *(n.value for n in leaves.split.pairs if isinstance(n, Gather))]))
-
-
 # ------------------------------------------------------------------------------------------------ the operators
 
 
 def _forward(q: Tensor, k: Tensor, v: Tensor, plan: list[Tensor], predicate: str, scale: float) -> tuple[Tensor, Tensor]:
     compiled = _PREDICATES[predicate]
-    return tiled.forward(q, k, v, unpack(plan, compiled), compiled.program, scale)
+    with _as_written(q.device):
+        return tiled.forward(q, k, v, unpack(plan, compiled), compiled.program, scale)
 
 
 def _backward(dout, dlse, q, k, v, out, lse, plan, predicate, scale, needs) -> tuple[Tensor, Tensor, Tensor]:
     compiled = _PREDICATES[predicate]
-    grads = tiled.backward(dout, dlse, q, k, v, out, lse, unpack(plan, compiled), compiled.program, scale, tuple(needs))
+    with _as_written(q.device):
+        grads = tiled.backward(dout, dlse, q, k, v, out, lse, unpack(plan, compiled), compiled.program, scale, tuple(needs))
     # An operator returns tensors: an empty one stands for a gradient nobody asked for.
     return tuple(g if g is not None else x.new_empty(0) for g, x in zip(grads, (q, k, v), strict=True))  # type: ignore[return-value]
+
+
+@contextmanager
+def _as_written(device: torch.device) -> Iterator[None]:
+    """float32 means IEEE float32: neither autocast nor a lower matmul precision, set for the rest of the model, reaches the kernels."""
+    precision = torch.get_float32_matmul_precision()
+    if precision != "highest":
+        torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        if precision != "highest":
+            torch.set_float32_matmul_precision(precision)
 
 
 torch.library.impl("srt_masks::forward", "CompositeExplicitAutograd", _forward)

@@ -1,7 +1,8 @@
 """The `tiled` backend: block-sparse attention in plain torch, forward and backward, on any device.
 
 For each row of tiles it gathers the stretches of keys its runs name, and works on them with a few matmuls. Nothing N x N is ever
-made: the largest tensor is (batch, heads, tile, attended keys), cut into chunks of at most CHUNK numbers.
+made: the largest tensor is (batch, heads, tile, attended keys), cut along batch and heads into chunks of at most CHUNK numbers (or
+one head of one row of the batch, where that alone is more).
 
 Notation is the field's: S scores, P probabilities, lse = log sum exp S, delta_i = sum_d dO_id O_id, dS = P * (dP - delta + dlse).
 """
@@ -57,8 +58,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, works: list[Work], program: Program
                 keys, values = (_columns(x, members.key, full + partial).to(exact) for x in (k, v))
                 mask = None
                 if partial:
-                    (mask,) = work.leaves.pairs(row, _picked(partial, q.device), program.attend)
-                    mask = mask.expand(_length(row), _width(partial)).to(q.device)
+                    mask = _mask(work.leaves, program, row, partial, q.device)
                     keys, values = _without_dead((keys, values), mask, _width(full))
                 scores = queries @ keys.transpose(-1, -2)
                 if mask is not None:
@@ -79,65 +79,107 @@ def backward(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
     """dq, dk, dv in the dtypes of q, k, v; None where not needed. A tile whose gates are all 0 for what is needed is not visited."""
     exact = _exact_dtype(q)
-    dq, dk, dv = (torch.zeros(x.shape, dtype=exact, device=x.device) if need else None for x, need in zip((q, k, v), needs, strict=True))
-    gates = dict(zip("qkv", program.gates, strict=True))
+    total = {n: torch.zeros(x.shape, dtype=exact, device=x.device) for n, x, need in zip("qkv", (q, k, v), needs, strict=True) if need}
     for work in works:
         rows = list(_rows(work, work.backward))
         for members in _members(work, rows, q.shape[1] // max(1, k.shape[1]), q.device):
             for row, stretches in rows:
-                here = (*members.query, row)
-                row_lse = lse[here][..., None]
-                dead = row_lse == float("-inf")
-                # Rows without a key: exp(S - inf) is 0, and whatever they hold must not meet that 0 as a NaN.
-                row_lse = torch.where(dead, float("inf"), row_lse)
-                queries = torch.where(dead, 0.0, q[here].to(exact))
-                delta = torch.zeros_like(row_lse)
-                upstream = None
-                if dout is not None:
-                    upstream = torch.where(dead, 0.0, dout[here].to(exact))
-                    delta = delta + (upstream * torch.where(dead, 0.0, out[here].to(exact))).sum(-1, keepdim=True)
-                if dlse is not None:
-                    delta = delta - torch.where(dead, 0.0, dlse[here][..., None].to(exact))
+                asking = _asking((*members.query, row), dout, dlse, q, out, lse, scale)
                 for kind in sorted({s.kind for s in stretches}):
-                    states = {g: State((kind >> SHIFTS[g]) & 3) for g in "qkv"}
-                    wanted = {g: s for (g, s), need in zip(states.items(), needs, strict=True) if need and s is not State.NONE}
-                    if dout is None:
-                        wanted.pop("v", None)
-                    if not wanted:
-                        continue
                     mine = [s for s in stretches if s.kind == kind]
-                    picked = _picked(mine, q.device)
-                    shape = (_length(row), _width(mine))
+                    flows = {g: state for g in total if (state := State((kind >> SHIFTS[g]) & 3)) is not State.NONE}
+                    if dout is None:
+                        flows.pop("v", None)
+                    if not flows:
+                        continue
                     keys, values = (_columns(x, members.key, mine).to(exact) for x in (k, v))
+                    gates = _gates(work.leaves, program, row, mine, flows, exact, q.device)
                     mask = None
                     if kind & PARTIAL:
-                        mask = work.leaves.pairs(row, picked, program.attend)[0].expand(shape).to(q.device)
+                        mask = _mask(work.leaves, program, row, mine, q.device)
                         keys, values = _without_dead((keys, values), mask, 0)
-                    scores = (queries * scale) @ keys.transpose(-1, -2)
-                    if mask is not None:
-                        scores.masked_fill_(~mask, float("-inf"))
-                    weights = scores.sub_(row_lse).exp_()
+                    for gate, part in _tile_gradients(asking, keys, values, mask, flows, gates).items():
+                        if gate == "q":
+                            total["q"][(*members.query, row)] += part * scale
+                        else:
+                            _add(total[gate], members, mine, part)
+    return tuple(total[n].to(x.dtype) if n in total else None for n, x in zip("qkv", (q, k, v), strict=True))  # type: ignore[return-value]
 
-                    def gated(x: Tensor, gate: str, states=wanted, mask=mask, picked=picked, work=work, row=row, shape=shape) -> Tensor:
-                        if states[gate] is State.ALL:
-                            return x
-                        open, weight = work.leaves.pairs(row, picked, gates[gate].open, gates[gate].weight)
-                        attended = open if mask is None else open & mask
-                        return x * torch.where(attended, weight, 0.0).expand(shape).to(x.dtype).to(x.device)
 
-                    if "v" in wanted and dv is not None and upstream is not None:
-                        _add(dv, members, mine, gated(weights, "v").transpose(-1, -2) @ upstream)
-                    if "q" not in wanted and "k" not in wanted:
-                        continue
-                    if upstream is None:
-                        dscores = weights * -delta
-                    else:
-                        dscores = (upstream @ values.transpose(-1, -2)).sub_(delta).mul_(weights)
-                    if "q" in wanted and dq is not None:
-                        dq[here] += (gated(dscores, "q") @ keys) * scale
-                    if "k" in wanted and dk is not None:
-                        _add(dk, members, mine, gated(dscores, "k").transpose(-1, -2) @ (queries * scale))
-    return tuple(d.to(x.dtype) if d is not None else None for d, x in zip((dq, dk, dv), (q, k, v), strict=True))  # type: ignore[return-value]
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """The query side of one row of tiles, (batch, heads, rows, ...): what every tile of the row needs of it."""
+
+    queries: Tensor  # scaled
+    upstream: Tensor | None  # dO
+    delta: Tensor  # delta - dlse, (batch, heads, rows, 1)
+    lse: Tensor  # +inf where the row has no key
+
+
+def _asking(here: tuple[Index, Index, slice], dout: Tensor | None, dlse: Tensor | None, q: Tensor, out: Tensor, lse: Tensor, scale: float) -> _Asking:
+    exact = _exact_dtype(q)
+    row_lse = lse[here][..., None]
+    dead = row_lse == float("-inf")
+    # Rows without a key: exp(S - inf) is 0, and whatever they hold must not meet that 0 as a NaN.
+    row_lse = torch.where(dead, float("inf"), row_lse)
+
+    def alive(x: Tensor) -> Tensor:
+        return torch.where(dead, 0.0, x.to(exact))
+
+    delta = torch.zeros_like(row_lse)
+    upstream = None
+    if dout is not None:
+        upstream = alive(dout[here])
+        delta = delta + (upstream * alive(out[here])).sum(-1, keepdim=True)
+    if dlse is not None:
+        delta = delta - alive(dlse[here][..., None])
+    return _Asking(alive(q[here]) * scale, upstream, delta, row_lse)
+
+
+def _tile_gradients(asking: _Asking, keys: Tensor, values: Tensor, mask: Tensor | None, flows: dict[str, State], gates: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What some tiles of one kind add to dQ / scale, dK and dV, for the gates through which anything flows."""
+    scores = asking.queries @ keys.transpose(-1, -2)
+    if mask is not None:
+        scores.masked_fill_(~mask, float("-inf"))
+    weights = scores.sub_(asking.lse).exp_()
+
+    def gated(x: Tensor, gate: str) -> Tensor:
+        if gate not in gates:
+            return x
+        # A gate may be anything, infinite too, where nothing is attended.
+        return x * (gates[gate] if mask is None else torch.where(mask, gates[gate], 0.0))
+
+    parts: dict[str, Tensor] = {}
+    if "v" in flows and asking.upstream is not None:
+        parts["v"] = gated(weights, "v").transpose(-1, -2) @ asking.upstream
+    if "q" in flows or "k" in flows:
+        if asking.upstream is None:
+            dscores = weights * -asking.delta
+        else:
+            dscores = (asking.upstream @ values.transpose(-1, -2)).sub_(asking.delta).mul_(weights)
+        if "q" in flows:
+            parts["q"] = gated(dscores, "q") @ keys
+        if "k" in flows:
+            parts["k"] = gated(dscores, "k").transpose(-1, -2) @ asking.queries
+    return parts
+
+
+def _mask(leaves: Leaves, program: Program, row: slice, stretches: list[Stretch], device: torch.device) -> Tensor:
+    """The attended pairs, bool (rows, width). Leaves lie where the plan was made; the result lies on `device`."""
+    (mask,) = leaves.pairs(row, _picked(stretches), program.attend)
+    return mask.expand(_length(row), _width(stretches)).to(device)
+
+
+def _gates(
+    leaves: Leaves, program: Program, row: slice, stretches: list[Stretch], flows: dict[str, State], dtype: torch.dtype, device: torch.device
+) -> dict[str, Tensor]:
+    """The gates that are MIXED, (rows, width)."""
+    found = {}
+    for name, gate in zip("qkv", program.gates, strict=True):
+        if flows.get(name) is State.MIXED:
+            open, weight = leaves.pairs(row, _picked(stretches), gate.open, gate.weight)
+            found[name] = torch.where(open, weight, 0.0).expand(_length(row), _width(stretches)).to(device=device, dtype=dtype)
+    return found
 
 
 # ------------------------------------------------------------------------------------------------ rows and columns
@@ -170,7 +212,7 @@ def _width(stretches: list[Stretch]) -> int:
     return sum(s.stop - s.start for s in stretches)
 
 
-def _picked(stretches: list[Stretch], device: torch.device) -> Index:
+def _picked(stretches: list[Stretch]) -> Index:
     """The keys of some stretches: a slice, or their positions."""
     if len(stretches) == 1:
         return slice(stretches[0].start, stretches[0].stop)

@@ -18,7 +18,14 @@ def build_model(
     """
     if not isinstance(spec, Spec):
         raise InputError(f"build_model takes a Spec; got {type(spec).__name__}")
-    for name, value in (("dim", dim), ("depth", depth), ("heads", heads), ("num_tokens", num_tokens), ("max_positions", max_positions)):
+    for name, value in (
+        ("dim", dim),
+        ("depth", depth),
+        ("heads", heads),
+        ("num_tokens", num_tokens),
+        ("max_positions", max_positions),
+        ("dim_head", 1 if dim_head is None else dim_head),
+    ):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InputError(f"{name} is a whole number, 1 or more; got {value!r}")
     if dim_head is None:

@@ -7,6 +7,7 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -49,12 +50,14 @@ def load_model(path: str | Path, *, backend: str = "auto") -> SpecTransformer:
     try:
         spec, config = json.loads(metadata["spec"]), Config(**json.loads(metadata["config"]))
         parsed = parse(spec["text"], params=spec["params"], filename=spec["filename"])
-        sizes = asdict(config)
-        largest = max(t.numel() for t in tensors.values())
-        if sizes["num_tokens"] * sizes["dim"] > largest * 4 or sizes["depth"] > len(tensors):
+        if config.depth > len(tensors):
             raise ValueError("its sizes do not fit its tensors")
-        model = build_model(parsed, **sizes, backend=backend)
-        model.load_state_dict(tensors)
+        # Built without memory first: what a stranger's file claims is compared with what it holds before anything is made.
+        with torch.device("meta"):
+            model = build_model(parsed, **asdict(config), backend=backend)
+        if {n: t.shape for n, t in model.state_dict().items()} != {n: t.shape for n, t in tensors.items()}:
+            raise ValueError("its sizes do not fit its tensors")
+        model.load_state_dict(tensors, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError, SpecError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{path} is no model that this version can build: {reason}") from None

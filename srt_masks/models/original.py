@@ -124,10 +124,12 @@ def stop_graddable_attn(
         if value is None:
             continue
         is_gate = name != "attn"
+        argument = f"{name[0]}_stop_grad_mask" if is_gate else "attn_mask"
         if value.dtype is not torch.bool and not (is_gate and value.is_floating_point()):
             wanted = "bool (True = stopped) or floating (it multiplies the gradient)" if is_gate else "bool (True = may be attended)"
-            argument = f"{name[0]}_stop_grad_mask" if is_gate else "attn_mask"
             raise InputError(f"{argument} is {wanted}; got {_describe(value)}")
+        if value.requires_grad:
+            raise InputError(f"{argument} requires grad; gates are constants of the backward: give its .detach()")
         shaped, axes = _broadcast(value, q, k)
         declarations.append(f"input {name}: {'bool' if value.dtype is torch.bool else 'float'} per {axes}")
         inputs[name] = shaped
@@ -159,7 +161,7 @@ def _broadcast(value: Tensor, q: Tensor, k: Tensor) -> tuple[Tensor, str]:
         full, axes = full[:, 0], "query, key"
     else:
         axes = "head, query, key"
-    return (full[0] if padded.shape[0] == 1 else full).detach(), axes
+    return (full[0] if padded.shape[0] == 1 else full), axes
 
 
 def _describe(value: Tensor) -> str:

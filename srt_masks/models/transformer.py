@@ -24,7 +24,7 @@ from ..kernels.attention import compile_spec
 from ..spec import Spec
 
 
-class Attention(nn.Module):
+class AttentionLayer(nn.Module):
     """Norm, projections, attention by a callable, output projection: (batch, tokens, dim) -> (batch, tokens, dim)."""
 
     def __init__(self, dim: int, heads: int, dim_head: int):
@@ -53,7 +53,7 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     def __init__(self, dim: int, heads: int, dim_head: int):
         super().__init__()
-        self.attention = Attention(dim, heads, dim_head)
+        self.attention = AttentionLayer(dim, heads, dim_head)
         self.feed_forward = FeedForward(dim)
 
     def forward(self, x: Tensor, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
@@ -75,15 +75,12 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """`loss`, in nats: sum(weight * cross entropy) / sum(weight). `parts` gives the plain mean by role and slot, in their order."""
+    """In nats. `loss` is sum(weight * cross entropy) / sum(weight); `parts` the plain means by role and slot; `last` the plain
+    mean over the last row that predicts each data token: the figure to compare models by."""
 
     loss: Tensor
     parts: dict[str, Tensor]
-
-    @property
-    def last(self) -> Tensor:
-        """The part of the last row that predicts: the figure to compare models by."""
-        return list(self.parts.values())[-1]
+    last: Tensor
 
 
 class SpecTransformer(nn.Module):
@@ -163,7 +160,9 @@ class SpecTransformer(nn.Module):
             return loss if return_parts else loss.loss
         if all_rows:
             return self.to_logits(state)
-        return self.to_logits(state[:, self._last_rows(rows, x.shape[1])])
+        target = self._shared(rows.target)
+        last = _last_rows(target, x.shape[1]).nonzero().flatten()
+        return self.to_logits(state[:, last[target[last].argsort()]])
 
     def next_logits(self, x: Tensor, inputs: Mapping[str, Any] | None = None, **inputs_and_params: Any) -> Tensor:
         """Logits (batch, num_tokens) of the data token that follows x."""
@@ -193,16 +192,8 @@ class SpecTransformer(nn.Module):
         names = [f"{role}[{s}]" if n > 1 else role for role, n in zip(self.spec.roles, _slots_of_roles(self.spec), strict=True) for s in range(n)]
         for number in kind.unique().tolist():
             parts[names[number]] = entropy[kind == number].mean()
-        return Loss(loss, parts)
-
-    def _last_rows(self, rows: Rows, data: int) -> Tensor:
-        """For each data token that is predicted, in order, the last row that predicts it."""
-        target = self._shared(rows.target)
-        last: dict[int, int] = {}
-        for row, t in enumerate(target.tolist()):
-            if 0 <= t < data:
-                last[t] = row
-        return torch.tensor([last[t] for t in sorted(last)], dtype=torch.int64)
+        last = torch.stack([_last_rows(t, x.shape[1]) for t in rows.target.reshape(-1, rows.target.shape[-1])])
+        return Loss(loss, parts, entropy[last.expand(batch, -1).to(x.device)[known]].mean())
 
     def _shared(self, target: Tensor) -> Tensor:
         if target.ndim > 1:
@@ -216,6 +207,14 @@ class SpecTransformer(nn.Module):
                 f"positions run from {int(position.min())} to {int(position.max())}; this model learned 0 to {most - 1}: build it with a larger max_positions"
             )
         return position
+
+
+def _last_rows(target: Tensor, data: int) -> Tensor:
+    """Which rows are the last to predict a data token, bool (rows,)."""
+    last: dict[int, int] = {t: row for row, t in enumerate(target.tolist()) if 0 <= t < data}
+    chosen = torch.zeros(len(target), dtype=torch.bool)
+    chosen[list(last.values())] = True
+    return chosen
 
 
 def _slots_of_roles(spec: Spec) -> list[int]:

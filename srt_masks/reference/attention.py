@@ -1,6 +1,6 @@
 """Attention with a gate for every pair, the slow and certain way: every pair sees its own copy of q, k and v.
 
-A copy is g * x + (1 - g) * x.detach(): its value is x, its gradient g. There is no hand-written backward here; autograd
+A copy is g * x + (1 - g) * x.detach(), written so that its value is x to the bit: x.detach() + g * (x - x.detach()). There is no hand-written backward here; autograd
 differentiates what is written. In float64 this is what every backend is judged by.
 """
 
@@ -46,7 +46,7 @@ def attention(
 def _pairwise(q: Tensor, k: Tensor, v: Tensor, attend: Tensor, gate_q: Tensor, gate_k: Tensor, gate_v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     def copies(x: Tensor, gate: Tensor) -> Tensor:
         gate = gate.to(x.dtype)[..., None]
-        copy = gate * x + (1 - gate) * x.detach()
+        copy = x.detach() + gate * (x - x.detach())
         # What nobody attends to may be NaN: it is taken out before any arithmetic could spread it.
         return torch.where(attend[..., None], copy, 0.0)
 

@@ -51,9 +51,6 @@ class DenseMasks:
     target: Tensor
     weight: Tensor
 
-    def map(self, function) -> DenseMasks:
-        return DenseMasks(*(function(getattr(self, f.name)) for f in fields(self)))
-
 
 @dataclass(frozen=True)
 class TokenTable:
@@ -81,7 +78,7 @@ class TokenTable:
 
 def lay_out(layout: Layout, tokens: int, data: tuple[int, ...]) -> dict[str, Tensor]:
     """The built-in attributes of every token of a layout, position by position."""
-    steps = (tokens - layout.fixed) // layout.rows_per_step if layout.rows_per_step else 0
+    steps = layout.steps(tokens)
     rows: list[tuple[int, int, int, int, int]] = []
     index = -1
     for number, section in enumerate(layout.sections):
@@ -301,9 +298,7 @@ def _row(
 
 
 def _scalars(checked: Checked, tokens: int, head: int, heads: int, layer: int, layers: int) -> dict[str, int]:
-    layout = checked.queries
-    steps = (tokens - layout.fixed) // layout.rows_per_step if layout.rows_per_step else max((s.count or 0 for s in layout.sections), default=0)
-    return {"head": head, "heads": heads, "layer": layer, "layers": layers, "steps": steps, "length": tokens}
+    return {"head": head, "heads": heads, "layer": layer, "layers": layers, "steps": checked.queries.steps(tokens), "length": tokens}
 
 
 def _pairs(checked: Checked, words: _Words, nq: int, nk: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -53,6 +53,9 @@ def picture(
     if size > MOST_CELLS:
         raise InputError(f"{size:,} tokens are too many to draw; at most {MOST_CELLS}: give fewer --steps, or smaller --param values")
     masks = dense(spec, steps=steps, heads=heads, layers=layers, inputs=inputs)
+    for name, chosen, count in (("head", head, masks.attend.shape[-3]), ("layer", layer, masks.attend.shape[-4])):
+        if not 0 <= chosen < count:
+            raise InputError(f"{name} is from 0 to {count - 1} here; got {chosen}: give {name}s= for more")
     attend = masks.attend[..., layer, head, :, :].flatten(0, -3)[0] if masks.attend.ndim > 4 else masks.attend[layer, head]
     gates = [(g[0] if g.ndim > 4 else g)[layer, head] for g in (masks.gate_k, masks.gate_v)]
     trains = attend & ((gates[0] != 0) | (gates[1] != 0))
