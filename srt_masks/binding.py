@@ -55,7 +55,7 @@ def batch_of(checked: Checked, lengths: Any, inputs: Mapping[str, Any] | None, n
     """The batch that `lengths`, or an input with a batch axis, speaks of; 1 if nothing does."""
     if isinstance(lengths, Sequence) or (isinstance(lengths, Tensor) and lengths.ndim == 1):
         return len(lengths)
-    given = {**(inputs or {}), **named}
+    given = {**(inputs if isinstance(inputs, Mapping) else {}), **named}
     sizes = [1]
     for declared in checked.inputs:
         value = given.get(declared.name)
@@ -93,6 +93,8 @@ def resolve_tokens(checked: Checked, layout: Layout, steps: int | None) -> int:
         raise InputError(f"how many time steps? The layout `{layout.describe(checked.roles)}` repeats: give steps=")
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
         raise InputError(f"steps is a whole number of time steps, 0 or more; got {steps!r}")
+    if layout.tokens(steps) >= 2**31:
+        raise InputError(f"steps={steps} makes {layout.tokens(steps):,} tokens; at most {2**31 - 1:,}")
     return layout.tokens(steps)
 
 
@@ -178,6 +180,8 @@ def layer_number(checked: Checked, layer: Any, layers: int | None) -> int:
 
 def split_arguments(checked: Checked, inputs: Mapping[str, Any] | None, named: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Inputs and params of a call, told apart by the text. Raises InputError for a name the text does not have."""
+    if inputs is not None and not isinstance(inputs, Mapping):
+        raise InputError(f"inputs maps names to tensors; got {type(inputs).__name__}")
     given = dict(inputs or {})
     params: dict[str, Any] = {}
     known_inputs = {i.name for i in checked.inputs}
@@ -220,7 +224,9 @@ def bind_inputs(checked: Checked, given: Mapping[str, Any], sizes: Sizes, device
         name, value = declared.name, given[declared.name]
         if not isinstance(value, Tensor):
             try:
-                value = torch.as_tensor(value)
+                # Python's floats have 64 bits, and keep them.
+                wide = declared.type is Type.FLOAT and isinstance(value, int | float | list | tuple)
+                value = torch.as_tensor(value, dtype=torch.float64 if wide else None)
             except (TypeError, ValueError, RuntimeError):
                 raise InputError(f"input `{name}` is a tensor; got {type(value).__name__}") from None
         elif value.device.type != "cpu" and value.device != torch.device(device):
@@ -233,6 +239,8 @@ def bind_inputs(checked: Checked, given: Mapping[str, Any], sizes: Sizes, device
         if wrong:
             hint = {Type.BOOL: f" ({name} != 0 makes one)", Type.INT: "", Type.FLOAT: f" ({name}.float() makes one)"}[declared.type]
             raise InputError(f"input `{name}` is declared {declared.type.value}; got {_describe(value)}{hint}")
+        if value.layout is not torch.strided:
+            raise InputError(f"input `{name}` is an ordinary dense tensor; got layout {str(value.layout).removeprefix('torch.')}")
         if value.requires_grad:
             raise InputError(f"input `{name}` requires grad; masks and gates are constants of the backward: give {name}.detach()")
         wanted: list[int | str] = [_extent(checked, axis, sizes) for axis in declared.axes]

@@ -147,6 +147,10 @@ def test_value_dim_may_differ_and_axes_may_be_empty():
         assert out.shape == shape
         out.sum().backward()
         assert all(x.grad is not None and x.grad.shape == shape for x in leaves)
+    assert attend(torch.randn(1, 0, 4, 8), *[torch.randn(1, 1, 4, 8)] * 2).shape == (1, 0, 4, 8)
+    for batch, heads in ((0, 2), (2, 0)):
+        q = torch.randn(batch, heads, 4, 8)
+        assert srt.stop_graddable_attn(q, q, q, causal=True, k_stop_grad_mask=torch.ones(4, 4).bool()).shape == q.shape if heads else True
     cross = srt.compile(srt.parse("queries layout repeat { a }\nkeys layout repeat { b }\nattend full"))
     out, lse = cross(torch.randn(1, 1, 3, 8), torch.randn(1, 1, 0, 8), torch.randn(1, 1, 0, 8), return_lse=True)
     assert bool((out == 0).all()) and bool((lse == float("-inf")).all())
@@ -159,14 +163,31 @@ def test_same_input_same_bits_and_batch_neighbours_do_not_matter():
     torch.testing.assert_close(attend(q, k, v)[1:2], attend(q[1:2], k[1:2], v[1:2]), rtol=1e-5, atol=1e-6)
 
 
-def test_higher_order_and_forward_mode_raise():
+def test_the_second_order_raises_and_is_never_a_silent_zero():
     attend = srt.compile(srt.parse("attend causal"))
-    q, k, v = (torch.randn(1, 1, 5, 4, requires_grad=True) for _ in range(3))
-    (dq,) = torch.autograd.grad(attend(q, k, v).square().sum(), q, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        dq.sum().backward()
+    x = torch.randn(1, 1, 6, 4, dtype=torch.float64, requires_grad=True)
+
+    def first() -> torch.Tensor:
+        return torch.autograd.grad(attend(x, x, x).sum(), x, create_graph=True)[0]
+
+    assert first().requires_grad
+    for second in (
+        lambda: first().sum().backward(),
+        lambda: (attend(x, x, x).sum() + first().square().sum()).backward(),
+        lambda: torch.autograd.grad(first().square().sum(), x),
+        lambda: torch.autograd.functional.hessian(lambda y: attend(y, y, y).square().sum(), x.detach()),
+        lambda: torch.func.grad(lambda y: torch.func.grad(lambda z: attend(z, z, z).square().sum())(y).square().sum())(x.detach()),
+    ):
+        with pytest.raises(srt.BackendError, match="double backward"):
+            second()
+    torch.testing.assert_close(torch.func.grad(lambda y: attend(y, y, y).square().sum())(x.detach()), torch.autograd.grad(attend(x, x, x).square().sum(), x)[0])
+
+
+def test_forward_mode_raises():
+    attend = srt.compile(srt.parse("attend causal"))
+    q, k, v = (torch.randn(1, 1, 5, 4) for _ in range(3))
     with pytest.raises((NotImplementedError, RuntimeError)):
-        torch.func.jvp(lambda x: attend(x, k.detach(), v.detach()), (q.detach(),), (torch.ones_like(q),))
+        torch.func.jvp(lambda x: attend(x, k, v), (q,), (torch.ones_like(q),))
 
 
 def test_checkpointing_copies_and_pickles_keep_the_rule():
@@ -279,24 +300,19 @@ def test_neither_autocast_nor_a_lower_matmul_precision_reaches_the_kernels():
         assert torch.equal(a, b) and torch.equal(a, c)
 
 
-def test_leaves_may_lie_on_another_device_than_q(monkeypatch):
-    """Masks and gates are put together where the plan is, then moved once: with fake tensors on a card that is not there."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
+def test_leaves_may_lie_on_another_device_than_q():
+    """Masks and gates are put together where the plan is, then moved once."""
     from srt_masks.kernels import tiled
 
     attend = srt.compile(srt.parse(STOP), tile=16)
-    plan = attend.plan(21)
-    leaves, program = plan.groups[0].leaves, attend.compiled.program
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        flows = {"k": tiled.State.MIXED}
-        mask = tiled._mask(leaves, program, slice(0, 16), [tiled.Stretch(0, 16, 1)], torch.device("cuda"))
-        gates = tiled._gates(leaves, program, slice(0, 16), [tiled.Stretch(0, 16, 1)], flows, torch.float32, torch.device("cuda"))
-        assert mask.device.type == "cuda" and gates["k"].device.type == "cuda"
-        x = torch.empty(1, 2, 16, 8, device="cuda")
-        column = torch.empty(1, 2, 16, 1, device="cuda")
-        parts = tiled._tile_gradients(tiled._Asking(x, x, column, column), x, x, mask, flows, gates)
-        assert parts["k"].device.type == "cuda"
+    leaves, program = attend.plan(21).groups[0].leaves, attend.compiled.program
+    device = torch.device("meta")
+    flows = {"k": tiled.State.MIXED}
+    mask = tiled._mask(leaves, program, slice(0, 16), [tiled.Stretch(0, 16, 1)], device)
+    gates = tiled._gates(leaves, program, slice(0, 16), [tiled.Stretch(0, 16, 1)], flows, torch.float32, device)
+    x, column = torch.empty(1, 2, 16, 8, device=device), torch.empty(1, 2, 16, 1, device=device)
+    parts = tiled._tile_gradients(tiled._Asking(x, x, column, column), x, x, mask, flows, gates)
+    assert mask.device == gates["k"].device == parts["k"].device == device
 
 
 def test_gates_and_params_that_ask_for_a_gradient_are_refused():

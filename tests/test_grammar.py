@@ -121,6 +121,11 @@ def test_hostile_texts_end_soon_in_one_clear_error(text: str):
     assert len(error.value.report) < 1000
 
 
+def test_numbers_are_written_in_ascii():
+    with pytest.raises(SpecError, match=r"does not fit here|ends too early"):
+        srt.parse("param n = \u0663\nattend first(n)")
+
+
 def test_long_lists_are_no_deep_texts():
     spec = srt.parse("attend " + " or ".join(f"k.pos == {i}" for i in range(3000)))
     assert srt.dense(spec, steps=4).attend.all()

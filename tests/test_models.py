@@ -293,9 +293,18 @@ def test_transformer_means_what_the_original_means(stop: bool, reasons: int):
 def test_transformer_ignores_labels_and_refuses_what_does_not_fit():
     model = srt.Transformer(dim=16, num_tokens=20, depth=1, heads=2, max_seq_len=5, ignore_index=7)
     x = torch.tensor([[1, 7, 7, 3]])
+    assert torch.equal(model(x.int(), return_loss=True), model(x, return_loss=True))
     only_last = F.cross_entropy(model(x[:, :-1])[:, 2], torch.tensor([3]))
     torch.testing.assert_close(model(x, return_loss=True), only_last)
-    for arguments, words in (((torch.zeros(1, 6, dtype=torch.int64),), "max_seq_len"), ((x, 5), "max_reason_seq_len"), ((x[0],), "batch, tokens")):
+    for arguments, words in (
+        ((torch.zeros(1, 6, dtype=torch.int64),), "max_seq_len"),
+        ((x, 5), "max_reason_seq_len"),
+        ((x[0],), "batch, tokens"),
+        ((x, 2.0), "whole number"),
+        ((x + 19,), "knows 0 to 19"),
+        ((x.float(),), "whole numbers"),
+        (([1],), "whole numbers"),
+    ):
         with pytest.raises(srt.InputError, match=words):
             model(*arguments)
     with pytest.raises(srt.InputError, match="2 tokens"):
@@ -336,6 +345,10 @@ def test_stop_graddable_attn_says_what_a_mask_may_be():
     q, k, v = (torch.randn(1, 2, 4, 4) for _ in range(3))
     with pytest.raises(srt.InputError, match=r"k_stop_grad_mask is bool \(True = stopped\) or floating"):
         srt.stop_graddable_attn(q, k, v, k_stop_grad_mask=torch.ones(4, 4, dtype=torch.int64))
+    with pytest.raises(srt.InputError, match="is a tensor, or None"):
+        srt.stop_graddable_attn(q, k, v, attn_mask=[[True]])  # type: ignore[arg-type]
+    with pytest.raises(srt.InputError, match="q is a tensor"):
+        srt.stop_graddable_attn([1], k, v)  # type: ignore[arg-type]
     with pytest.raises(srt.InputError, match="broadcasts to"):
         srt.stop_graddable_attn(q, k, v, v_stop_grad_mask=torch.ones(3, 4))
     with pytest.raises(srt.InputError, match="True = may be attended"):

@@ -139,6 +139,20 @@ def test_inputs_that_do_not_fit():
         refused(words, spec, *q, **given)
         refused(words, spec, *q, inputs=given)
     refused("given twice", spec, *q, inputs=good, doc=good["doc"])
+    refused("maps names to tensors", spec, *q, inputs=5)
+    refused("dense tensor", spec, *q, **{**good, "u": torch.ones(4).to_sparse()})
+    with pytest.raises(srt.InputError, match="at most"):
+        srt.tokens(srt.parse("attend causal"), steps=10**30)
+    with pytest.raises(srt.InputError, match="at most 1,000,000"):
+        srt.tokens(srt.parse("attend causal"), steps=10**8)
+    for call in (
+        lambda: srt.parse("attend causal", params=[1]),
+        lambda: srt.compile(srt.parse("attend causal"), params=5),
+        lambda: srt.load(None),
+        lambda: srt.load("a\0b"),
+    ):  # type: ignore[arg-type]
+        with pytest.raises(srt.InputError):
+            call()
     for lengths, words in (([1, 2], "wanted 3, got 2"), ([1, 2, 11], "from 0 to 10"), (torch.ones(3), "whole numbers"), ([1, 2, True], "from 0 to 10")):
         refused(words, "attend causal", *q, lengths=lengths)
     refused("3 of a row's tokens", REASONING, *q, lengths=[5, 10, 3])
@@ -152,6 +166,12 @@ def test_a_new_value_of_a_param_is_an_argument():
         w = torch.randn(1, 1, 20, 4)
         for a, b in zip(torch.autograd.grad(attend(*data, horizon=horizon), data, w), torch.autograd.grad(fixed(*data), data, w), strict=True):
             assert torch.equal(a, b)
+
+
+def test_python_floats_keep_their_64_bits():
+    spec = srt.parse("input w: float\ninput f: float per token\nattend k.f <= w")
+    attend, f = srt.compile(spec), torch.full((4,), 0.7, dtype=torch.float64)
+    assert attend.plan(4, w=0.7, f=f).to_dense().all() and attend.plan(4, w=0.7, f=[0.7] * 4).to_dense().all()
 
 
 def test_autocast_casts():

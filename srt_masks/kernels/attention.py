@@ -71,7 +71,7 @@ class Attention:
         """
         _refuse_unserved(queries=queries, given=given, hidden_k=hidden_k, hidden_v=hidden_v)
         q, k, v = _autocast(q, k, v)
-        _check_tensors(q, k, v)
+        check_tensors(q, k, v)
         call, layer = self._bind(q, k, layer, lengths, inputs, inputs_and_params)
         factor = q.shape[-1] ** -0.5 if scale is None else number_of_scalar("scale", scale)
         if isinstance(factor, bool) or not isinstance(factor, int | float):
@@ -169,6 +169,8 @@ def compile_spec(
     for name, value in (("heads", heads), ("layers", layers)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise InputError(f"{name} is a whole number, 1 or more; got {value!r}")
+    if params is not None and not isinstance(params, Mapping):
+        raise InputError(f"params maps names to numbers; got {type(params).__name__}")
     return Attention(spec.with_params(**params) if params else spec, Options(heads, layers, backend, tile, precision))
 
 
@@ -188,7 +190,8 @@ def _autocast(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return q, k, v
 
 
-def _check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
+def check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Raises InputError unless q, k and v fit each other."""
     for name, x in (("q", q), ("k", k), ("v", v)):
         if not isinstance(x, Tensor):
             raise InputError(f"{name} is a tensor; got {type(x).__name__}")

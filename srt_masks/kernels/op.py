@@ -14,7 +14,6 @@ from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ..compiler.leaves import Leaves
 from ..compiler.plan import Compiled, Plan
@@ -64,14 +63,30 @@ class _Attend(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        needs = list(ctx.needs_input_grad[:3])
+        needs = tuple(ctx.needs_input_grad[:3])
         if (dout is None and dlse is None) or not any(needs):
             return None, None, None, None, None, None
-        with _predicate(ctx.compiled) as name:
-            grads = torch.ops.srt_masks.backward(dout, dlse, *ctx.saved_tensors, ctx.plan, name, ctx.scale, needs)
-        return *(g if need else None for g, need in zip(grads, needs, strict=True)), None, None, None
+        grads = _Gradients.apply(dout, dlse, *ctx.saved_tensors, ctx.plan, ctx.compiled, ctx.scale, needs)
+        return *(g if need else None for g, need in zip(grads, needs, strict=True)), None, None, None  # type: ignore[arg-type]
+
+
+class _Gradients(torch.autograd.Function):
+    """dq, dk, dv as a function of everything they depend on. It has no derivative: where one is asked for, it says so, and a
+    second order that would be silently zero cannot arise."""
+
+    @staticmethod
+    def forward(dout, dlse, q, k, v, out, lse, plan, compiled, scale, needs) -> tuple[Tensor, Tensor, Tensor]:
+        with _predicate(compiled) as name:
+            return torch.ops.srt_masks.backward(dout, dlse, q, k, v, out, lse, plan, name, scale, list(needs))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise BackendError('the gradient of a gradient (double backward) is not served; backend="reference" has it, slowly')
 
 
 # ------------------------------------------------------------------------------------------------ the plan as tensors

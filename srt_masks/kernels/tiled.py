@@ -248,6 +248,8 @@ class Members:
 
 def _members(work: Work, rows: list[tuple[slice, list[Stretch]]], group_size: int, device: torch.device) -> Iterator[Members]:
     """Chunks of the group small enough that one chunk's scores stay within CHUNK numbers."""
+    if not work.batch or not work.heads:
+        return
     widest = max((_width(s) for _, s in rows), default=0)
     room = max(1, CHUNK // max(1, work.tile * widest))
     heads_each = min(len(work.heads), room)

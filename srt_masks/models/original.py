@@ -14,9 +14,9 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from ..diagnostics import InputError
-from ..kernels.attention import Attention, compile_spec
+from ..kernels.attention import Attention, check_tensors, compile_spec
 from ..spec import parse
-from .transformer import Block
+from .transformer import Block, check_tokens
 
 REASONING = """
 param reasons = {reasons}
@@ -69,8 +69,10 @@ class Transformer(nn.Module):
         x (batch, tokens), whole numbers. The rows of a step t see a reasoning token of step s without training it (or do not see
         it) where 0 < t - s <= num_steps_future_can_use_reason.
         """
-        if x.ndim != 2:
-            raise InputError(f"x is (batch, tokens); got shape {tuple(x.shape)}")
+        x = check_tokens(x, self.token_emb.num_embeddings)
+        for name, value in (("num_reason_tokens", num_reason_tokens), ("num_steps_future_can_use_reason", num_steps_future_can_use_reason)):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise InputError(f"{name} is a whole number; got {value!r}")
         if not 0 <= num_reason_tokens <= self.max_reason_seq_len:
             raise InputError(f"num_reason_tokens is from 0 to max_reason_seq_len = {self.max_reason_seq_len}; got {num_reason_tokens}")
         labels = None
@@ -108,6 +110,16 @@ def stop_graddable_attn(
     `attn_mask` bool, True = may be attended; the stop masks bool, True = stopped, or floating: they multiply the gradient. The last
     four broadcast to (batch, heads, queries, keys). `causal` with unequal lengths aligns bottom-right. Raises InputError.
     """
+    check_tensors(q, k, v)
+    for name, value in (
+        ("mask", mask),
+        ("attn_mask", attn_mask),
+        ("q_stop_grad_mask", q_stop_grad_mask),
+        ("k_stop_grad_mask", k_stop_grad_mask),
+        ("v_stop_grad_mask", v_stop_grad_mask),
+    ):
+        if value is not None and not isinstance(value, Tensor):
+            raise InputError(f"{name} is a tensor, or None; got {type(value).__name__}")
     masks = {"attn": attn_mask, "q_gate": q_stop_grad_mask, "k_gate": k_stop_grad_mask, "v_gate": v_stop_grad_mask}
     declarations, allowed, rules = [], ["k.pos - q.pos <= shift"] if causal else [], []
     inputs: dict[str, Tensor | int] = {}
@@ -153,15 +165,14 @@ def _broadcast(value: Tensor, q: Tensor, k: Tensor) -> tuple[Tensor, str]:
     """A mask as an input: with a head axis only if heads differ, with a batch axis only if rows of the batch do."""
     batch, heads, queries, keys = q.shape[0], q.shape[1], q.shape[2], k.shape[2]
     try:
-        full = value.expand(batch, heads, queries, keys)
+        value.expand(batch, heads, queries, keys)
     except RuntimeError:
         raise InputError(f"a mask broadcasts to (batch, heads, queries, keys) = {(batch, heads, queries, keys)}; got {_describe(value)}") from None
     padded = value.reshape((1,) * (4 - value.ndim) + tuple(value.shape))
-    if padded.shape[1] == 1:
-        full, axes = full[:, 0], "query, key"
-    else:
-        axes = "head, query, key"
-    return (full[0] if padded.shape[0] == 1 else full), axes
+    axes = "query, key" if padded.shape[1] == 1 else "head, query, key"
+    shaped = padded.expand(padded.shape[0], 1 if padded.shape[1] == 1 else heads, queries, keys)
+    shaped = shaped[:, 0] if padded.shape[1] == 1 else shaped
+    return (shaped[0] if padded.shape[0] == 1 else shaped), axes
 
 
 def _describe(value: Tensor) -> str:

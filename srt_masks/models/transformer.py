@@ -136,7 +136,7 @@ class SpecTransformer(nn.Module):
 
     def hidden(self, x: Tensor, inputs: Mapping[str, Any] | None = None, **inputs_and_params: Any) -> tuple[Tensor, Rows]:
         """The final normalised states (batch, rows, dim) and what each row is. x (batch, data tokens), whole numbers."""
-        x = _check_tokens(x, self.config.num_tokens)
+        x = check_tokens(x, self.config.num_tokens)
         checked = self.spec.checked
         tokens = self.rows_for(x.shape[1])
         given, params = split_arguments(checked, inputs, inputs_and_params)
@@ -228,10 +228,11 @@ def _slots_of_roles(spec: Spec) -> list[int]:
     return most
 
 
-def _check_tokens(x: Any, num_tokens: int) -> Tensor:
+def check_tokens(x: Any, num_tokens: int) -> Tensor:
+    """x as int64. Raises InputError unless it is (batch, tokens) of whole numbers that the vocabulary has."""
     if not isinstance(x, Tensor) or x.ndim != 2 or x.is_floating_point() or x.dtype is torch.bool:
         came = f"{str(x.dtype).removeprefix('torch.')} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-        raise InputError(f"x is (batch, data tokens), whole numbers from 0 to {num_tokens - 1}; got {came}")
+        raise InputError(f"x is (batch, tokens), whole numbers from 0 to {num_tokens - 1}; got {came}")
     if x.numel() and (int(x.min()) < 0 or int(x.max()) >= num_tokens):
         raise InputError(f"x holds tokens from {int(x.min())} to {int(x.max())}; this model knows 0 to {num_tokens - 1}")
     return x.long()

@@ -34,6 +34,7 @@ from ..grammar.checked import (
 )
 
 MAX_BYTES = 8 * 2**30
+MAX_TOKENS = 1_000_000
 DTYPE = {Type.BOOL: torch.bool, Type.INT: torch.int64, Type.FLOAT: torch.float64, Type.ROLE: torch.int64}
 
 
@@ -77,7 +78,9 @@ class TokenTable:
 
 
 def lay_out(layout: Layout, tokens: int, data: tuple[int, ...]) -> dict[str, Tensor]:
-    """The built-in attributes of every token of a layout, position by position."""
+    """The built-in attributes of every token of a layout, position by position. Raises InputError beyond MAX_TOKENS."""
+    if tokens > MAX_TOKENS:
+        raise InputError(f"the reference lays out at most {MAX_TOKENS:,} tokens, one by one; {tokens:,} were asked for")
     steps = layout.steps(tokens)
     rows: list[tuple[int, int, int, int, int]] = []
     index = -1
