@@ -19,6 +19,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+MOST_SHOWN = 20  # mistakes rendered in one report
+MOST_FOUND = 100  # mistakes after which a text is read no further
+
 
 class Error(Exception):
     """Base class of every error this package raises on purpose."""
@@ -60,7 +63,9 @@ class Source:
         return line, offset - self.line_starts[line - 1] + 1
 
     def line(self, number: int) -> str:
-        return self.text[self.line_starts[number - 1] :].split("\n", 1)[0].rstrip("\r")
+        start = self.line_starts[number - 1]
+        end = self.text.find("\n", start)
+        return self.text[start : end if end >= 0 else len(self.text)].rstrip("\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ class Diagnostic:
         line, column = source.place(self.span.start)
         text = source.line(line)
         before = text[: column - 1]
-        marked = source.text[self.span.start : self.span.end].split("\n", 1)[0]
+        marked = source.text[self.span.start : min(self.span.end, self.span.start + 400)].split("\n", 1)[0]
         # Very long lines (a spec on one line) are shown as a window round the mark.
         if len(text) > 160:
             cut = max(0, column - 1 - 60)
@@ -87,13 +92,13 @@ class Diagnostic:
         carets = "^" * max(1, _columns(marked.rstrip()))
         margin = " " * len(str(line))
         rows = [
-            f"error[{self.slug}]: {self.message}",
-            f"{margin}--> {source.filename}:{line}:{column}",
+            f"error[{self.slug}]: {_visible(self.message)}",
+            f"{margin}--> {_visible(source.filename)}:{line}:{column}",
             f"{margin} |",
             f"{line} | {_visible(text)}",
-            f"{margin} | {_blank(before)}{carets} {self.label}".rstrip(),
+            f"{margin} | {_blank(before)}{carets} {_visible(self.label)}".rstrip(),
         ]
-        return "\n".join([*rows, *(f"{margin} = help: {h}" for h in self.help)])
+        return "\n".join([*rows, *(f"{margin} = help: {_visible(h)}" for h in self.help)])
 
 
 class SpecError(Error, ValueError):
@@ -102,7 +107,10 @@ class SpecError(Error, ValueError):
     def __init__(self, diagnostics: Iterable[Diagnostic], source: Source):
         self.diagnostics = tuple(sorted(diagnostics, key=lambda d: (d.span.start, d.span.end)))
         self.source = source
-        super().__init__("\n\n".join(d.render(source) for d in self.diagnostics))
+        shown = [d.render(source) for d in self.diagnostics[:MOST_SHOWN]]
+        if len(self.diagnostics) > MOST_SHOWN:
+            shown.append(f"... and {len(self.diagnostics) - MOST_SHOWN} more mistakes")
+        super().__init__("\n\n".join(shown))
 
     def __reduce__(self):
         return SpecError, (self.diagnostics, self.source)
@@ -118,7 +126,11 @@ class SpecError(Error, ValueError):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``did you mean `causal`?`` or the empty string."""
-    close = difflib.get_close_matches(word, sorted(set(known)), n=1, cutoff=0.6)
+    candidates = sorted(set(known))
+    if len(candidates) > 200:
+        # Comparing with every name of a large text would take longer than reading it.
+        candidates = [c for c in candidates if c[:1] == word[:1]][:200]
+    close = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
     return f"did you mean `{close[0]}`?" if close else ""
 
 

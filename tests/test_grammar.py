@@ -11,7 +11,7 @@ from lark import Lark
 import srt_masks as srt
 from srt_masks.diagnostics import Source, SpecError
 from srt_masks.grammar import syntax
-from srt_masks.grammar.parser import parse
+from srt_masks.grammar.parser import grammar, parse
 
 GRAMMAR = resources.files("srt_masks.grammar").joinpath("mask.lark").read_text()
 
@@ -49,7 +49,7 @@ assert cacheable
 
 
 def _lark(**options) -> Lark:
-    return Lark(GRAMMAR, parser="lalr", lexer="contextual", **options)
+    return Lark(grammar(), parser="lalr", lexer="contextual", **options)
 
 
 def test_the_whole_language_parses():

@@ -193,17 +193,16 @@ def postorder(*roots: Expr) -> Iterator[Expr]:
 
 def sides(root: Expr) -> frozenset[Side]:
     """Whose attributes a node reads. What a `Gather` reads of the token it lands on counts for nobody."""
-    found = _SIDES.get(root)
-    if found is None:
-        match root:
-            case Field(side=side):
-                found = frozenset({side})
-            case Gather(index=index):
-                found = sides(index)
-            case _:
-                found = frozenset().union(*(sides(c) for c in children(root)))
-        _SIDES[root] = found
-    return found
+    if root not in _SIDES:
+        for node in postorder(root):
+            match node:
+                case Field(side=side):
+                    _SIDES[node] = frozenset({side})
+                case Gather(index=index):
+                    _SIDES[node] = _SIDES[index]
+                case _:
+                    _SIDES[node] = frozenset().union(*(_SIDES[c] for c in children(node)))
+    return _SIDES[root]
 
 
 _SIDES: WeakKeyDictionary[Expr, frozenset[Side]] = WeakKeyDictionary()

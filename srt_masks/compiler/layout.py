@@ -8,13 +8,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..diagnostics import InputError
 from ..grammar.checked import Layout
 
 Attributes = dict[str, Tensor]
 
+MAX_TOKENS = 2**25  # six attributes of 8 bytes each: 1.5 GiB
+
 
 def attributes(layout: Layout, tokens: int, data: tuple[int, ...]) -> Attributes:
-    """`pos section step slot role index`, each (tokens,) int64."""
+    """`pos section step slot role index`, each (tokens,) int64. Raises InputError beyond MAX_TOKENS."""
+    if tokens > MAX_TOKENS:
+        raise InputError(f"{tokens:,} tokens are too many to plan: their attributes alone would take {48 * tokens / 2**30:.0f} GiB; at most {MAX_TOKENS:,}")
     steps = layout.steps(tokens)
     parts: dict[str, list[Tensor]] = {n: [] for n in ("section", "step", "slot", "role")}
     for number, section in enumerate(layout.sections):
@@ -33,11 +38,11 @@ def attributes(layout: Layout, tokens: int, data: tuple[int, ...]) -> Attributes
 
 def _step(rows: tuple[tuple[int, int], ...]) -> tuple[Tensor, Tensor]:
     """Role and slot of each row of one step; slots count within their role."""
-    roles, slots, seen = [], [], {}
+    first: list[int] = []  # the slot each entry begins with
+    seen: dict[int, int] = {}
     for role, count in rows:
-        begin = seen.get(role, 0)
-        roles.append(torch.full((count,), role))
-        slots.append(torch.arange(begin, begin + count))
-        seen[role] = begin + count
-    empty = torch.zeros(0, dtype=torch.int64)
-    return torch.cat([empty, *roles]), torch.cat([empty, *slots])
+        first.append(seen.get(role, 0))
+        seen[role] = first[-1] + count
+    roles, counts, begins = (torch.tensor(x, dtype=torch.int64) for x in ([r for r, _ in rows], [n for _, n in rows], first))
+    within = torch.arange(int(counts.sum())) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    return roles.repeat_interleave(counts), begins.repeat_interleave(counts) + within

@@ -57,16 +57,17 @@ def lower(checked: Checked) -> Program:
                 assert_never(e)
 
     def gate(target: str) -> Gate:
-        open, weight = ir.TRUE, ir.const(1.0)
+        opens: list[Expr] = []
+        weights: list[Expr] = []
         for rule in checked.rules:
             if target not in rule.targets:
                 continue
             where = expr(rule.where)
             if rule.factor is None:
-                open = ir.apply(Op.AND, open, ir.apply(Op.NOT, where))
+                opens.append(ir.apply(Op.NOT, where))
             else:
-                weight = ir.apply(Op.MUL, weight, ir.apply(Op.SELECT, where, expr(rule.factor), ir.const(1.0)))
-        return Gate(open, weight)
+                weights.append(ir.apply(Op.SELECT, where, expr(rule.factor), ir.ONE))
+        return Gate(_balanced(Op.AND, opens or [ir.TRUE]), ir.apply(Op.MUL, ir.ONE, _balanced(Op.MUL, weights)) if weights else ir.ONE)
 
     def label(p: c.Prediction) -> Label:
         weight = ir.const(1.0) if p.weight is None else expr(p.weight)
@@ -80,7 +81,7 @@ def lower(checked: Checked) -> Program:
 
 
 def _balanced(op: Op, args: list[Expr]) -> Expr:
-    """A chain of `and` or `or` as a balanced tree: a thousand terms are ten levels deep."""
+    """A chain of `and`, `or` or `*` as a balanced tree: a thousand terms are ten levels deep."""
     if len(args) == 1:
         return args[0]
     half = len(args) // 2

@@ -15,10 +15,11 @@ from lark import Lark, Token
 from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedInput, UnexpectedToken
 from lark.utils import TextSlice
 
-from ..diagnostics import Diagnostic, Source, Span, SpecError
+from ..diagnostics import MOST_FOUND, Diagnostic, Source, Span, SpecError, did_you_mean
 from . import syntax as t
 
 MAX_TEXT = 1_000_000  # characters
+MAX_NAME = 100  # characters
 MAX_NESTING = 100  # levels of parentheses, operators and calls in one expression
 
 
@@ -38,38 +39,50 @@ def parse(source: Source) -> tuple[t.Tree, list[Diagnostic]]:
             mistakes.append(_explain(error, source, span))
         except _TooDeep as error:
             mistakes.append(_too_deep(error.span))
+        if len(mistakes) >= MOST_FOUND:
+            break
     return t.Tree(tuple(statements)), mistakes
+
+
+def grammar() -> str:
+    """`mask.lark`, every word in quotes made a terminal that ends where the word ends: `attendcausal` is no `attend causal`."""
+    text = resources.files("srt_masks.grammar").joinpath("mask.lark").read_text(encoding="utf-8")
+    words = sorted(set(re.findall(r'"([a-z]+)"', text)))
+    text = re.sub(r'"([a-z]+)"', lambda m: f"_{m[1].upper()}", text)
+    return text + "".join(f"\n_{w.upper()}: /{w}(?![A-Za-z0-9_])/" for w in words)
 
 
 @cache
 def _lark() -> Lark:
-    grammar = resources.files("srt_masks.grammar").joinpath("mask.lark").read_text(encoding="utf-8")
-    return Lark(grammar, parser="lalr", lexer="contextual", propagate_positions=True, maybe_placeholders=False)
+    return Lark(grammar(), parser="lalr", lexer="contextual", propagate_positions=True, maybe_placeholders=False)
 
 
 # --------------------------------------------------------------------------------------------- cutting into statements
 
-_PIECES = re.compile(r"#[^\n]*|[A-Za-z_]\w*|\d[\w.]*|\s+|[^\w\s]|.", re.ASCII)
+_PIECES = re.compile(r"#[^\n]*|[A-Za-z_][A-Za-z0-9_]*|[0-9][A-Za-z0-9_.]*|\s+|->|//|\*\*|[<>=!]=|[^\w\s]|.", re.DOTALL)
+
+# After one of these on the same line a statement word stands where a name or an expression should: it begins no statement.
+_CONNECTORS = frozenset(["let", "param", "input", "data", "predict", "is", "not", "in", "for", "per", "and", "or", "implies", "if", "else", "where", "by", "repeat", ",", "(", "[", "{", ".", "->", "=", "+", "-", "*", "/", "//", "%", "**", "==", "!=", "<", "<=", ">", ">="])
 
 
 def _cut(text: str) -> Iterator[Span]:
     """Spans of the statements. Each begins at a statement word; text before the first is a statement that cannot parse."""
     starts: list[int] = []
     ends: list[int] = []
-    last = ""
-    end = 0
+    last, end, depth, fresh_line = "", 0, 0, True
     for piece in _PIECES.finditer(text):
         word = piece.group()
         if word.isspace() or word.startswith("#"):
+            fresh_line = fresh_line or "\n" in word
             continue
-        # `let stop = 1` is one statement with a bad name, not two broken ones; `queries layout` is one statement.
-        names_next = last in {"let", "param", "input"} or last == "." or (word == "layout" and last in {"queries", "keys"})
-        if not starts or (word in t.STATEMENTS and not names_next):
+        inside = not fresh_line and (last in _CONNECTORS or depth > 0)
+        if not starts or (word in t.STATEMENTS and not inside and not (word == "layout" and last in ("queries", "keys"))):
             if starts:
                 ends.append(end)
             starts.append(piece.start())
-        last = word
-        end = piece.end()
+            depth = 0
+        depth = max(0, depth + (word in "([{") - (word in ")]}"))
+        last, end, fresh_line = word, piece.end(), False
     if starts:
         ends.append(end)
     return (Span(a, b) for a, b in zip(starts, ends, strict=True))
@@ -84,6 +97,10 @@ def _refuse_what_is_no_text(source: Source) -> None:
     if bad:
         place = Span(bad.start(), bad.end())
         raise SpecError([Diagnostic("not-text", f"a spec is plain text; this one holds the character {ord(bad.group()):#04x}", place, "here")], source)
+    long = re.search(rf"[A-Za-z_][A-Za-z0-9_]{{{MAX_NAME},}}", text)
+    if long:
+        place = Span(long.start(), long.end())
+        raise SpecError([Diagnostic("name-too-long", f"a name has at most {MAX_NAME} characters; this one has {len(long.group()):,}", place)], source)
     depth = 0
     for piece in re.finditer(r"#[^\n]*|[()\[\]{}]", text):
         depth += {"(": 1, "[": 1, "{": 1}.get(piece.group()[0], -1 if piece.group()[0] in ")]}" else 0)
@@ -246,6 +263,8 @@ _INSTEAD = {
     "~": "write `not`",
     "!": "write `not`, or `!=`",
     "=": "write `==` to compare",
+    "=>": "write `>=`",
+    ":=": "write `=`",
     "^": "write `!=` between masks, `**` for powers",
     "xor": "write `!=` between masks",
     ";": "statements need no separator",
@@ -254,38 +273,44 @@ _INSTEAD = {
 
 
 def _explain(error: UnexpectedInput, source: Source, statement: Span) -> Diagnostic:
-    """One diagnostic in the user's words: the field's terminals never appear."""
+    """One diagnostic in the user's words: lark's names of terminals never appear."""
     text = source.text
+    expected: set[str] = set()
     match error:
         case UnexpectedToken(token=token) if token.type != "$END" and (token.end_pos or 0) > (token.start_pos or 0):
-            span, expected = Span(token.start_pos or 0, token.end_pos or 0), error.expected
+            span, expected = Span(token.start_pos or 0, token.end_pos or 0), set(error.accepts or error.expected)
         case UnexpectedCharacters():
             start = error.pos_in_stream
-            word = re.compile(r"[A-Za-z_]\w*|&&|\|\||.", re.DOTALL).match(text, start)
-            span, expected = Span(start, word.end() if word else start + 1), error.allowed or set()
-        case UnexpectedToken() | UnexpectedEOF():
-            span, expected = Span(statement.end, statement.end), error.expected
+            word = re.compile(r"[A-Za-z_]\w*|&&|\|\||:=|=>|.", re.DOTALL).match(text, start)
+            span, expected = Span(start, word.end() if word else start + 1), set(error.allowed or ())
+        case UnexpectedToken():
+            span, expected = Span(statement.end, statement.end), set(error.accepts or error.expected)
+        case UnexpectedEOF():
+            span, expected = Span(statement.end, statement.end), set(error.expected)
         case _:
-            span, expected = statement, set()
+            span = statement
     found = text[span.start : span.end]
-    wanted = _wanted({str(e) for e in expected or ()})
+    wanted = _wanted(expected)
     opening = re.match(r"[A-Za-z_]\w*", text[statement.start : statement.end])
     first = opening.group() if opening else ""
     if span.start == statement.start and first not in t.STATEMENTS:
         words = "param, input, layout, data, let, attend, stop, scale, position, predict, assert"
-        return Diagnostic(
-            "not-a-statement", f"no statement begins with `{_short(found)}`", span, "a statement begins with a word of the language", (f"one of {words}",)
-        )
-    if found in t.RESERVED and "NAME" in (expected or ()) and "NUMBER" not in (expected or ()):
+        label = did_you_mean(found, t.STATEMENTS) or "a statement begins with a word of the language"
+        return Diagnostic("not-a-statement", f"no statement begins with `{_short(found)}`", span, label, (f"one of {words}",))
+    if found in t.RESERVED and "NAME" in expected and not expected & {"NUMBER", "SUBJECT"}:
         return Diagnostic(
             "reserved-word", f"`{found}` is a word of the language and cannot be a name", span, "choose another name", (f"for example `my_{found}`",)
         )
-    key = next((k for k in ("&", "|", "xor", "~", "!", "=", "^", ";", ":") if found.startswith(k)), None)
-    if key:
-        return Diagnostic("syntax", f"`{found}` is not written here", span, _INSTEAD[key])
+    operator_wanted = "ADD" in expected or "MUL" in expected or "COMPARE" in expected
+    pair = text[span.start : span.start + 2]
+    for key in (pair, found, found[:1]):
+        if key in _INSTEAD and (operator_wanted or key not in ("=", "=>")):
+            return Diagnostic("syntax", f"`{found}` is not written here", span, _INSTEAD[key])
     if not found:
         return Diagnostic("unfinished", f"this `{first}` statement ends too early", span, f"expected {wanted}")
-    return Diagnostic("syntax", f"`{_short(found)}` does not fit here", span, f"expected {wanted}", ())
+    line_start = not text[: span.start].rpartition("\n")[2].strip()
+    meant = did_you_mean(found, t.STATEMENTS) if line_start and re.fullmatch(r"[A-Za-z_]\w*", found) else ""
+    return Diagnostic("syntax", f"`{_short(found)}` does not fit here", span, meant or f"expected {wanted}")
 
 
 _PHRASES = {
@@ -304,23 +329,23 @@ _PHRASES = {
     "COLON": "`:`",
     "STAR": "`*`",
     "__ANON_0": "`->`",
-    "BY": "`by`",
-    "WHERE": "`where`",
-    "WEIGHT": "`weight`",
-    "PER": "`per`",
-    "ELSE": "`else`",
-    "FOR": "`for`",
-    "IN": "`in`",
-    "RANGE": "`range(`",
-    "LAYOUT": "`layout`",
-    "REPEAT": "`repeat`",
+    "_BY": "`by`",
+    "_WHERE": "`where`",
+    "_WEIGHT": "`weight`",
+    "_PER": "`per`",
+    "_ELSE": "`else`",
+    "_FOR": "`for`",
+    "_IN": "`in`",
+    "_RANGE": "`range(`",
+    "_LAYOUT": "`layout`",
+    "_REPEAT": "`repeat`",
     "FLOW_GRAD": "`flow` or `grad`",
-    "LEAK": "`leak`",
-    "QUERY": "`query attends`",
-    "ATTENDS": "`attends`",
-    "EVERY": "`every query attends`",
+    "_LEAK": "`leak`",
+    "_QUERY": "`query attends`",
+    "_ATTENDS": "`attends`",
+    "_EVERY": "`every query attends`",
 }
-_OPERATORS = {"ADD", "MUL", "POW", "COMPARE", "AND", "OR", "IMPLIES", "IF", "IS", "NOT", "IN"}
+_OPERATORS = {"ADD", "MUL", "POW", "COMPARE", "_AND", "_OR", "_IMPLIES", "_IF", "_IS", "_NOT", "_IN"}
 
 
 def _wanted(expected: set[str]) -> str:
@@ -328,7 +353,7 @@ def _wanted(expected: set[str]) -> str:
     if {"NUMBER", "NAME"} <= expected:
         return "an expression"
     phrases = []
-    if {"ADD", "MUL"} <= expected or {"AND", "OR"} <= expected:
+    if {"ADD", "MUL"} <= expected or {"_AND", "_OR"} <= expected:
         phrases.append("an operator")
         expected = expected - _OPERATORS
     if "SUBJECT" in expected and "NAME" in expected:
