@@ -7,6 +7,7 @@ Exit codes: 0; 1 the spec or what belongs to it is wrong; 2 the command line is 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -19,12 +20,19 @@ if TYPE_CHECKING:
     from .spec import Spec
 
 
+NOT_YET = ("bench", "compare", "explain", "fmt", "prove", "test", "zoo")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows `?`
     try:
         options.run(options)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except SpecError as error:
         print(error.report, file=sys.stderr)
         return 1
@@ -36,8 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         # Whoever read our output has gone; nothing more is to be said, not even by the interpreter's own flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_the_output()
+    except OSError as error:
+        print(f"error: cannot write: {error.strerror or error}", file=sys.stderr)
+        _drop_the_output()
+        return 1
     return 0
+
+
+def _drop_the_output() -> None:
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         if spec:
             sub.add_argument("spec", metavar="SPEC", help="a file, or - for standard input")
-            sub.add_argument("--param", action="append", default=[], metavar="NAME=NUMBER", help="another value for a param; may be repeated")
+            sub.add_argument("--param", action="append", default=[], type=_param, metavar="NAME=NUMBER", help="another value for a param; may be repeated")
         return sub
 
     command("check", _check, "say what is wrong with a spec, or nothing")
@@ -67,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     emit = command("emit", _emit, "print a stage of the compiler")
     emit.add_argument("--stage", choices=("tree", "checked", "ir", "plan"), default="ir")
     emit.add_argument("--steps", type=int, default=64, help="for the plan (default 64)")
-    emit.add_argument("--layer", type=int, default=0)
+    emit.add_argument("--layer", type=int)
     _heads_and_layers(emit)
     train = command("train", _train, "train a small transformer built from a spec on bytes")
     _recipe(train)
@@ -80,8 +97,16 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--seed", type=int, default=0)
     demo = command("demo", _demo, "check, draw, verify, train and sample: the whole way, in a few minutes")
     _recipe(demo)
+    for name in NOT_YET:
+        later = commands.add_parser(name, help="not served yet")
+        later.set_defaults(run=lambda options, n=name: _refuse(n))
+        later.add_argument("rest", nargs=argparse.REMAINDER)
     demo.add_argument("--quick", action="store_true", help="seconds instead of minutes")
     return parser
+
+
+def _refuse(name: str) -> None:
+    raise InputError(f"`srt-masks {name}` is part of the surface and not served yet")
 
 
 def _heads_and_layers(parser: argparse.ArgumentParser) -> None:
@@ -135,7 +160,7 @@ def _planned(spec: Spec, options: argparse.Namespace, tile: int | None = None) -
     steps = options.steps if spec.checked.queries.rows_per_step else None
     tokens = resolve_tokens(spec.checked, spec.checked.queries, steps)
     attend = compile(spec, layers=options.layers, tile=tile)
-    return attend.plan(tokens, heads=resolve_heads(spec.checked, options.heads), layer=options.layer if options.layers else None)
+    return attend.plan(tokens, heads=resolve_heads(spec.checked, options.heads), layer=options.layer if options.layer is not None or not options.layers else 0)
 
 
 def _emit(options: argparse.Namespace) -> None:
@@ -169,7 +194,7 @@ def _sample(options: argparse.Namespace) -> None:
     model = load_model(options.checkpoint)
     if model.config.num_tokens != 256:
         raise InputError(f"{options.checkpoint} has {model.config.num_tokens} tokens, not 256: it does not write bytes")
-    _write_sample(model, options.prompt.encode(), options.count, options.words, options.temperature, options.seed)
+    _write_sample(model, os.fsencode(options.prompt), options.count, options.words, options.temperature, options.seed)
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -232,7 +257,7 @@ def _spec(options: argparse.Namespace) -> Spec:
     from .spec import parse
 
     text, name = _text(options.spec)
-    return parse(text, params=_params(options.param), filename=name)
+    return parse(text, params=dict(options.param), filename=name)
 
 
 def _text(name: str) -> tuple[str, str]:
@@ -243,20 +268,20 @@ def _text(name: str) -> tuple[str, str]:
         raise InputError(f"{name}: the zoo is part of the surface and not served yet; give a file")
     if name != "-":
         return read_text(name), name
+    if sys.stdin is None:
+        raise InputError("there is no standard input to read")
     try:
         return sys.stdin.buffer.read(4 * MAX_TEXT + 1).decode("utf-8"), "<stdin>"
     except UnicodeDecodeError as error:
         raise InputError(f"standard input is no text: byte {error.start} is not UTF-8") from None
 
 
-def _params(given: list[str]) -> dict[str, int | float]:
-    params: dict[str, int | float] = {}
-    for item in given:
-        name, equals, value = item.partition("=")
-        try:
-            params[name.strip()] = int(value) if value.strip().lstrip("+-").isdigit() else float(value)
-        except ValueError:
-            equals = ""
-        if not equals:
-            raise InputError(f"--param wants NAME=NUMBER; got {item!r}")
-    return params
+def _param(item: str) -> tuple[str, int | float]:
+    name, equals, value = item.partition("=")
+    try:
+        number = int(value) if value.strip().lstrip("+-").isdecimal() else float(value)
+    except ValueError:
+        equals, number = "", 0
+    if not equals or not name.strip():
+        raise argparse.ArgumentTypeError(f"wants NAME=NUMBER, got {item!r}")
+    return name.strip(), number

@@ -69,7 +69,7 @@ def parse(text: str, *, params: Mapping[str, int | float] | None = None, filenam
         raise InputError(f"parse takes the text of a spec as a str; got {type(text).__name__}. For a file: srt_masks.load(path)")
     if params is not None and not isinstance(params, Mapping):
         raise InputError(f"params maps names to numbers; got {type(params).__name__}")
-    source = Source(text, filename)
+    source = Source(text.removeprefix("\ufeff"), filename)
     tree, unparsed = parse_text(source)
     checked, mistakes = check(tree, params or {})
     if unparsed:
@@ -93,13 +93,13 @@ def read_text(path: str | Path) -> str:
     """The text of a spec file, refused before it is read if it is larger than any spec may be."""
     from .grammar.parser import MAX_TEXT
 
-    if not isinstance(path, str | Path) or "\0" in str(path):
+    if not isinstance(path, str | Path) or "\0" in str(path) or not str(path):
         raise InputError(f"a path is wanted; got {path!r}")
     path = Path(path)
     try:
         if path.is_file() and path.stat().st_size > 4 * MAX_TEXT:
             raise InputError(f"{path} has {path.stat().st_size:,} bytes; a spec has at most {MAX_TEXT:,} characters")
-        return path.read_bytes().decode("utf-8").removeprefix("\ufeff")
+        return path.read_bytes().decode("utf-8")
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:

@@ -200,7 +200,7 @@ def test_exit_codes_and_one_clear_error(tmp_path: Path):
     read_only = "/proc/nowhere"
     for arguments, code, words in (
         (("check", file), 0, ""), (("check", str(bad)), 1, "did you mean `causal`"), (("check", str(tmp_path / "bytes.mask")), 1, "no text"), (("check", "zoo:causal"), 1, "not served"),
-        (("check", file, "--param", "horizon"), 1, "NAME=NUMBER"), (("check", file, "--param", "nothing=3"), 1, "no param"), (("nonsense",), 2, "invalid choice"), (("show", file, "--steps", "900"), 1, "too many to draw"), (("show", file, "--head", "7"), 1, "head is from 0 to 0"),
+        (("check", file, "--param", "horizon"), 2, "wants NAME=NUMBER"), (("check", file, "--param", "nothing=3"), 1, "no param"), (("nonsense",), 2, "invalid choice"), (("show", file, "--steps", "900"), 1, "too many to draw"), (("show", file, "--head", "7"), 1, "head is from 0 to 0"),
         (("check", file, "--param", "horizon=inf"), 1, "whole number"), (("emit", file, "--stage", "plan", "--steps", "-1"), 1, "0 or more"),
         (("train", file, "--out", read_only, "--steps", "1"), 1, "cannot make the folder"), (("train", file, "--out", str(tmp_path / "r"), "--data", str(tmp_path / "none")), 1, "cannot read"),
         (("sample", str(bad)), 1, "broken"), (("train", file, "--out", str(tmp_path / "r"), "--dim", "30", "--heads", "4"), 1, "multiple of heads"),

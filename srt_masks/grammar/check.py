@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 
-from ..diagnostics import Diagnostic, Source, Span, did_you_mean, listing
+from ..diagnostics import MOST_FOUND, Diagnostic, Source, Span, did_you_mean, listing
 from . import checked as c
 from . import syntax as t
 from .checked import Kind, Side, Type
@@ -58,7 +58,10 @@ class _Checker:
         self.refuse_repeats(tree)
         for statement in tree.statements:
             self.order += 1
+            self.names.defining = statement.name.text if isinstance(statement, t.Let) else ""
             self.statement(statement)
+            if len(self.names.mistakes) >= MOST_FOUND:
+                return None
         return self.result(tree)
 
     def result(self, tree: t.Tree) -> c.Checked | None:
@@ -90,9 +93,7 @@ class _Checker:
         """Roles may be named before the layout that lists them: they depend on nothing."""
         words = [w for s in tree.statements if isinstance(s, t.Layout) for w in _roles(s.items)]
         for word in words or [t.Word(Span(0, 0), "token")]:
-            if word.text in self.roles:
-                continue
-            if self.taken(word):
+            if isinstance(getattr(self.names.scope.get(word.text), "what", None), int) or self.taken(word):
                 continue
             self.names.scope[word.text] = Entry(len(self.roles), 0)
             self.roles.append(word.text)
@@ -286,6 +287,7 @@ class _Checker:
     # -------------------------------------------------------------------------------------- layouts
 
     def layout(self, s: t.Layout) -> None:
+        before = len(self.names.mistakes)
         sections = []
         for item in s.items:
             match item:
@@ -301,7 +303,8 @@ class _Checker:
             self.names.mistake(
                 "layout-too-large", f"a layout has at most {MAX_TOKENS:,} tokens; this one has {max(layout.fixed, layout.rows_per_step):,}", s.span
             )
-        if any(section.count is None and not section.rows_per_step for section in sections):
+        # Rows that a mistake left out are no empty repeat.
+        if len(self.names.mistakes) == before and any(section.count is None and not section.rows_per_step for section in sections):
             self.names.mistake("empty-repeat", "a repeat of steps needs a row in each step", s.span, "this repeat is empty")
         self.layouts[s.axis] = layout
 

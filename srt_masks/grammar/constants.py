@@ -44,6 +44,33 @@ def fold(op: Op, args: list[int]) -> int | str | None:
     return result if result in INT64 else "this constant needs more than 64 bits"
 
 
+def fold_floats(op: Op, args: list[int | float]) -> float | str | None:
+    """Constant arithmetic in floats; a string says what is wrong; None where the operator does not give a float."""
+    try:
+        match op, args:
+            case Op.NEG, [a]:
+                result = -a
+            case Op.ABS, [a]:
+                result = abs(a)
+            case Op.ADD, [a, b]:
+                result = a + b
+            case Op.SUB, [a, b]:
+                result = a - b
+            case Op.MUL, [a, b]:
+                result = a * b
+            case Op.TRUEDIV, [a, b]:
+                result = a / b
+            case Op.MIN, [a, b]:
+                result = min(a, b)
+            case Op.MAX, [a, b]:
+                result = max(a, b)
+            case _:
+                return None
+        return float(result) if math.isfinite(result) else "this constant is no finite number"
+    except OverflowError:
+        return "this constant is no finite number"
+
+
 def number_of(text: str) -> int | float | None:
     """The value of a number as written; None if it does not fit 64 bits."""
     digits = text.replace("_", "")

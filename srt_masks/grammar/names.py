@@ -67,6 +67,10 @@ class Names(Scope, ABC):
     def _unknown(self, name: str, span: Span) -> Value:
         if name in FOREIGN:
             return self.mistake("unknown-name", f"nothing is called `{name}`", span, f"write `{FOREIGN[name]}`")
+        if name == self.defining:
+            return self.mistake(
+                "used-before", f"`{name}` cannot use itself", span, "used in its own definition", "names are defined before use: nothing recurs"
+            )
         if name in self.defined and self._prelude_call is None:
             return self.mistake(
                 "used-before", f"`{name}` is defined further down", span, "used before its definition", "move the definition up: names are defined before use"
@@ -133,6 +137,8 @@ class Names(Scope, ABC):
             if (isinstance(e.what, Value) and e.what.kind is Kind.TOKEN) or (isinstance(e.what, c.Input) and is_attribute(e.what, side))
         ]
         known = [*c.ATTRIBUTES, *mine]
+        if name.text in c.GLOBALS:
+            return self.mistake("unknown-attribute", f"{who} has no attribute `{name.text}`", name.span, f"it is the same for every token: write `{name.text}`")
         if entry is not None:
             label = f"`{name.text}` is {entry.noun}: write `{name.text}`" if not isinstance(entry.what, int) else f"write `{side.value} is {name.text}`"
             return self.mistake("unknown-attribute", f"{who} has no attribute `{name.text}`", name.span, label)
@@ -155,7 +161,10 @@ class Names(Scope, ABC):
             wanted = f"{len(declared.sizes)} in brackets" if declared.sizes else "none"
             shape = ", ".join(map(str, declared.sizes))
             return self.mistake(
-                "wrong-subscripts", f"`{name}` takes {wanted}; this has {len(subscripts)}", span, f"write `{name}[{shape}]`" if shape else f"write `{name}`"
+                "wrong-subscripts",
+                f"`{name}` takes {wanted}; this has {len(subscripts)}",
+                span,
+                f"one for each of its sizes: {shape}" if shape else f"write `{name}`",
             )
         for s in subscripts:
             self.typed(s, (Type.INT,), "a subscript")

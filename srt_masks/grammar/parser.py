@@ -62,7 +62,8 @@ def _lark() -> Lark:
 _PIECES = re.compile(r"#[^\n]*|[A-Za-z_][A-Za-z0-9_]*|[0-9][A-Za-z0-9_.]*|\s+|->|//|\*\*|[<>=!]=|[^\w\s]|.", re.DOTALL)
 
 # After one of these on the same line a statement word stands where a name or an expression should: it begins no statement.
-_CONNECTORS = frozenset(["let", "param", "input", "data", "predict", "is", "not", "in", "for", "per", "and", "or", "implies", "if", "else", "where", "by", "repeat", ",", "(", "[", "{", ".", "->", "=", "+", "-", "*", "/", "//", "%", "**", "==", "!=", "<", "<=", ">", ">="])
+_CONNECTING_WORDS = ("let", "param", "input", "data", "predict", "is", "not", "in", "for", "per", "and", "or", "implies", "if", "else", "where", "by", "repeat")
+_CONNECTORS = frozenset([*_CONNECTING_WORDS, *",([{.=+-*/%<>", "->", "//", "**", "==", "!=", "<=", ">="])
 
 
 def _cut(text: str) -> Iterator[Span]:
@@ -278,15 +279,15 @@ def _explain(error: UnexpectedInput, source: Source, statement: Span) -> Diagnos
     expected: set[str] = set()
     match error:
         case UnexpectedToken(token=token) if token.type != "$END" and (token.end_pos or 0) > (token.start_pos or 0):
-            span, expected = Span(token.start_pos or 0, token.end_pos or 0), set(error.accepts or error.expected)
+            span, expected = Span(token.start_pos or 0, token.end_pos or 0), {str(x) for x in error.accepts or error.expected}
         case UnexpectedCharacters():
             start = error.pos_in_stream
             word = re.compile(r"[A-Za-z_]\w*|&&|\|\||:=|=>|.", re.DOTALL).match(text, start)
-            span, expected = Span(start, word.end() if word else start + 1), set(error.allowed or ())
+            span, expected = Span(start, word.end() if word else start + 1), {str(x) for x in error.allowed or ()}
         case UnexpectedToken():
-            span, expected = Span(statement.end, statement.end), set(error.accepts or error.expected)
+            span, expected = Span(statement.end, statement.end), {str(x) for x in error.accepts or error.expected}
         case UnexpectedEOF():
-            span, expected = Span(statement.end, statement.end), set(error.expected)
+            span, expected = Span(statement.end, statement.end), {str(x) for x in error.expected}
         case _:
             span = statement
     found = text[span.start : span.end]

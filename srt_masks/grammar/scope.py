@@ -13,7 +13,7 @@ from ..diagnostics import Diagnostic, Span
 from . import checked as c
 from . import syntax as t
 from .checked import Kind, Op, Type
-from .constants import fold
+from .constants import fold, fold_floats
 
 MAX_NODES = 50_000  # expression nodes of one spec, functions and ranges expanded
 MAX_DEPTH = 150  # levels of one expression, calls and lets included; it keeps every recursive pass within Python's stack
@@ -93,6 +93,7 @@ class Scope:
     _depth: int = 0
     _nodes: int = 0
     _exhausted: bool = False
+    defining: str = ""  # the name whose statement is being checked
 
     # ------------------------------------------------------------------------------------------ mistakes
 
@@ -119,7 +120,7 @@ class Scope:
     def typed(self, value: Value, wanted: tuple[Type, ...], what: str, help: str = "") -> Value:
         if value is POISON or value.type in wanted:
             return value
-        words = " or ".join(NOUNS[w] for w in wanted if w is not Type.FLOAT or len(wanted) == 1) if Type.BOOL not in wanted else "a mask"
+        words = "a mask" if Type.BOOL in wanted else "a number" if Type.FLOAT in wanted else NOUNS[wanted[0]]
         return self.mistake("type-mismatch", f"{what} needs {words}", value.span, f"this is {NOUNS[value.type]}", help or _compare_help(value, wanted))
 
     # ------------------------------------------------------------------------------------------ names
@@ -164,12 +165,16 @@ class Scope:
         joined = self._join(args, span)
         if joined is POISON:
             return POISON
-        if all(isinstance(a.expr, c.Literal) for a in args) and type is Type.INT:
-            folded = fold(op, [int(a.expr.value) for a in args])  # type: ignore[union-attr]
+        if op in (Op.FLOORDIV, Op.MOD, Op.TRUEDIV) and isinstance(args[1].expr, c.Literal) and args[1].expr.value == 0:
+            return self.mistake("constant-arithmetic", "this divides by zero", span, "in this constant")
+        if op is Op.POW and isinstance(args[1].expr, c.Literal) and args[1].expr.value < 0:
+            return self.mistake("constant-arithmetic", "a whole number has no negative power", span, "in this constant")
+        if all(isinstance(a.expr, c.Literal) for a in args) and type in (Type.INT, Type.FLOAT) and op is not Op.CHOOSE:
+            folded = fold(op, [a.expr.value for a in args]) if type is Type.INT else fold_floats(op, [a.expr.value for a in args])  # type: ignore[union-attr]
             if isinstance(folded, str):
                 return self.mistake("constant-arithmetic", folded, span, "in this constant")
             if folded is not None:
-                return replace(joined, expr=c.Literal(folded, Type.INT), type=Type.INT)
+                return replace(joined, expr=c.Literal(folded, type), type=type)
         self._nodes += 1
         return replace(joined, expr=c.Apply(op, tuple(a.expr for a in args), type), type=type)
 
@@ -178,5 +183,5 @@ def _compare_help(value: Value, wanted: tuple[Type, ...]) -> str:
     if Type.BOOL in wanted and value.type is Type.INT:
         return "compare it, for example `q.pos - k.pos < 128`"
     if Type.BOOL in wanted and value.type is Type.ROLE:
-        return "ask for it, for example `k is reason`"
+        return "ask for it: `k is ROLE`"
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,6 +77,8 @@ class Attention:
         factor = q.shape[-1] ** -0.5 if scale is None else number_of_scalar("scale", scale)
         if isinstance(factor, bool) or not isinstance(factor, int | float):
             raise InputError(f"scale is a number; got {factor!r}")
+        if not math.isfinite(factor):
+            raise InputError(f"scale is a finite number; got {factor!r}")
         if self.options.backend == "reference":
             out, lse = self._reference(q, k, v, call, layer, float(factor))
         else:

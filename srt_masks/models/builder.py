@@ -38,5 +38,5 @@ def build_model(
     if not checked.data:
         raise InputError("this spec says nothing of data: write `data ROLE` for the tokens that carry it")
     if checked.position is None and not checked.queries.is_single_repeat:
-        raise InputError("this layout has several sections, so the spec must say where tokens stand: write `position ...`, for example `position pos`")
+        raise InputError("this layout is no single `repeat`, so the spec must say where tokens stand: write `position ...`, for example `position pos`")
     return SpecTransformer(spec, Config(dim, depth, heads, num_tokens, dim_head, max_positions), backend)

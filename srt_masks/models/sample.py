@@ -23,8 +23,10 @@ def sample(model: SpecTransformer, prompt: bytes, count: int, *, words: int, tem
         raise InputError("a sample needs at least one token to begin with")
     if words < 2:
         raise InputError(f"words is 2 or more; got {words}")
-    if temperature < 0:
-        raise InputError(f"temperature is 0 or more; got {temperature}")
+    if not (temperature == 0 or 1e-3 <= temperature <= 1e3):
+        raise InputError(f"temperature is 0, or from 0.001 to 1000; got {temperature}")
+    if count < 0 or not 0 <= seed < 2**63:
+        raise InputError(f"count and seed are 0 or more; got {count} and {seed}")
     generator = torch.Generator().manual_seed(seed)
     device = next(model.parameters()).device
     text = list(prompt)
@@ -33,6 +35,8 @@ def sample(model: SpecTransformer, prompt: bytes, count: int, *, words: int, tem
     try:
         for _ in range(count):
             logits = model.next_logits(torch.tensor([text[1 - words :]], device=device))[0].float().cpu()
+            if not bool(logits.isfinite().all()):
+                raise InputError("the model gives no finite numbers: its weights are broken")
             if temperature == 0:
                 token = int(logits.argmax())
             else:

@@ -22,6 +22,7 @@ from .data import Corpus, corpus
 from .transformer import SpecTransformer
 
 BITS = 1 / math.log(2)  # bits in a nat
+MOST_BYTES = 2**33  # parameters, gradients and the optimiser's state
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +58,23 @@ class Result:
 def train(spec: Spec, recipe: Recipe, out: str | Path, files: Sequence[str | Path] = (), quiet: bool = False) -> Result:
     """Train a transformer built from a spec on bytes, and write checkpoint, log and plot into the folder `out`.
 
-    Raises InputError for data that cannot be read, a folder that cannot be written, or sizes that do not fit. On Ctrl-C it raises
-    KeyboardInterrupt; the last checkpoint is then whole, and the log says so.
+    Raises InputError for data that cannot be read, a folder that cannot be written, or sizes that do not fit. Nothing is written
+    before the spec, the data and the sizes have been tried. On Ctrl-C it raises KeyboardInterrupt; the last checkpoint is whole.
     """
-    for name in ("words", "batch", "steps", "save_every"):
-        if getattr(recipe, name) < 1:
-            raise InputError(f"{name} is 1 or more; got {getattr(recipe, name)}")
-    if recipe.words < 2:
-        raise InputError(f"words is 2 or more, the first predicting the second; got {recipe.words}")
+    _check_recipe(recipe)
     data = corpus(files, recipe.words)
-    out = _folder(out)
     torch.manual_seed(recipe.seed)
     model = build_model(spec, dim=recipe.dim, depth=recipe.depth, heads=recipe.heads, num_tokens=256, max_positions=max(2048, recipe.words))
-    model.rows_for(recipe.words)
+    # One pass before anything is written: a spec that cannot train must not cost an older checkpoint.
+    with torch.no_grad():
+        model(data.train[None, : recipe.words].long(), return_loss=True)
+    out = _folder(out)
     checkpoint, log, plot = out / "model.safetensors", out / "log.jsonl", out / "loss.png"
+    if plot.is_dir() or checkpoint.is_dir():
+        raise InputError(f"cannot write {plot if plot.is_dir() else checkpoint}: it is a folder")
     begin = time.perf_counter()
     with _open(log) as lines:
         _write(lines, _header(spec, recipe, data, model))
-        save_model(model, checkpoint)
         try:
             steps, history = _loop(model, data, recipe, lines, checkpoint, quiet)
         except KeyboardInterrupt:
@@ -86,6 +86,23 @@ def train(spec: Spec, recipe: Recipe, out: str | Path, files: Sequence[str | Pat
         _write(lines, {"event": "end", "steps": steps, "held_out_bits_per_byte": bits, "seconds": seconds})
     draw_loss(history, bits, data.name, plot)
     return Result(model, data, bits, steps, recipe.words, seconds, checkpoint, log, plot)
+
+
+def _check_recipe(recipe: Recipe) -> None:
+    for name, least in (("words", 2), ("batch", 1), ("steps", 1), ("save_every", 1), ("dim", 1), ("depth", 1), ("heads", 1)):
+        if getattr(recipe, name) < least:
+            raise InputError(f"{name} is {least} or more; got {getattr(recipe, name)}")
+    if not 0 < recipe.learning_rate < 1:
+        raise InputError(f"the learning rate lies between 0 and 1; got {recipe.learning_rate}")
+    if recipe.max_seconds is not None and not recipe.max_seconds > 0:
+        raise InputError(f"max_seconds is more than 0; got {recipe.max_seconds}")
+    if not 0 <= recipe.seed < 2**63:
+        raise InputError(f"a seed is from 0 to 2**63 - 1; got {recipe.seed}")
+    parameters = 12 * recipe.depth * recipe.dim**2 + recipe.dim * (recipe.words + 2048 + 512)
+    if 16 * parameters > MOST_BYTES:
+        raise InputError(f"dim {recipe.dim} and depth {recipe.depth} make about {parameters:,} parameters; this trainer holds {MOST_BYTES // 16:,} at most")
+    if recipe.batch * recipe.words * recipe.dim * recipe.depth * 64 > 16 * MOST_BYTES:
+        raise InputError(f"a batch of {recipe.batch} sequences of {recipe.words} is too large for this trainer: give a smaller --batch or --words")
 
 
 def _loop(model: SpecTransformer, data: Corpus, recipe: Recipe, lines: Any, checkpoint: Path, quiet: bool) -> tuple[int, list[tuple[int, float, float]]]:
@@ -113,7 +130,7 @@ def _loop(model: SpecTransformer, data: Corpus, recipe: Recipe, lines: Any, chec
             _write(lines, {"step": step, "loss": loss, "bits_per_byte": bits, "tokens_per_second": speed, "seconds": seconds})
             bar.set_postfix_str(f"loss {loss:.3f}, {bits:.3f} bits/byte, {speed:,.0f} tokens/s")
             bar.update()
-            if step % recipe.save_every == 0:
+            if step == 1 or step % recipe.save_every == 0:
                 save_model(model, checkpoint)
             if recipe.max_seconds is not None and seconds > recipe.max_seconds:
                 break

@@ -52,6 +52,8 @@ def picture(
     size = max(x.tokens(steps or 0) for x in (checked.queries, checked.keys or checked.queries))
     if size > MOST_CELLS:
         raise InputError(f"{size:,} tokens are too many to draw; at most {MOST_CELLS}: give fewer --steps, or smaller --param values")
+    if size == 0:
+        raise InputError("there is nothing to draw: this layout has no tokens at this size")
     masks = dense(spec, steps=steps, heads=heads, layers=layers, inputs=inputs)
     for name, chosen, count in (("head", head, masks.attend.shape[-3]), ("layer", layer, masks.attend.shape[-4])):
         if not 0 <= chosen < count:
