@@ -299,3 +299,11 @@ def test_every_stage_prints_as_before(stage: str, capsys, update_golden):
     if update_golden:
         path.write_text(text)
     assert text == path.read_text()
+
+
+def test_many_rules_are_no_deep_text():
+    spec = srt.parse("attend causal\n" + "\n".join(f"stop k where k.pos == {i} and q.pos > {i}" for i in range(450)))
+    plan = srt.compile(spec).plan(64)
+    assert plan.active_tiles == 1
+    masks = srt.dense(spec, steps=64)
+    assert int((masks.attend & (masks.gate_k == 1)).sum()) == 64

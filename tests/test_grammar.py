@@ -9,7 +9,7 @@ import pytest
 from lark import Lark
 
 import srt_masks as srt
-from srt_masks.diagnostics import Source, SpecError
+from srt_masks.diagnostics import MOST_FOUND, MOST_SHOWN, Source, SpecError
 from srt_masks.grammar import syntax
 from srt_masks.grammar.parser import grammar, parse
 
@@ -119,6 +119,42 @@ def test_hostile_texts_end_soon_in_one_clear_error(text: str):
     assert time.perf_counter() - begin < 2
     assert len(error.value.diagnostics) == 1
     assert len(error.value.report) < 1000
+
+
+def test_a_report_is_bounded_and_comes_soon():
+    begin = time.perf_counter()
+    with pytest.raises(SpecError) as error:
+        srt.parse("attend causal;" * 20_000)
+    assert time.perf_counter() - begin < 3
+    assert len(error.value.diagnostics) <= 2 * MOST_FOUND and error.value.report.count("error[") == MOST_SHOWN
+    assert "more mistakes" in error.value.report
+
+
+@pytest.mark.parametrize(
+    "text", ["attendcausal", "attend causal stopk where causal", "attend causal andfull", "attend notcausal", "param n=3attend causal", "attend k istoken"]
+)
+def test_words_run_together_are_not_the_words(text: str):
+    with pytest.raises(SpecError):
+        srt.parse(text)
+
+
+@pytest.mark.parametrize("text", ["layout repeat { data }", "layout token, stop", "layout token * attend", "let f(a, where) = a", "data token, predict"])
+def test_reserved_words_are_no_names_inside_lists(text: str):
+    with pytest.raises(SpecError) as error:
+        srt.parse(f"{text}\nattend causal")
+    assert len(error.value.diagnostics) == 1 and text.split()[-1 if "}" not in text else -2].strip("=,)") in ("a", "data", "stop", "attend", "predict"), text
+
+
+@pytest.mark.parametrize(("text", "slug", "words"), [
+    ("attend dilated(3, 0)", "constant-arithmetic", "divides by zero"), ("attend q.pos // 0 > 1", "constant-arithmetic", "divides by zero"), ("attend causal\nscale k by 1 / 0", "constant-arithmetic", "divides by zero"),
+    ("attend 1e300 * 1e300 > q.pos", "constant-arithmetic", "no finite number"), ("attend q.pos ** -1 > 0", "constant-arithmetic", "negative power"), ("let a = a + 1\nattend q.pos > a", "used-before", "cannot use itself"),
+    ("attend q.head == 1", "unknown-attribute", "same for every token"), ("let a = 9223372036854775807 + 1\nattend q.pos > a", "constant-arithmetic", "64 bits"),
+])  # fmt: skip
+def test_constants_that_cannot_be(text: str, slug: str, words: str):
+    with pytest.raises(SpecError) as error:
+        srt.parse(text)
+    (one,) = error.value.diagnostics
+    assert one.slug == slug and words in one.message + one.label
 
 
 def test_numbers_are_written_in_ascii():

@@ -169,6 +169,35 @@ def test_training_writes_what_it_promises(tmp_path: Path):
     assert [x["loss"] for x in map(json.loads, again.log.read_text().splitlines()) if "loss" in x] == losses
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["attend causal", "input d: int per token\nattend causal and q.d == k.d\npredict token -> index + 1", "assert no flow where k.pos > q.pos\nattend causal"],
+)
+def test_a_spec_that_cannot_train_costs_no_older_checkpoint(text: str, tmp_path: Path):
+    files = {tmp_path / name: f"precious {name}".encode() for name in ("model.safetensors", "log.jsonl", "loss.png")}
+    for path, content in files.items():
+        path.write_bytes(content)
+    with pytest.raises((srt.InputError, srt.SpecError)):
+        train(srt.parse(text), Recipe(dim=16, depth=1, heads=2, words=12, batch=2, steps=2), tmp_path, quiet=True)
+    assert {path: path.read_bytes() for path in files} == files and len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("options", [{"temperature": -1.0}, {"temperature": float("nan")}, {"count": -1}, {"seed": -1}, {"words": 1}, {"prompt": b""}])
+def test_samples_that_do_not_fit(options: dict):
+    model = srt.build_model(srt.parse("attend causal\npredict token -> index + 1"), **{**SMALL, "num_tokens": 256})
+    given = {"prompt": b"a", "count": 1, "words": 4, **options}
+    with pytest.raises(srt.InputError):
+        list(sample(model, given.pop("prompt"), given.pop("count"), **given))
+
+
+def test_broken_weights_do_not_write():
+    model = srt.build_model(srt.parse("attend causal\npredict token -> index + 1"), **{**SMALL, "num_tokens": 256})
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    with pytest.raises(srt.InputError, match="broken"):
+        list(sample(model, b"a", 1, words=4))
+
+
 def test_sampling_never_leaves_the_places_it_learnt():
     """Every byte is predicted from at most words - 1 before it: the last place of a training sequence has no label."""
     model = srt.build_model(srt.parse("attend causal\npredict token -> index + 1"), dim=16, depth=1, heads=2, num_tokens=256)

@@ -203,6 +203,8 @@ def test_exit_codes_and_one_clear_error(tmp_path: Path):
         (("check", file, "--param", "horizon"), 2, "wants NAME=NUMBER"), (("check", file, "--param", "nothing=3"), 1, "no param"), (("nonsense",), 2, "invalid choice"), (("show", file, "--steps", "900"), 1, "too many to draw"), (("show", file, "--head", "7"), 1, "head is from 0 to 0"),
         (("check", file, "--param", "horizon=inf"), 1, "whole number"), (("emit", file, "--stage", "plan", "--steps", "-1"), 1, "0 or more"),
         (("train", file, "--out", read_only, "--steps", "1"), 1, "cannot make the folder"), (("train", file, "--out", str(tmp_path / "r"), "--data", str(tmp_path / "none")), 1, "cannot read"),
+        *(((name, file), 1, "not served yet") for name in ("bench", "compare", "explain", "fmt", "prove", "test", "zoo")),
+        (("plan", file, "--steps", "400000000"), 1, "too many"), (("train", file, "--out", str(tmp_path / "r"), "--learning-rate", "nan"), 1, "learning rate"), (("show", file, "--steps", "0"), 1, "nothing to draw"),
         (("sample", str(bad)), 1, "broken"), (("train", file, "--out", str(tmp_path / "r"), "--dim", "30", "--heads", "4"), 1, "multiple of heads"),
     ):  # fmt: skip
         found, said, error = run(*arguments)
@@ -213,6 +215,8 @@ def test_exit_codes_and_one_clear_error(tmp_path: Path):
 
 def test_reading_a_spec_from_standard_input():
     assert run("check", "-", stdin=b"attend causal")[0] == 0
+    assert run("check", "-", stdin=b"\xef\xbb\xbfattend causal")[0] == 0
+    assert run("check", "-", stdin=b"attend \xff")[0] == 1
     code, _, error = run("check", "-", stdin=b"attend causal\nstop z")
     assert code == 1 and "<stdin>:2:6" in error
 
