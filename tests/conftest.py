@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
+
+# Without a card the Triton kernels run in Triton's interpreter, which has to be asked for before triton is imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+os.environ.setdefault("SRT_MASKS_CACHE", tempfile.mkdtemp(prefix="srt_masks_tests_"))
+
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parent.parent
@@ -37,3 +44,15 @@ def update_golden(request) -> bool:
 @pytest.fixture(autouse=True)
 def _in_the_root(monkeypatch):
     monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture(params=["tiled", "triton"])
+def backend(request) -> str:
+    """Every backend; without a card `triton` is interpreted."""
+    return request.param
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA card; none is here"))

@@ -24,7 +24,6 @@ from srt_masks.compiler.lower import lower
 from srt_masks.compiler.runs import Consumer
 from srt_masks.compiler.simplify import LAWS, instantiate, rules_by_operator, simplified, simplify
 from srt_masks.grammar.checked import Type
-from srt_masks.kernels import op as boundary
 from srt_masks.kernels import tiled
 from srt_masks.reference.masks import lay_out
 from srt_masks.testing.strategies import Case, cases, layouts
@@ -267,7 +266,7 @@ def test_stopped_work_is_skipped_and_the_skipping_is_real():
     dq, dkv = plan.groups[0].runs(Consumer.DQ), plan.groups[0].runs(Consumer.DKV)
     assert plan.active_tiles == 136 and dkv.tiles == 16 and dq.tiles == 136 - 36
     q, k, v, dout = (torch.randn(1, 1, steps, dim) for _ in range(4))
-    works = boundary.unpack(boundary.pack(plan), attend.compiled)
+    works = tiled.unpack(tiled.pack(plan), attend.compiled)
     product = 2 * tile * tile * dim
     with FlopCounterMode(display=False) as forward:
         out, lse = tiled.forward(q, k, v, works, attend.compiled.program, dim**-0.5)

@@ -113,19 +113,19 @@ def test_precedence():
 ], ids=lambda t: t[:24].replace("\n", " ").replace("\x00", "NUL").replace("\x1b", "ESC"))  # fmt: skip
 def test_hostile_texts_end_soon_in_one_clear_error(text: str):
     srt.parse("attend causal")  # the grammar is made once
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(SpecError) as error:
         srt.parse(text)
-    assert time.perf_counter() - begin < 2
+    assert time.process_time() - begin < 2
     assert len(error.value.diagnostics) == 1
     assert len(error.value.report) < 1000
 
 
 def test_a_report_is_bounded_and_comes_soon():
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(SpecError) as error:
         srt.parse("attend causal;" * 20_000)
-    assert time.perf_counter() - begin < 3
+    assert time.process_time() - begin < 3
     assert len(error.value.diagnostics) <= 2 * MOST_FOUND and error.value.report.count("error[") == MOST_SHOWN
     assert "more mistakes" in error.value.report
 

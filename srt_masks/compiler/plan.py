@@ -65,7 +65,8 @@ class Plan:
         """(batch, heads) int32: the number of the group of each."""
         table = torch.full((self.geometry.batch, self.geometry.heads), -1, dtype=torch.int32)
         for number, group in enumerate(self.groups):
-            table[torch.tensor(group.batch)[:, None], torch.tensor(group.heads)] = number
+            rows, heads = (torch.tensor(x, dtype=torch.int64) for x in (group.batch, group.heads))
+            table[rows[:, None], heads] = number
         return table
 
     def tiles(self, consumer: Consumer) -> int:

@@ -24,6 +24,7 @@ class Consumer(Enum):
     DQ = ("dQ", "q", False)
     DKV = ("dK/dV", "kv", True)
     BACKWARD = ("backward", "qkv", False)  # all three gradients in one query-major pass
+    SEEN = ("seen", "", True)  # by whom a key is attended
 
     @property
     def gates(self) -> str:

@@ -20,10 +20,11 @@ from ..reference import masks as reference_masks
 from ..spec import Spec
 from . import op
 from .cache import PlanCache
+from .dispatch import backend_of
+from .tiled import TILE
 
 BACKENDS = ("auto", "reference", "tiled", "triton")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-TILE = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,9 @@ class Attention:
         if self.options.backend == "reference":
             out, lse = self._reference(q, k, v, call, layer, float(factor))
         else:
-            out, lse = op.attend(q, k, v, self._plan(call, layer), self.compiled, float(factor))
+            backend = backend_of(self.options.backend)
+            tile = backend.tile(self.compiled, q.dtype, max(q.shape[-1], v.shape[-1]), q.device)
+            out, lse = op.attend(q, k, v, self._plan(call, layer, tile), self.compiled, backend, float(factor))
         return (out, lse) if return_lse else out
 
     def plan(
@@ -106,7 +109,8 @@ class Attention:
         keys = tokens if checked.keys is None else checked.keys.fixed
         batch = batch_of(checked, lengths, inputs, inputs_and_params)
         number = layer_number(checked, layer, options.layers)
-        return self._plan(bind_call(checked, Sizes(tokens, keys, heads, options.layers, batch), lengths, inputs, inputs_and_params), number)
+        tile = TILE if options.tile else backend_of(options.backend).tile(self.compiled, dtype or torch.float32, head_dim, torch.device("cpu"))
+        return self._plan(bind_call(checked, Sizes(tokens, keys, heads, options.layers, batch), lengths, inputs, inputs_and_params), number, tile)
 
     # ------------------------------------------------------------------------------------------ arguments
 
@@ -132,9 +136,9 @@ class Attention:
         number = layer_number(checked, layer, options.layers)
         return bind_call(checked, Sizes(nq, k.shape[2], heads, options.layers, batch), lengths, inputs, named, q.device), number
 
-    def _plan(self, call: Call, layer: int) -> Plan:
+    def _plan(self, call: Call, layer: int, tile: int) -> Plan:
         sizes = call.sizes
-        geometry = Geometry(sizes.batch, sizes.heads, sizes.queries, sizes.keys, self.options.tile or TILE, call.lengths)
+        geometry = Geometry(sizes.batch, sizes.heads, sizes.queries, sizes.keys, self.options.tile or tile, call.lengths)
         scalars = {**call.params, "heads": sizes.heads, "layers": sizes.layers or 1, "layer": layer if mentions_layer(self.spec.checked) else 0}
         # NaN is refused and -0.0 is 0.0 in every gate, so equal numbers are the same call.
         key = (geometry, tuple(sorted(scalars.items())))
@@ -163,8 +167,6 @@ def compile_spec(
         raise InputError(f"compile takes a Spec; got {type(spec).__name__}. For a text: srt_masks.compile(srt_masks.parse(text))")
     if backend not in BACKENDS:
         raise InputError(f"backend is one of {', '.join(BACKENDS)}; got {backend!r}")
-    if backend == "triton":
-        raise BackendError('backend="triton" is not served yet; backend="tiled" runs the same spec on any device')
     if precision != "ieee":
         raise BackendError(f'precision={precision!r} is not served yet; precision="ieee" is')
     if tile is not None and tile not in (16, 32, 64, 128, 256, 512):

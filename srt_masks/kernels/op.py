@@ -15,24 +15,22 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
-from ..compiler.leaves import Leaves
 from ..compiler.plan import Compiled, Plan
-from ..compiler.runs import Consumer, Runs
 from ..diagnostics import BackendError
-from . import tiled
-from .tiled import Work
+from .backend import Backend
+from .dispatch import backend_of
 
 # Predicates by the hash of their content. Held weakly: callables and the backwards they started keep theirs alive.
 _PREDICATES: WeakValueDictionary[str, Compiled] = WeakValueDictionary()
 
-torch.library.define("srt_masks::forward", "(Tensor q, Tensor k, Tensor v, Tensor[] plan, str predicate, float scale) -> (Tensor, Tensor)")
+torch.library.define("srt_masks::forward", "(Tensor q, Tensor k, Tensor v, Tensor[] plan, str predicate, str backend, float scale) -> (Tensor, Tensor)")
 torch.library.define(
     "srt_masks::backward",
-    "(Tensor? dout, Tensor? dlse, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor[] plan, str predicate, float scale, bool[] needs) -> (Tensor, Tensor, Tensor)",
+    "(Tensor? dout, Tensor? dlse, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor[] plan, str predicate, str backend, float scale, bool[] needs) -> (Tensor, Tensor, Tensor)",
 )
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, plan: Plan, compiled: Compiled, scale: float) -> tuple[Tensor, Tensor]:
+def attend(q: Tensor, k: Tensor, v: Tensor, plan: Plan, compiled: Compiled, backend: Backend, scale: float) -> tuple[Tensor, Tensor]:
     """out and lse of the planned attention, both differentiable once in q, k and v.
 
     Raises BackendError if the plan was made for another call.
@@ -40,7 +38,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, plan: Plan, compiled: Compiled, scal
     g = plan.geometry
     if (g.batch, g.heads, g.queries, g.keys) != (*q.shape[:3], k.shape[2]):
         raise BackendError(f"a plan for batch {g.batch}, heads {g.heads}, {g.queries} x {g.keys} tokens was given to q {tuple(q.shape)} and k {tuple(k.shape)}")
-    return _Attend.apply(q, k, v, pack(plan), compiled, scale)  # type: ignore[return-value]
+    return _Attend.apply(q, k, v, backend.pack(plan, compiled, q, v), compiled, backend.name, scale)  # type: ignore[return-value]
 
 
 @contextmanager
@@ -52,13 +50,13 @@ def _predicate(compiled: Compiled) -> Iterator[str]:
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(q: Tensor, k: Tensor, v: Tensor, plan: list[Tensor], compiled: Compiled, scale: float) -> tuple[Tensor, Tensor]:
+    def forward(q: Tensor, k: Tensor, v: Tensor, plan: list[Tensor], compiled: Compiled, backend: str, scale: float) -> tuple[Tensor, Tensor]:
         with _predicate(compiled) as name:
-            return torch.ops.srt_masks.forward(q, k, v, plan, name, scale)
+            return torch.ops.srt_masks.forward(q, k, v, plan, name, backend, scale)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        q, k, v, ctx.plan, ctx.compiled, ctx.scale = inputs
+        q, k, v, ctx.plan, ctx.compiled, ctx.backend, ctx.scale = inputs
         ctx.save_for_backward(q, k, v, *output)
         ctx.set_materialize_grads(False)
 
@@ -66,9 +64,9 @@ class _Attend(torch.autograd.Function):
     def backward(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         needs = tuple(ctx.needs_input_grad[:3])
         if (dout is None and dlse is None) or not any(needs):
-            return None, None, None, None, None, None
-        grads = _Gradients.apply(dout, dlse, *ctx.saved_tensors, ctx.plan, ctx.compiled, ctx.scale, needs)
-        return *(g if need else None for g, need in zip(grads, needs, strict=True)), None, None, None  # type: ignore[arg-type]
+            return None, None, None, None, None, None, None
+        grads = _Gradients.apply(dout, dlse, *ctx.saved_tensors, ctx.plan, ctx.compiled, ctx.backend, ctx.scale, needs)
+        return *(g if need else None for g, need in zip(grads, needs, strict=True)), None, None, None, None  # type: ignore[arg-type]
 
 
 class _Gradients(torch.autograd.Function):
@@ -76,9 +74,9 @@ class _Gradients(torch.autograd.Function):
     second order that would be silently zero cannot arise."""
 
     @staticmethod
-    def forward(dout, dlse, q, k, v, out, lse, plan, compiled, scale, needs) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(dout, dlse, q, k, v, out, lse, plan, compiled, backend, scale, needs) -> tuple[Tensor, Tensor, Tensor]:
         with _predicate(compiled) as name:
-            return torch.ops.srt_masks.backward(dout, dlse, q, k, v, out, lse, plan, name, scale, list(needs))
+            return torch.ops.srt_masks.backward(dout, dlse, q, k, v, out, lse, plan, name, backend, scale, list(needs))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -89,47 +87,17 @@ class _Gradients(torch.autograd.Function):
         raise BackendError('the gradient of a gradient (double backward) is not served; backend="reference" has it, slowly')
 
 
-# ------------------------------------------------------------------------------------------------ the plan as tensors
-
-
-def pack(plan: Plan) -> list[Tensor]:
-    """For each group: extents, members, the runs of both passes, the leaves of its predicate, the tables it reads."""
-    packed: list[Tensor] = []
-    for group in plan.groups:
-        packed.append(torch.tensor([group.queries, group.keys, plan.geometry.tile]))
-        packed += [torch.tensor(group.batch), torch.tensor(group.heads)]
-        packed += group.runs(Consumer.FORWARD).tensors + group.runs(Consumer.BACKWARD).tensors
-        packed += [group.leaves.values[x] for x in group.leaves.split.leaves]
-        packed += [group.leaves.tables[t] for t in group.leaves.split.tables]
-    return packed
-
-
-def unpack(packed: list[Tensor], compiled: Compiled) -> list[Work]:
-    works, rest = [], list(packed)
-    stored, tables = compiled.split.leaves, compiled.split.tables
-    size = 11 + len(stored) + len(tables)
-    for begin in range(0, len(rest), size):
-        extents, batch, heads, *others = rest[begin : begin + size]
-        queries, keys, tile = extents.tolist()
-        values = dict(zip(stored, others[8 : 8 + len(stored)], strict=True))
-        leaves = Leaves(compiled.split, values, dict(zip(tables, others[8 + len(stored) :], strict=True)))
-        works.append(Work(tuple(batch.tolist()), tuple(heads.tolist()), queries, keys, tile, Runs(*others[:4]), Runs(*others[4:8]), leaves))
-    return works
-
-
 # ------------------------------------------------------------------------------------------------ the operators
 
 
-def _forward(q: Tensor, k: Tensor, v: Tensor, plan: list[Tensor], predicate: str, scale: float) -> tuple[Tensor, Tensor]:
-    compiled = _PREDICATES[predicate]
+def _forward(q: Tensor, k: Tensor, v: Tensor, plan: list[Tensor], predicate: str, backend: str, scale: float) -> tuple[Tensor, Tensor]:
     with _as_written(q.device):
-        return tiled.forward(q, k, v, unpack(plan, compiled), compiled.program, scale)
+        return backend_of(backend).forward(q, k, v, plan, _PREDICATES[predicate], scale)
 
 
-def _backward(dout, dlse, q, k, v, out, lse, plan, predicate, scale, needs) -> tuple[Tensor, Tensor, Tensor]:
-    compiled = _PREDICATES[predicate]
+def _backward(dout, dlse, q, k, v, out, lse, plan, predicate, backend, scale, needs) -> tuple[Tensor, Tensor, Tensor]:
     with _as_written(q.device):
-        grads = tiled.backward(dout, dlse, q, k, v, out, lse, unpack(plan, compiled), compiled.program, scale, tuple(needs))
+        grads = backend_of(backend).backward(dout, dlse, q, k, v, out, lse, plan, _PREDICATES[predicate], scale, tuple(needs))
     # An operator returns tensors: an empty one stands for a gradient nobody asked for.
     return tuple(g if g is not None else x.new_empty(0) for g, x in zip(grads, (q, k, v), strict=True))  # type: ignore[return-value]
 
@@ -153,11 +121,11 @@ torch.library.impl("srt_masks::backward", "CompositeExplicitAutograd", _backward
 
 
 @torch.library.register_fake("srt_masks::forward")
-def _(q, k, v, plan, predicate, scale):
+def _(q, k, v, plan, predicate, backend, scale):
     exact = torch.float64 if q.dtype is torch.float64 else torch.float32
     return q.new_empty(*q.shape[:3], v.shape[-1]), q.new_empty(q.shape[:3], dtype=exact)
 
 
 @torch.library.register_fake("srt_masks::backward")
-def _(dout, dlse, q, k, v, out, lse, plan, predicate, scale, needs):
+def _(dout, dlse, q, k, v, out, lse, plan, predicate, backend, scale, needs):
     return tuple(torch.empty_like(x) if need else x.new_empty(0) for x, need in zip((q, k, v), needs, strict=True))

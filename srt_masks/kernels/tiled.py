@@ -18,9 +18,11 @@ from torch import Tensor
 from ..compiler.boxes import PARTIAL, SHIFTS, State
 from ..compiler.ir import Program
 from ..compiler.leaves import Leaves
-from ..compiler.runs import Runs
+from ..compiler.plan import Compiled, Plan
+from ..compiler.runs import Consumer, Runs
 
 CHUNK = 2**23
+TILE = 128
 
 Index = slice | Tensor
 
@@ -37,6 +39,56 @@ class Work:
     forward: Runs
     backward: Runs
     leaves: Leaves
+
+
+class TiledBackend:
+    name = "tiled"
+
+    def tile(self, compiled: Compiled, dtype: torch.dtype, dim: int, device: torch.device) -> int:
+        return TILE
+
+    def pack(self, plan: Plan, compiled: Compiled, q: Tensor, v: Tensor) -> list[Tensor]:
+        return pack(plan)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, packed: list[Tensor], compiled: Compiled, scale: float) -> tuple[Tensor, Tensor]:
+        return forward(q, k, v, unpack(packed, compiled), compiled.program, scale)
+
+    def backward(
+        self, dout: Tensor | None, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor,
+        packed: list[Tensor], compiled: Compiled, scale: float, needs: tuple[bool, bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
+        return backward(dout, dlse, q, k, v, out, lse, unpack(packed, compiled), compiled.program, scale, needs)
+
+
+# ------------------------------------------------------------------------------------------------ the plan as tensors
+
+
+def pack(plan: Plan) -> list[Tensor]:
+    """For each group: extents, members, the runs of both passes, the leaves of its predicate, the tables it reads."""
+    packed: list[Tensor] = []
+    for group in plan.groups:
+        packed.append(torch.tensor([group.queries, group.keys, plan.geometry.tile]))
+        packed += [torch.tensor(group.batch), torch.tensor(group.heads)]
+        packed += group.runs(Consumer.FORWARD).tensors + group.runs(Consumer.BACKWARD).tensors
+        packed += [group.leaves.values[x] for x in group.leaves.split.leaves]
+        packed += [group.leaves.tables[t] for t in group.leaves.split.tables]
+    return packed
+
+
+def unpack(packed: list[Tensor], compiled: Compiled) -> list[Work]:
+    works, rest = [], list(packed)
+    stored, tables = compiled.split.leaves, compiled.split.tables
+    size = 11 + len(stored) + len(tables)
+    for begin in range(0, len(rest), size):
+        extents, batch, heads, *others = rest[begin : begin + size]
+        queries, keys, tile = extents.tolist()
+        values = dict(zip(stored, others[8 : 8 + len(stored)], strict=True))
+        leaves = Leaves(compiled.split, values, dict(zip(tables, others[8 + len(stored) :], strict=True)))
+        works.append(Work(tuple(batch.tolist()), tuple(heads.tolist()), queries, keys, tile, Runs(*others[:4]), Runs(*others[4:8]), leaves))
+    return works
+
+
+# ------------------------------------------------------------------------------------------------ forward and backward
 
 
 def forward(q: Tensor, k: Tensor, v: Tensor, works: list[Work], program: Program, scale: float) -> tuple[Tensor, Tensor]:

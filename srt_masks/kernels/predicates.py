@@ -1,0 +1,69 @@
+"""Emitted source -> an imported module: written once into a folder private to the user, under a name that is its content's hash.
+
+Triton reads a kernel's source from its file, so the text has to lie in one. The folder is `SRT_MASKS_CACHE`, or `srt_masks` in the
+user's cache folder; one that another user could write to is refused. A file is written beside and renamed, so that concurrent
+writers leave one whole file; its content is compared before it is imported.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import stat
+import sys
+import tempfile
+from pathlib import Path
+from threading import Lock
+from types import ModuleType
+
+from ..diagnostics import BackendError
+from .emit import Source
+
+_LOCK = Lock()
+_PREFIX = "srt_masks_predicate_"
+
+
+def module_of(source: Source) -> ModuleType:
+    """The functions of a predicate module, ready to be given to a kernel. Raises BackendError where no folder can be written."""
+    name = _PREFIX + source.key
+    with _LOCK:
+        if name in sys.modules:
+            return sys.modules[name]
+        path = _written(folder() / f"{name}.py", source.text)
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+        return module
+
+
+def folder() -> Path:
+    """The cache folder, made if it is missing. Raises BackendError if it is not the user's alone."""
+    chosen = os.environ.get("SRT_MASKS_CACHE")
+    path = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "srt_masks"
+    remedy = "set SRT_MASKS_CACHE to a folder of your own"
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.stat()
+    except (OSError, RuntimeError) as error:
+        raise BackendError(f"no folder for emitted kernels: {error}; {remedy}") from None
+    if hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
+        raise BackendError(f"{path} is not yours alone, and kernels are code: {remedy}")
+    return path
+
+
+def _written(path: Path, text: str) -> Path:
+    try:
+        if path.is_file() and path.read_text() == text:
+            return path
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.stem, suffix=".tmp", delete=False) as file:
+            file.write(text)
+        os.replace(file.name, path)
+    except OSError as error:
+        raise BackendError(f"cannot write {path}: {error.strerror or error}; set SRT_MASKS_CACHE to a folder of your own") from None
+    return path

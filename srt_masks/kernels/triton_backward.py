@@ -1,0 +1,225 @@
+"""The backward kernels: `prepare`, dQ by rows of queries, dK and dV by rows of keys.
+
+    P = exp(S - lse)    dS = P * (dP - delta)    delta_i = sum_d dO_id O_id - dlse_i
+    dQ_i = scale sum_j gq_ij dS_ij K_j    dK_j = scale sum_i gk_ij dS_ij Q_i    dV_j = sum_i gv_ij P_ij dO_i
+
+Each kernel visits only the tiles where a gate it needs may be open. In its plain sections every pair attends and every gate is 1,
+and nothing is evaluated; in the others a pair counts where it attends and its gate is open, settled before the products.
+Everything is kept in powers of 2: `lse2` is lse * log2(e), and +inf for a row without a key, whose P is then exactly 0.
+"""
+
+import triton
+import triton.language as tl
+
+from .triton_common import LOG2E, advance, begin, dot, exact, read_rows, write_rows
+
+PLAIN, EVALUATED, QUERY_SECTIONS = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+# Sections of dK/dV: 0 and 1 feed both, 2 and 3 dK alone, 4 and 5 dV alone; the even ones are plain, the odd ones masked.
+KEY_SECTIONS = tl.constexpr(6)
+
+
+@triton.jit(do_not_specialize=["heads", "members", "queries"])
+def prepare_kernel(
+    out, dout, do_batch, do_head, do_row, do_dim, lse, dlse, delta, lse2, heads, members, queries,
+    HAS_DLSE: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_VALUE: tl.constexpr, BLOCK_M: tl.constexpr, F64: tl.constexpr,
+):  # fmt: skip
+    """delta and lse2, (batch, heads, queries); out, lse and dlse are contiguous."""
+    member = tl.program_id(0) % members
+    m = tl.program_id(0) // members * BLOCK_M + tl.arange(0, BLOCK_M)
+    at = member.to(tl.int64) * queries
+    row_lse = tl.load(lse + at + m, mask=m < queries, other=float("-inf"))
+    alive = row_lse != float("-inf")
+    dout += (member // heads).to(tl.int64) * do_batch + (member % heads).to(tl.int64) * do_head
+    o = exact(read_rows(out + at * VALUE_DIM, m, VALUE_DIM, 1, alive, True, VALUE_DIM, BLOCK_VALUE, False), F64)
+    do = exact(read_rows(dout, m, do_row, do_dim, alive, True, VALUE_DIM, BLOCK_VALUE, False), F64)
+    d = tl.sum(o * do, 1)
+    if HAS_DLSE:
+        d -= tl.load(dlse + at + m, mask=alive, other=0.0)
+    tl.store(delta + at + m, d, mask=m < queries)
+    tl.store(lse2 + at + m, tl.where(alive, row_lse * LOG2E, float("inf")), mask=m < queries)
+
+
+# ------------------------------------------------------------------------------------------------ dQ
+
+
+@triton.jit
+def _query_tiles(
+    dq, q, do, m, lse2, delta, queries_here, keys_here, c, own,
+    k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry, scale2,
+    KEYS: tl.constexpr, ATTENDED: tl.constexpr, GATE_Q: tl.constexpr, MASKED: tl.constexpr, WEIGHTED: tl.constexpr,
+    HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr, BLOCK_N: tl.constexpr,
+    PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr,
+):  # fmt: skip
+    """Every tile of one section. dq [M, D]; lse2 and delta [M]."""
+    run, tile, end, count = begin(ptr, size, first, stop, entry)
+    for _ in range(count):
+        n = tile * BLOCK_N + tl.arange(0, BLOCK_N)
+        inside = n < keys_here
+        alive = inside
+        if MASKED:
+            alive = tl.load(live + n, mask=inside, other=0) != 0
+        keys = read_rows(k, n, k_row, k_dim, alive, MASKED, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [N, D]
+        values = read_rows(v, n, v_row, v_dim, alive, MASKED, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [N, V]
+        nothing = tl.zeros([q.shape[0], BLOCK_N], dq.dtype)
+        p = tl.exp2(dot(q, tl.trans(keys), nothing, PRECISION) * scale2 - lse2[:, None])  # [M, N]
+        ds = p * (dot(do, tl.trans(values), nothing, PRECISION) - delta[:, None])
+        if MASKED:
+            other = KEYS(c, ints, flags, reals, n, inside)
+            allow = ATTENDED(c, own, other, ints, flags, reals, 1) & (m < queries_here)[:, None] & inside[None, :]
+            gate = GATE_Q(c, own, other, ints, flags, reals, 1)
+            ds = tl.where(allow, ds * exact(gate, F64), 0.0) if WEIGHTED else tl.where(allow & gate, ds, 0.0)
+        dq = dot(ds.to(keys.dtype), keys, dq, PRECISION)
+        run, tile, end = advance(run, tile, end, first, stop)
+    return dq
+
+
+@triton.jit(do_not_specialize=["heads", "members", "group_size", "queries", "rows"])
+def query_gradient_kernel(
+    q, k, v, dout, delta, lse2, dq, q_batch, q_head, q_row, q_dim, k_batch, k_head, k_row, k_dim, v_batch, v_head, v_row, v_dim,
+    do_batch, do_head, do_row, do_dim, facts, numbers, ints, flags, reals, group_of, live, ptr, size, first, stop, order,
+    heads, members, group_size, queries, rows, scale: tl.float64,
+    CONSTANTS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, ATTENDED: tl.constexpr, GATE_Q: tl.constexpr,
+    WEIGHTED: tl.constexpr, FACTS: tl.constexpr, NUMBERS: tl.constexpr,
+    HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr,
+    TILE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr,
+):  # fmt: skip
+    """dq (batch, heads, queries, head_dim), contiguous."""
+    member = tl.program_id(0) % members
+    block = tl.program_id(0) // members
+    row = tl.load(order + block // (TILE // BLOCK_M))
+    m = row * TILE + block % (TILE // BLOCK_M) * BLOCK_M + tl.arange(0, BLOCK_M)
+    factor = tl.full([], scale, tl.float64)
+    batch, head = member // heads, member % heads
+    group = tl.load(group_of + member)
+    facts += group.to(tl.int64) * FACTS
+    queries_here, keys_here = tl.load(facts), tl.load(facts + 1)
+    live += tl.load(facts + 2)
+    c = CONSTANTS(facts, numbers + group.to(tl.int64) * NUMBERS)
+    own = QUERIES(c, ints, flags, reals, m, m < queries_here)
+    q += batch.to(tl.int64) * q_batch + head.to(tl.int64) * q_head
+    dout += batch.to(tl.int64) * do_batch + head.to(tl.int64) * do_head
+    k += batch.to(tl.int64) * k_batch + (head // group_size).to(tl.int64) * k_head
+    v += batch.to(tl.int64) * v_batch + (head // group_size).to(tl.int64) * v_head
+    at = member.to(tl.int64) * queries
+    row_lse2 = tl.load(lse2 + at + m, mask=m < queries, other=float("inf"))
+    row_delta = tl.load(delta + at + m, mask=m < queries, other=0.0)
+    alive = row_lse2 != float("inf")
+    asking = read_rows(q, m, q_row, q_dim, alive, True, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [M, D]
+    do = read_rows(dout, m, do_row, do_dim, alive, True, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [M, V]
+    acc = tl.zeros([BLOCK_M, BLOCK_HEAD], tl.float64 if F64 else tl.float32)
+    entry = (group * rows + row) * QUERY_SECTIONS
+    acc = _query_tiles(
+        acc, asking, do, m, row_lse2, row_delta, queries_here, keys_here, c, own,
+        k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry + PLAIN, exact(factor * LOG2E, F64),
+        KEYS, ATTENDED, GATE_Q, False, WEIGHTED, HEAD_DIM, VALUE_DIM, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N, PRECISION, UPCAST, F64,
+    )  # fmt: skip
+    acc = _query_tiles(
+        acc, asking, do, m, row_lse2, row_delta, queries_here, keys_here, c, own,
+        k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry + EVALUATED, exact(factor * LOG2E, F64),
+        KEYS, ATTENDED, GATE_Q, True, WEIGHTED, HEAD_DIM, VALUE_DIM, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N, PRECISION, UPCAST, F64,
+    )  # fmt: skip
+    write_rows(dq + at * HEAD_DIM, m, acc * exact(factor, F64), m < queries, HEAD_DIM, BLOCK_HEAD)
+
+
+# ------------------------------------------------------------------------------------------------ dK and dV
+
+
+@triton.jit
+def _key_tiles(
+    dk, dv, keys, values, n, queries_here, keys_here, c, own,
+    q, q_row, q_dim, dout, do_row, do_dim, lse2, delta, ints, flags, reals, ptr, size, first, stop, entry, scale2,
+    QUERIES: tl.constexpr, ATTENDED: tl.constexpr, GATE_K: tl.constexpr, GATE_V: tl.constexpr,
+    MASKED: tl.constexpr, FOR_K: tl.constexpr, FOR_V: tl.constexpr, WEIGHTED_K: tl.constexpr, WEIGHTED_V: tl.constexpr,
+    HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr, BLOCK_M: tl.constexpr,
+    PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr,
+):  # fmt: skip
+    """Every tile of one section for one query head. dk [N, D] without the scale, dv [N, V]."""
+    run, tile, end, count = begin(ptr, size, first, stop, entry)
+    for _ in range(count):
+        m = tile * BLOCK_M + tl.arange(0, BLOCK_M)
+        inside = m < queries_here
+        if MASKED:
+            # Settled before the products, and kept as bits: fewer registers live across them.
+            other = QUERIES(c, ints, flags, reals, m, inside)
+            allow = ATTENDED(c, other, own, ints, flags, reals, 0) & inside[None, :] & (n < keys_here)[:, None]  # [N, M]
+            row_lse2 = tl.load(lse2 + m, mask=inside, other=float("inf"))
+            alive = row_lse2 != float("inf")
+        else:
+            row_lse2 = tl.load(lse2 + m)
+            alive = inside
+        asking = read_rows(q, m, q_row, q_dim, alive, MASKED, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [M, D]
+        do = read_rows(dout, m, do_row, do_dim, alive, MASKED, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [M, V]
+        nothing = tl.zeros([keys.shape[0], BLOCK_M], tl.float64 if F64 else tl.float32)
+        p = tl.exp2(dot(keys, tl.trans(asking), nothing, PRECISION) * scale2 - row_lse2[None, :])  # [N, M]
+        if FOR_V:
+            pv = p
+            if MASKED:
+                gate_v = GATE_V(c, other, own, ints, flags, reals, 0)
+                pv = tl.where(allow, p * exact(gate_v, F64), 0.0) if WEIGHTED_V else tl.where(allow & gate_v, p, 0.0)
+            dv = dot(pv.to(do.dtype), do, dv, PRECISION)
+        if FOR_K:
+            row_delta = tl.load(delta + m, mask=inside, other=0.0) if MASKED else tl.load(delta + m)
+            ds = p * (dot(values, tl.trans(do), nothing, PRECISION) - row_delta[None, :])
+            if MASKED:
+                gate_k = GATE_K(c, other, own, ints, flags, reals, 0)
+                ds = tl.where(allow, ds * exact(gate_k, F64), 0.0) if WEIGHTED_K else tl.where(allow & gate_k, ds, 0.0)
+            dk = dot(ds.to(asking.dtype), asking, dk, PRECISION)
+        run, tile, end = advance(run, tile, end, first, stop)
+    return dk, dv
+
+
+@triton.jit(do_not_specialize=["heads", "members", "group_size", "queries", "keys_all", "rows"])
+def key_gradient_kernel(
+    q, k, v, dout, delta, lse2, dk, dv, q_batch, q_head, q_row, q_dim, k_batch, k_head, k_row, k_dim, v_batch, v_head, v_row, v_dim,
+    do_batch, do_head, do_row, do_dim, facts, numbers, ints, flags, reals, group_of, ptr, size, first, stop, order,
+    heads, members, group_size, queries, keys_all, rows, scale: tl.float64,
+    CONSTANTS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, ATTENDED: tl.constexpr, GATE_K: tl.constexpr, GATE_V: tl.constexpr,
+    WANT_K: tl.constexpr, WANT_V: tl.constexpr, WEIGHTED_K: tl.constexpr, WEIGHTED_V: tl.constexpr,
+    SECTIONS: tl.constexpr, FACTS: tl.constexpr, NUMBERS: tl.constexpr,
+    HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr,
+    TILE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr,
+):  # fmt: skip
+    """dk (batch, key_heads, keys, head_dim) and dv (batch, key_heads, keys, value_dim), contiguous.
+
+    SECTIONS has a bit for every section that the mask can have and that feeds a wanted gradient; the others are not compiled.
+    One program owns BLOCK_N keys of one key head and adds up its query heads in order: no atomics, the same bits every time.
+    """
+    member = tl.program_id(0) % members  # of (batch, key_heads)
+    block = tl.program_id(0) // members
+    row = tl.load(order + block // (TILE // BLOCK_N))
+    n = row * TILE + block % (TILE // BLOCK_N) * BLOCK_N + tl.arange(0, BLOCK_N)
+    factor = tl.full([], scale, tl.float64)
+    key_heads = heads // group_size
+    batch, key_head = member // key_heads, member % key_heads
+    k += batch.to(tl.int64) * k_batch + key_head.to(tl.int64) * k_head
+    v += batch.to(tl.int64) * v_batch + key_head.to(tl.int64) * v_head
+    keys = read_rows(k, n, k_row, k_dim, n < keys_all, True, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [N, D]
+    values = read_rows(v, n, v_row, v_dim, n < keys_all, True, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [N, V]
+    wide = tl.float64 if F64 else tl.float32
+    acc_k = tl.zeros([BLOCK_N, BLOCK_HEAD], wide)
+    acc_v = tl.zeros([BLOCK_N, BLOCK_VALUE], wide)
+    scale2 = exact(factor * LOG2E, F64)
+    for one in range(group_size):
+        head = key_head * group_size + one
+        at = (batch * heads + head).to(tl.int64) * queries
+        group = tl.load(group_of + batch * heads + head)
+        here = facts + group.to(tl.int64) * FACTS
+        queries_here, keys_here = tl.load(here), tl.load(here + 1)
+        c = CONSTANTS(here, numbers + group.to(tl.int64) * NUMBERS)
+        own = KEYS(c, ints, flags, reals, n, n < keys_here)
+        q_here = q + batch.to(tl.int64) * q_batch + head.to(tl.int64) * q_head
+        do_here = dout + batch.to(tl.int64) * do_batch + head.to(tl.int64) * do_head
+        for section in tl.static_range(KEY_SECTIONS):
+            if (SECTIONS >> section) & 1:
+                acc_k, acc_v = _key_tiles(
+                    acc_k, acc_v, keys, values, n, queries_here, keys_here, c, own,
+                    q_here, q_row, q_dim, do_here, do_row, do_dim, lse2 + at, delta + at, ints, flags, reals, ptr, size, first, stop,
+                    (group * rows + row) * KEY_SECTIONS + section, scale2,
+                    QUERIES, ATTENDED, GATE_K, GATE_V, section % 2 == 1, WANT_K and section // 2 != 2, WANT_V and section // 2 != 1, WEIGHTED_K, WEIGHTED_V,
+                    HEAD_DIM, VALUE_DIM, BLOCK_HEAD, BLOCK_VALUE, BLOCK_M, PRECISION, UPCAST, F64,
+                )  # fmt: skip
+    at_keys = member.to(tl.int64) * keys_all
+    if WANT_K:
+        write_rows(dk + at_keys * HEAD_DIM, n, acc_k * exact(factor, F64), n < keys_all, HEAD_DIM, BLOCK_HEAD)
+    if WANT_V:
+        write_rows(dv + at_keys * VALUE_DIM, n, acc_v, n < keys_all, VALUE_DIM, BLOCK_VALUE)

@@ -1,0 +1,72 @@
+"""What the Triton kernels share: one dot, one way to read rows, one way to step along runs, one log of 2.
+
+Names in shape comments: rows x cols are queries x keys in a query-major kernel, keys x queries in a key-major one.
+"""
+
+import triton
+import triton.language as tl
+
+LOG2E = tl.constexpr(1.4426950408889634)
+LN2 = tl.constexpr(0.6931471805599453)
+
+
+@triton.jit
+def dot(a, b, acc, PRECISION: tl.constexpr):
+    """acc + a @ b, accumulated in acc's dtype. Every product of the kernels goes through here: a dot that does not name its
+    precision is computed in TF32."""
+    return tl.dot(a, b, acc, input_precision=PRECISION, out_dtype=acc.dtype)
+
+
+@triton.jit
+def read_rows(base, at, stride, stride_dim, inside, CHECK: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, UPCAST: tl.constexpr):
+    """Rows `at` of a matrix, [rows, BLOCK_DIM]; 0 beyond DIM, and where CHECK and not `inside`."""
+    dim = tl.arange(0, BLOCK_DIM)
+    where = base + at.to(tl.int64)[:, None] * stride + dim[None, :] * stride_dim
+    if CHECK:
+        if DIM == BLOCK_DIM:
+            x = tl.load(where, mask=inside[:, None], other=0.0)
+        else:
+            x = tl.load(where, mask=inside[:, None] & (dim < DIM)[None, :], other=0.0)
+    else:
+        if DIM == BLOCK_DIM:
+            x = tl.load(where)
+        else:
+            x = tl.load(where, mask=(dim < DIM)[None, :], other=0.0)
+    if UPCAST:
+        x = x.to(tl.float32)
+    return x
+
+
+@triton.jit
+def write_rows(base, at, x, inside, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
+    """[rows, BLOCK_DIM] into a contiguous matrix of DIM columns."""
+    dim = tl.arange(0, BLOCK_DIM)
+    where = base + at.to(tl.int64)[:, None] * DIM + dim[None, :]
+    tl.store(where, x.to(base.dtype.element_ty), mask=inside[:, None] & (dim < DIM)[None, :])
+
+
+@triton.jit
+def begin(ptr, size, first, stop, entry):
+    """Where a section starts: its run, the tile it begins with, the tile that ends the run, and how many tiles there are."""
+    run = tl.load(ptr + entry)
+    return run, tl.load(first + run), tl.load(stop + run), tl.load(size + entry)
+
+
+@triton.jit
+def advance(run, tile, end, first, stop):
+    """The next tile: of the same run, or the first of the next. One flat loop over all runs keeps the loads pipelined."""
+    tile += 1
+    done = tile == end
+    run += done.to(tl.int32)
+    tile = tl.where(done, tl.load(first + run, mask=done, other=0), tile)
+    end = tl.where(done, tl.load(stop + run, mask=done, other=0), end)
+    return run, tile, end
+
+
+@triton.jit
+def exact(x, F64: tl.constexpr):
+    """A number of the predicate in the dtype of the scores."""
+    if F64:
+        return x.to(tl.float64)
+    else:
+        return x.to(tl.float32)

@@ -1,0 +1,130 @@
+"""The forward kernel, and the one that finds the keys that nobody attends.
+
+One program computes BLOCK_M queries of one head. It works through its FULL tiles, where every pair attends and nothing is
+evaluated, and then through its PARTIAL tiles, where the emitted predicate says which do. The running maximum and sum are those of
+online softmax (Milakov and Gimelshein 2018; Dao et al. 2022), in powers of 2.
+"""
+
+import triton
+import triton.language as tl
+
+from .triton_common import LN2, LOG2E, advance, begin, dot, exact, read_rows, write_rows
+
+FULL, PARTIAL, SECTIONS = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+
+
+@triton.jit
+def _tiles(
+    acc, m_i, l_i, q, m, queries_here, keys_here, c, own,
+    k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry, scale2,
+    KEYS: tl.constexpr, ATTENDED: tl.constexpr, MASKED: tl.constexpr,
+    HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr, BLOCK_N: tl.constexpr,
+    PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr,
+):  # fmt: skip
+    """Every tile of one section. acc [M, V], m_i and l_i [M]."""
+    run, tile, end, count = begin(ptr, size, first, stop, entry)
+    for _ in range(count):
+        n = tile * BLOCK_N + tl.arange(0, BLOCK_N)
+        inside = n < keys_here
+        alive = inside
+        if MASKED:
+            # A key that nobody attends may hold anything: it is not read.
+            alive = tl.load(live + n, mask=inside, other=0) != 0
+        keys = read_rows(k, n, k_row, k_dim, alive, MASKED, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [N, D]
+        s = dot(q, tl.trans(keys), tl.zeros([q.shape[0], BLOCK_N], acc.dtype), PRECISION) * scale2  # [M, N]
+        if MASKED:
+            other = KEYS(c, ints, flags, reals, n, inside)
+            allow = ATTENDED(c, own, other, ints, flags, reals, 1) & (m < queries_here)[:, None] & inside[None, :]
+            s = tl.where(allow, s, float("-inf"))
+        m_new = tl.maximum(m_i, tl.max(s, 1))
+        # A row that has met no key yet has the maximum -inf, and -inf - -inf is no number.
+        top = tl.where(m_new == float("-inf"), 0.0, m_new) if MASKED else m_new
+        p = tl.exp2(s - top[:, None])
+        alpha = tl.exp2(m_i - top)
+        l_i = l_i * alpha + tl.sum(p, 1)
+        values = read_rows(v, n, v_row, v_dim, alive, MASKED, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [N, V]
+        acc = dot(p.to(values.dtype), values, acc * alpha[:, None], PRECISION)
+        m_i = m_new
+        run, tile, end = advance(run, tile, end, first, stop)
+    return acc, m_i, l_i
+
+
+@triton.jit(do_not_specialize=["heads", "members", "group_size", "queries", "rows"])
+def forward_kernel(
+    q, k, v, out, lse, q_batch, q_head, q_row, q_dim, k_batch, k_head, k_row, k_dim, v_batch, v_head, v_row, v_dim,
+    facts, numbers, ints, flags, reals, group_of, live, ptr, size, first, stop, order,
+    heads, members, group_size, queries, rows, scale: tl.float64,
+    CONSTANTS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, ATTENDED: tl.constexpr, FACTS: tl.constexpr, NUMBERS: tl.constexpr,
+    HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr,
+    TILE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr,
+):  # fmt: skip
+    """out (batch, heads, queries, value_dim) and lse (batch, heads, queries), both contiguous; -inf for a row without a key."""
+    member = tl.program_id(0) % members
+    block = tl.program_id(0) // members
+    row = tl.load(order + block // (TILE // BLOCK_M))
+    m = row * TILE + block % (TILE // BLOCK_M) * BLOCK_M + tl.arange(0, BLOCK_M)
+    factor = tl.full([], scale, tl.float64)
+    batch, head = member // heads, member % heads
+    group = tl.load(group_of + member)
+    facts += group.to(tl.int64) * FACTS
+    queries_here, keys_here = tl.load(facts), tl.load(facts + 1)
+    c = CONSTANTS(facts, numbers + group.to(tl.int64) * NUMBERS)
+    own = QUERIES(c, ints, flags, reals, m, m < queries_here)
+    live += tl.load(facts + 2)
+    q += batch.to(tl.int64) * q_batch + head.to(tl.int64) * q_head
+    k += batch.to(tl.int64) * k_batch + (head // group_size).to(tl.int64) * k_head
+    v += batch.to(tl.int64) * v_batch + (head // group_size).to(tl.int64) * v_head
+    asking = read_rows(q, m, q_row, q_dim, m < queries_here, True, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [M, D]
+    scale2 = exact(factor * LOG2E, F64)
+    wide = tl.float64 if F64 else tl.float32
+    acc = tl.zeros([BLOCK_M, BLOCK_VALUE], wide)
+    m_i = tl.full([BLOCK_M], float("-inf"), wide)
+    l_i = tl.zeros([BLOCK_M], wide)
+    entry = (group * rows + row) * SECTIONS
+    acc, m_i, l_i = _tiles(
+        acc, m_i, l_i, asking, m, queries_here, keys_here, c, own,
+        k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry + FULL, scale2,
+        KEYS, ATTENDED, False, HEAD_DIM, VALUE_DIM, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N, PRECISION, UPCAST, F64,
+    )  # fmt: skip
+    acc, m_i, l_i = _tiles(
+        acc, m_i, l_i, asking, m, queries_here, keys_here, c, own,
+        k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry + PARTIAL, scale2,
+        KEYS, ATTENDED, True, HEAD_DIM, VALUE_DIM, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N, PRECISION, UPCAST, F64,
+    )  # fmt: skip
+    reached = l_i > 0
+    acc = acc / tl.where(reached | (l_i != l_i), l_i, 1.0)[:, None]
+    at = member.to(tl.int64) * queries
+    write_rows(out + at * VALUE_DIM, m, acc, m < queries, VALUE_DIM, BLOCK_VALUE)
+    # Of 0, log2 is asked nowhere: a row without a key has m_i = -inf.
+    tl.store(lse + at + m, (m_i + tl.log2(tl.where(reached | (l_i != l_i), l_i, 1.0))) * LN2, mask=m < queries)
+
+
+@triton.jit(do_not_specialize=["rows", "groups"])
+def live_kernel(
+    live, facts, numbers, ints, flags, reals, ptr, size, first, stop, order, rows, groups,
+    CONSTANTS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, ATTENDED: tl.constexpr, FACTS: tl.constexpr, NUMBERS: tl.constexpr,
+    TILE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """1 for every key of every group that some query attends, uint8. Once a plan."""
+    group = tl.program_id(0) % groups
+    block = tl.program_id(0) // groups
+    row = tl.load(order + block // (TILE // BLOCK_N))
+    n = row * TILE + block % (TILE // BLOCK_N) * BLOCK_N + tl.arange(0, BLOCK_N)
+    facts += group.to(tl.int64) * FACTS
+    queries_here, keys_here = tl.load(facts), tl.load(facts + 1)
+    c = CONSTANTS(facts, numbers + group.to(tl.int64) * NUMBERS)
+    inside = n < keys_here
+    own = KEYS(c, ints, flags, reals, n, inside)
+    entry = (group * rows + row) * SECTIONS
+    found = tl.zeros([BLOCK_N], tl.int1) | (tl.load(size + entry + FULL) > 0)
+    run, tile, end, count = begin(ptr, size, first, stop, entry + PARTIAL)
+    missing = 1
+    while (count > 0) & (missing > 0):
+        m = tile * BLOCK_M + tl.arange(0, BLOCK_M)
+        other = QUERIES(c, ints, flags, reals, m, m < queries_here)
+        allow = ATTENDED(c, other, own, ints, flags, reals, 0) & (m < queries_here)[None, :] & inside[:, None]  # [N, M]
+        found = found | (tl.max(allow.to(tl.int32), 1) > 0)
+        missing = tl.sum((inside & ~found).to(tl.int32), 0)
+        count -= 1
+        run, tile, end = advance(run, tile, end, first, stop)
+    tl.store(live + tl.load(facts + 2) + n, found.to(tl.uint8), mask=inside)
