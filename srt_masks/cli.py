@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--layer", type=int)
     _heads_and_layers(plan)
     emit = command("emit", _emit, "print a stage of the compiler")
-    emit.add_argument("--stage", choices=("tree", "checked", "ir", "plan"), default="ir")
+    emit.add_argument("--stage", choices=("tree", "checked", "ir", "plan", "triton"), default="ir")
     emit.add_argument("--steps", type=int, default=64, help="for the plan (default 64)")
     emit.add_argument("--layer", type=int)
     _heads_and_layers(emit)
@@ -181,6 +181,14 @@ def _emit(options: argparse.Namespace) -> None:
             print(front(_spec(options).checked))
         case "plan":
             print(_planned(_spec(options), options))
+        case "triton":
+            from .compiler.pipeline import compile_checked
+            from .kernels.emit import Unfit, emit
+
+            try:
+                print(emit(compile_checked(_spec(options).checked), wide=False).text, end="")
+            except Unfit as why:
+                raise InputError(f"this mask is not for the Triton kernels, because {why}") from None
 
 
 def _train(options: argparse.Namespace) -> None:

@@ -61,14 +61,14 @@ def _value(expr: ir.Expr, values: dict[str, int | bool]) -> int | bool:
 
 @pytest.mark.parametrize("rule", [r for rules in rules_by_operator().values() for r in rules], ids=lambda r: r.law)
 def test_every_law_keeps_the_meaning(rule):
-    letters = {"m": Type.BOOL, "n": Type.BOOL, "x": Type.INT, "y": Type.INT, "f": Type.INT, "g": Type.INT}
+    letters = {"m": Type.BOOL, "n": Type.BOOL, "x": Type.INT, "y": Type.INT, "f": Type.INT, "g": Type.INT, "r": Type.FLOAT}
     bound_to = {name: ir.scalar(name, type) for name, type in letters.items()}
     left, right = instantiate(rule.left, bound_to), instantiate(rule.right, bound_to)
     for m in (False, True):
         for n in (False, True):
             for x in _NUMBERS:
                 for y in (x, 0, 4):
-                    values = {"m": m, "n": n, "x": x, "y": y, "f": x, "g": y}
+                    values = {"m": m, "n": n, "x": x, "y": y, "f": x, "g": y, "r": x / 7}
                     assert _value(left, values) == _value(right, values), (rule.law, values)
     assert simplified(left) is simplified(right) and simplified(left) is not left
 
@@ -286,7 +286,7 @@ def test_heads_with_one_mask_share_a_plan():
     assert plan.group_of.tolist() == [[0, 1, 2, 3, 0, 1, 2, 3]]
 
 
-@pytest.mark.parametrize("stage", ["tree", "checked", "ir", "plan"])
+@pytest.mark.parametrize("stage", ["tree", "checked", "ir", "plan", "triton"])
 def test_every_stage_prints_as_before(stage: str, capsys, update_golden):
     from srt_masks.cli import main
 

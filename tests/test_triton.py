@@ -153,14 +153,11 @@ def test_no_name_of_the_user_is_in_the_source():
     assert not any(word in source for word in ("secret", "hush", "quiet", "whisper", "murmur"))
 
 
-@pytest.mark.parametrize("name", ["self_reasoning", "documents"])
-def test_the_source_is_as_before(name: str, update_golden):
-    texts = {
-        "self_reasoning": (ROOT / "examples" / "self_reasoning.mask").read_text(),
-        "documents": "input doc: int per token\ninput heat: float per head, query, key\nparam far = 9\nattend same(doc) and heat > 0.5 and (q.pos - k.pos) // 3 < far\nscale v by 0.25 where doc[q.pos - k.pos] == 1",
-    }
-    source = emit(srt.compile(srt.parse(texts[name]), heads=2).compiled, False).text
-    path = GOLDEN / f"{name}.predicate.py.txt"
+def test_the_source_is_as_before(update_golden):
+    """Tables, floats, floor division and a weighted gate; `test_compiler` has the source of the example."""
+    text = "input doc: int per token\ninput heat: float per head, query, key\nparam far = 9\nattend same(doc) and heat > 0.5 and (q.pos - k.pos) // 3 < far\nscale v by 0.25 where doc[q.pos - k.pos] == 1"
+    source = emit(srt.compile(srt.parse(text), heads=2).compiled, False).text
+    path = GOLDEN / "documents.triton.txt"
     if update_golden:
         path.write_text(source)
     assert source == path.read_text()

@@ -3,7 +3,7 @@
 Input: a `Program`. Output: a `Program` of the same meaning. Non-goals: layouts, bounds.
 
 Every rule is (law, left, right), both sides in the language of specs itself: `m n` stand for masks, `x y` for whole numbers,
-`f` for anything. A rule holds for 64-bit numbers that wrap; comparisons of floats are left alone, because of NaN.
+`r` for a float, `f` and `g` for anything. A rule holds for 64-bit numbers that wrap; comparisons of floats are left alone, because of NaN.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ LAWS: tuple[tuple[str, str, str], ...] = (
     ("zero of -", "x - 0", "x"),
     ("self difference", "x - x", "0"),
     ("one of *", "x * 1", "x"),
+    ("one of float *", "r * 1.0", "r"),
     ("zero of *", "x * 0", "0"),
     ("one of //", "x // 1", "x"),
     ("one of %", "x % 1", "0"),
@@ -154,7 +155,15 @@ def _operator(pattern: t.Expr) -> tuple[Op, tuple[t.Expr, ...]]:
             raise AssertionError(f"no pattern: {pattern}")
 
 
-_VARIABLES = {"m": (Type.BOOL,), "n": (Type.BOOL,), "x": (Type.INT, Type.ROLE), "y": (Type.INT, Type.ROLE), "f": tuple(Type), "g": tuple(Type)}
+_VARIABLES = {
+    "m": (Type.BOOL,),
+    "n": (Type.BOOL,),
+    "x": (Type.INT, Type.ROLE),
+    "y": (Type.INT, Type.ROLE),
+    "r": (Type.FLOAT,),
+    "f": tuple(Type),
+    "g": tuple(Type),
+}
 
 Bindings = dict[str, Expr]
 
@@ -169,7 +178,7 @@ def match_pattern(pattern: t.Expr, node: Expr, bound: Bindings) -> Bindings | No
         case t.Truth(value=value):
             return bound if node is ir.const(value) else None
         case t.Number(text=text):
-            return bound if node is ir.const(int(text)) else None
+            return bound if node is _number(text) else None
     op, parts = _operator(pattern)
     if not isinstance(node, Apply) or node.op is not op:
         return None
@@ -189,9 +198,13 @@ def instantiate(pattern: t.Expr, bound: Bindings) -> Expr:
         case t.Truth(value=value):
             return ir.const(value)
         case t.Number(text=text):
-            return ir.const(int(text))
+            return _number(text)
     op, parts = _operator(pattern)
     return ir.apply(op, *(instantiate(p, bound) for p in parts))
+
+
+def _number(text: str) -> Const:
+    return ir.const(float(text) if "." in text else int(text))
 
 
 def fold(node: Apply) -> Expr | None:

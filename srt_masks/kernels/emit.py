@@ -105,12 +105,15 @@ def emit(compiled: Compiled, wide: bool) -> Source:
     parts = [_HEADER, writer.constants(), writer.leaves("queries", split.query), writer.leaves("keys", split.key)]
     parts.append(writer.function("attended", program.attend))
     for name, gate in zip("qkv", program.gates, strict=True):
-        parts.append(writer.function(f"gate_{name}", *_gate(gate)))
+        parts.append(writer.function(f"gate_{name}", *_roots(gate)))
     return Source("\n\n\n".join(parts) + "\n", layout, wide, weighted)  # type: ignore[arg-type]
 
 
-def _gate(gate: Gate) -> tuple[Expr, ...]:
-    return (gate.open,) if gate.weight is ir.ONE else (gate.open, gate.weight)
+def _roots(gate: Gate) -> tuple[Expr, ...]:
+    """Where it is open, and its weight, as far as they say anything."""
+    if gate.weight is ir.ONE:
+        return (gate.open,)
+    return (gate.weight,) if gate.open is ir.TRUE else (gate.open, gate.weight)
 
 
 _HEADER = '''"""Emitted by srt_masks from a mask. Not to be edited."""
@@ -195,7 +198,7 @@ class _Writer:
                 case _:
                     raise AssertionError(f"no pair node: {node}")
         result = names[roots[-1]]
-        if len(roots) == 2 and roots[0] is not ir.TRUE:
+        if len(roots) == 2:
             result = f"tl.where({names[roots[0]]}, {result}, 0.0)"
         return _function(f"{name}(c, q, k, ints, flags, reals, AXIS: tl.constexpr)", lines, result)
 

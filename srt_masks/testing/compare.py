@@ -40,9 +40,9 @@ class Comparison:
 
 def compare(
     spec: Spec, *, steps: int | None = None, heads: int = 2, key_heads: int | None = None, layers: int | None = None, layer: int = 0, head_dim: int = 16,
-    batch: int = 1, dtype: torch.dtype = torch.float32, backend: str = "tiled", tile: int | None = None, seed: int = 0, inputs: Mapping[str, Any] | None = None,
+    batch: int = 1, dtype: torch.dtype = torch.float32, backend: str = "tiled", tile: int | None = None, seed: int = 0, inputs: Mapping[str, Any] | None = None, device: torch.device | str = "cpu",
 ) -> list[Comparison]:  # fmt: skip
-    """Compare one call on random q, k, v. Returns one `Comparison` each for out, lse, dq, dk and dv."""
+    """Compare one call on random q, k, v; the backend runs on `device`, the reference on the CPU. Returns one `Comparison` each for out, lse, dq, dk and dv."""
     checked = spec.checked
     masks = dense(spec, steps=steps if checked.queries.rows_per_step else None, heads=heads, layers=layers, inputs=inputs)
     masks = [(m if m.ndim > 4 else m[None])[:, layer] for m in (masks.attend, masks.gate_q, masks.gate_k, masks.gate_v)]
@@ -61,7 +61,10 @@ def compare(
         grads = torch.autograd.grad(objective, leaves) if objective.requires_grad else [torch.zeros_like(x) for x in leaves]
         return [out, torch.where(reached, lse, 0), *grads]
 
-    mine = results(lambda *x: attend(*x, layer=layer if layers else None, return_lse=True, inputs=inputs), dtype)
+    def there(*x: Tensor) -> list[Tensor]:
+        return [t.cpu() for t in attend(*(t.to(device) for t in x), layer=layer if layers else None, return_lse=True, inputs=inputs)]
+
+    mine = results(there, dtype)
     truth = results(lambda *x: attention(*x, *masks), torch.float64)
     # float64 has no better judge than itself: its own error is that of float32, scaled by the two precisions.
     narrow = torch.float32 if dtype is torch.float64 else dtype
