@@ -1,11 +1,12 @@
 # make demo   check, draw, verify and train one spec, on a CPU, in a few minutes
 # make test   the tests
 # make lint   ruff and pyright
+# make kernels-report   compile the Triton kernels without a GPU: registers, spills, shared memory
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint kernels-report clean
 
 demo: .venv/ready
 	$(BIN)/srt-masks demo examples/self_reasoning.mask $(ARGS)
@@ -18,6 +19,9 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+kernels-report: .venv/ready
+	$(BIN)/python benchmarks/kernels_report.py $(ARGS)
+
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("srt_masks needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Say which: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
@@ -25,4 +29,4 @@ lint: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .kernels-report

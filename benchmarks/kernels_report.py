@@ -23,18 +23,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / ".kernels-report"
+DOCUMENTS = "input doc: int per token\n{}attend causal and same(doc){}\nstop k where q.pos - k.pos >= 512\nscale v by 0.5 where (q.pos - k.pos) % 4 == 0"
 SPECS = {
     "causal": "attend causal",
     "self reasoning": (ROOT / "examples" / "self_reasoning.mask").read_text(),
     # dK and dV part ways, one gate is a factor, a table is read at each pair.
-    "documents": (
-        "input doc: int per token\ninput keep: bool per query, key\nattend causal and same(doc) and keep\n"
-        "stop k where q.pos - k.pos >= 512\nscale v by 0.5 where (q.pos - k.pos) % 4 == 0"
-    ),
+    "documents, table": DOCUMENTS.format("input keep: bool per query, key\n", " and keep"),
 }
+# Only with --full: the other rows of the table of configs.
+MORE_SPECS = {"documents": DOCUMENTS.format("", "")}
 CAPABILITIES = (80, 90, 100)
-HEAD_DIMS = (64, 128)
-DTYPES = ("bfloat16", "float16")
+HEAD_DIMS, ALL_HEAD_DIMS = (64, 128), (32, 64, 128, 256)
+DTYPES, ALL_DTYPES = ("bfloat16", "float16"), ("bfloat16", "float16", "float32")
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Task:
     capability: int
     head_dim: int
     dtype: str
+    grouped: bool = False
 
     def key(self) -> str:
         """Of everything the result depends on: the text, the sources and the versions."""
@@ -50,7 +51,7 @@ class Task:
         import triton
 
         sources = [p.read_bytes() for folder in ("kernels", "compiler", "grammar") for p in sorted((ROOT / "srt_masks" / folder).glob("*.*"))]
-        about = repr((self, SPECS[self.spec], torch.__version__, triton.__version__)).encode()
+        about = repr((self, (SPECS | MORE_SPECS)[self.spec], torch.__version__, triton.__version__)).encode()
         return hashlib.sha256(b"\0".join([*sources, about, Path(__file__).read_bytes()])).hexdigest()[:24]
 
 
@@ -72,17 +73,24 @@ def compile_all(task: Task) -> list[dict]:
             problems.append(f"spills {taken.stack} bytes")
         if taken.shared > SHARED_BYTES[task.capability]:
             problems.append(f"{taken.shared} bytes of shared memory")
+        if name not in ("live_kernel", "prepare_kernel") and task.dtype != "float32" and not taken.matrix:
+            problems.append("no matrix instruction")
         if task.capability == 90 and taken.matrix and config.rows < 16 * config.warps:
             problems.append("rows < 16 x warps")
         rows.append({**asdict(task), "kernel": name, "config": str(config), **asdict(taken), "seconds": time.perf_counter() - begin, "problems": problems})
         begin = time.perf_counter()
 
-    spec = srt.parse(SPECS[task.spec])
+    spec = srt.parse((SPECS | MORE_SPECS)[task.spec])
     tokens = 5 * 128
-    q, k, v = (torch.randn(1, 4, tokens, task.head_dim, dtype=getattr(torch, task.dtype), requires_grad=True) for _ in range(3))
-    inputs = {"doc": torch.zeros(tokens, dtype=torch.int64), "keep": torch.ones(tokens, tokens, dtype=torch.bool)} if "input" in spec.text else {}
-    with offline(task.capability, record):
-        srt.compile(spec, backend="triton")(q, k, v, **inputs).sum().backward()
+    dtype, key_heads = getattr(torch, task.dtype), 2 if task.grouped else 4
+    q, k, v = (torch.randn(1, heads, tokens, task.head_dim, dtype=dtype, requires_grad=True) for heads in (4, key_heads, key_heads))
+    known = {"doc": torch.zeros(tokens, dtype=torch.int64), "keep": torch.ones(tokens, tokens, dtype=torch.bool)}
+    inputs = {name: known[name] for name in spec.inputs}
+    try:
+        with offline(task.capability, record):
+            srt.compile(spec, backend="triton")(q, k, v, **inputs).sum().backward()
+    except srt.BackendError as error:  # a row the table leaves open
+        return [{**asdict(task), "refused": str(error)}]
     return rows
 
 
@@ -90,7 +98,10 @@ def _work(task: Task) -> list[dict]:
     path = CACHE / f"{task.key()}.json"
     if path.exists():
         return json.loads(path.read_text())
-    rows = compile_all(task)
+    # Triton's own cache would make compile times those of the second time.
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["TRITON_CACHE_DIR"] = folder
+        rows = compile_all(task)
     with tempfile.NamedTemporaryFile("w", dir=CACHE, delete=False) as file:
         json.dump(rows, file)
     os.replace(file.name, path)
@@ -100,14 +111,18 @@ def _work(task: Task) -> list[dict]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="one spec, one card: seconds")
+    parser.add_argument("--full", action="store_true", help="every row of the table of configs: an hour")
     parser.add_argument("--out", type=Path, help="also write the report here, as Markdown")
     options = parser.parse_args()
     tasks = [Task(s, c, d, t) for c in CAPABILITIES for s in SPECS for d in HEAD_DIMS for t in DTYPES]
+    tasks += [Task("self reasoning", c, d, "bfloat16", grouped=True) for c in CAPABILITIES for d in HEAD_DIMS]
     if options.short:
-        tasks = [Task("self reasoning", 90, 64, "bfloat16"), Task("documents", 80, 64, "float16")]
+        tasks = [Task("self reasoning", 90, 64, "bfloat16"), Task("documents, table", 80, 64, "float16")]
+    if options.full:
+        specs = SPECS | MORE_SPECS
+        tasks = [Task(s, c, d, t, g) for c in CAPABILITIES for s in specs for d in ALL_HEAD_DIMS for t in ALL_DTYPES for g in (False, True)]
     CACHE.mkdir(exist_ok=True)
     os.environ.pop("TRITON_INTERPRET", None)
-    os.environ["TRITON_CACHE_DIR"] = str(CACHE / "triton")
     os.environ["SRT_MASKS_CACHE"] = str(CACHE / "predicates")
     from tqdm import tqdm
 
@@ -116,37 +131,45 @@ def main() -> int:
         waiting = [pool.submit(_work, task) for task in tasks]
         for done in tqdm(as_completed(waiting), total=len(tasks), desc="compiling", unit="task", disable=None):
             rows += done.result()
-    rows.sort(key=lambda r: (r["capability"], list(SPECS).index(r["spec"]), r["head_dim"], r["dtype"]))
+    rows.sort(key=lambda r: (r["capability"], list(SPECS | MORE_SPECS).index(r["spec"]), r["head_dim"], r["dtype"], r["grouped"]))
     text = report(rows)
     print(text)
     if options.out:
         options.out.write_text(text)
-    return int(any(r["problems"] for r in rows))
+    return int(any(r.get("problems") for r in rows))
 
 
 def report(rows: list[dict]) -> str:
     import torch
     import triton
 
+    refused = [r for r in rows if "refused" in r]
+    rows = [r for r in rows if "refused" not in r]
     lines = [
         "# What the Triton kernels take", "",
         f"Compiled with triton {triton.__version__} (torch {torch.__version__}) on {platform.machine()} without a GPU. *Not timed*: no card has run these.",
-        "Tiles: own rows x columns of a step, warps, stages. Loads: of 16 bytes / all, and straight into shared memory.", "",
+        "Tile: what a program owns x what it takes a step, warps, stages. Loads: of 16 bytes / all, and straight into shared memory.", "",
         "| card | spec | head_dim | dtype | kernel | tile | registers | spills B | shared KB | matrix instr. | loads | async | compile s | |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
+    needed: dict[tuple, int] = {}
     for r in rows:
+        name = r["spec"] + (", 2 query heads a key head" if r["grouped"] else "")
+        case = (name, r["capability"], r["head_dim"], r["dtype"])
+        needed[case] = needed.get(case, 0) + 1
         lines.append(
-            f"| sm_{r['capability']} | {r['spec']} | {r['head_dim']} | {r['dtype']} | {r['kernel'].removesuffix('_kernel')} | {r['config']} | {r['registers']} | {r['stack']} "
+            f"| sm_{r['capability']} | {name} | {r['head_dim']} | {r['dtype']} | {r['kernel'].removesuffix('_kernel')} | {r['config']} | {r['registers']} | {r['stack']} "
             f"| {r['shared'] / 1024:.1f} | {r['matrix']} | {r['vector_loads']}/{r['loads']} | {r['async_loads']} | {r['seconds']:.1f} | {'; '.join(r['problems'])} |"
         )
-    needed = {}
-    for r in rows:
-        needed.setdefault((r["spec"], r["capability"], r["head_dim"], r["dtype"]), []).append(r["kernel"])
-    lines += ["", f"Compiles that one spec needs, forward and backward with all gradients: {max(map(len, needed.values()))}."]
     broken = [r for r in rows if r["problems"]]
-    lines += [f"{len(rows)} kernels, {len(broken)} with problems.", ""]
-    return "\n".join(lines)
+    lines += [
+        "",
+        f"{len(rows)} kernels, {len(broken)} with problems. Compiles that one spec needs, forward and backward with all gradients: {max(needed.values(), default=0)}.",
+    ]
+    if refused:
+        lines += ["", "Refused, because no config that was tried is without spills:", ""]
+        lines += [f"- sm_{r['capability']}, {r['spec']}, head_dim {r['head_dim']}, {r['dtype']}{', grouped heads' if r['grouped'] else ''}" for r in refused]
+    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":

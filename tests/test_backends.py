@@ -32,6 +32,51 @@ def test_random_specs_in_triton(case: Case, tile: int, dtype: torch.dtype):
         assert c.holds, f"{c}\n{case.spec}\n{case.spec.params}"
 
 
+def _strided(shape: tuple[int, ...], how: str) -> torch.Tensor:
+    """Random numbers of a shape, laid out in memory as a caller might."""
+    batch, heads, tokens, dim = shape
+    match how:
+        case "turned":
+            return torch.randn(batch, tokens, heads, dim, dtype=torch.float64).transpose(1, 2)
+        case "sliced":
+            return torch.randn(batch, heads, tokens + 3, 2 * dim, dtype=torch.float64)[:, :, 1 : tokens + 1, ::2]
+        case "expanded":
+            return torch.randn(1, heads, 1, dim, dtype=torch.float64).expand(shape)
+        case _:
+            return torch.randn(shape, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("backend", ["tiled", "triton"])
+@given(
+    cases(most_steps=5), st.lists(st.sampled_from(["plain", "turned", "sliced", "expanded"]), min_size=4, max_size=4), st.sets(st.sampled_from([0, 1, 2]), min_size=1),
+    st.booleans(), st.sampled_from([1, 3]), st.integers(0, 5),
+)  # fmt: skip
+def test_calls_of_every_form(backend: str, case: Case, layouts: list[str], needs: set[int], through_lse: bool, group: int, short: int):
+    """Ragged lengths, strides, grouped heads, and every choice of what requires grad, against the reference."""
+    layout = case.spec.checked.queries
+    steps = case.steps or 0
+    tokens = layout.tokens(steps)
+    lengths = [tokens, layout.tokens(min(short, steps))]
+    heads = case.heads * group
+    inputs = {n: t.repeat(group, 1, 1) if n == "weights" else t for n, t in case.inputs.items()}
+    shapes = [(2, heads, tokens, 8), (2, case.heads, tokens, 8), (2, case.heads, tokens, 5), (2, heads, tokens, 5)]
+    q, k, v, dout = (_strided(shape, how) for shape, how in zip(shapes, layouts, strict=True))
+
+    def results(name: str) -> list[torch.Tensor]:
+        leaves = [x.detach().requires_grad_(i in needs) for i, x in enumerate((q, k, v))]
+        out, lse = srt.compile(case.spec, heads=heads, backend=name, tile=16)(*leaves, lengths=lengths, return_lse=True, inputs=inputs)
+        reached = torch.isfinite(lse)
+        objective = lse[reached].sum() if through_lse else (out * dout).sum()
+        wanted = [x for x in leaves if x.requires_grad]
+        if not objective.requires_grad:  # lse says nothing of v
+            return [out, torch.where(reached, lse, 0), *(torch.zeros_like(x) for x in wanted)]
+        grads = torch.autograd.grad(objective, wanted, allow_unused=True, materialize_grads=True)
+        return [out, torch.where(reached, lse, 0), *grads]
+
+    for a, b in zip(results(backend), results("reference"), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("text", [STOP, "attend causal and window(5)\nscale k by 0.5 where q.pos - k.pos > 2"])
 def test_half_precision(text: str, dtype: torch.dtype, backend: str):
@@ -129,6 +174,15 @@ def test_strides_do_not_matter(backend: str):
     b.sum().backward()
     for x, y in zip(plain, strided, strict=True):
         assert torch.equal(x.grad, y.grad.transpose(1, 2))
+
+
+def test_a_row_spread_beyond_32_bits_is_read_right(backend: str):
+    """head_dim with a stride of more than 2**30 elements: 4 GB of addresses, of which a few pages are touched."""
+    stride = 2**30 + 8
+    q = torch.empty(2 * stride + 64, dtype=torch.float16).as_strided((1, 1, 4, 3), (0, 0, 1, stride))
+    q.copy_(torch.randn(1, 1, 4, 3))
+    attend = srt.compile(srt.parse("attend causal"), backend=backend, tile=16)
+    assert torch.equal(attend(q, q, q), attend(*[q.contiguous()] * 3))
 
 
 def test_lse_is_differentiable(backend: str):

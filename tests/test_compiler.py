@@ -306,3 +306,8 @@ def test_many_rules_are_no_deep_text():
     assert plan.active_tiles == 1
     masks = srt.dense(spec, steps=64)
     assert int((masks.attend & (masks.gate_k == 1)).sum()) == 64
+
+
+def test_specs_that_differ_in_types_alone_have_names_of_their_own():
+    one, other = (srt.compile(srt.parse(f"param w = {w}\nattend causal\nscale k by w")).compiled.key for w in ("2", "2.0"))
+    assert one != other

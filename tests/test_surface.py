@@ -102,6 +102,8 @@ def test_the_errors_people_meet_first():
     refused("not served yet", "attend causal", *q, queries=range(3))
     refused("not served yet", "attend causal", *q, hidden_k=q[1])
     refused("64 bits", REASONING, *q, horizon=float("inf"))
+    refused("dense tensor; got layout sparse_coo", "attend causal", torch.eye(4).expand(1, 1, 4, 4).contiguous().to_sparse(), *q[1:])
+    refused("dense tensor; got a meta tensor", "attend causal", torch.empty(1, 1, 4, 4, device="meta"), *q[1:])
     refused("scale is a number", "attend causal", *q, scale="x")
     refused("layer is a whole number", "attend causal", *q, layer=-1)
     refused("vector of whole numbers", "attend causal", *q, lengths=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -25,8 +26,9 @@ triton = pytest.importorskip("triton")
 import triton.language as tl  # noqa: E402
 
 from srt_masks.kernels import launch, predicates  # noqa: E402
+from srt_masks.kernels.backend import Operands  # noqa: E402
 from srt_masks.kernels.buffers import buffers, needs_wide, schedule  # noqa: E402
-from srt_masks.kernels.configs import Kernel, Target, choose  # noqa: E402
+from srt_masks.kernels.configs import CAPABILITIES, Kernel, Kind, Target, choose  # noqa: E402
 from srt_masks.kernels.emit import emit  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -243,7 +245,7 @@ def test_dead_keys_are_found():
     plan = srt.compile(spec, tile=32).plan(80, keep=keep)
     attend = srt.compile(spec, tile=32)
     q = torch.randn(1, 1, 80, 16)
-    packed = launch.Packed.of(launch.TritonBackend().pack(plan, attend.compiled, q, q))
+    packed = launch.Packed.of(launch.TritonBackend().pack(plan, attend.compiled, Operands.of(q, q, q)))
     assert torch.equal(packed.live[:-1].bool(), plan.to_dense()[0, 0].any(0))
 
 
@@ -317,23 +319,48 @@ def test_calls_that_the_kernels_cannot_do_are_refused(monkeypatch):
     monkeypatch.setattr(launch, "INTERPRETED", False)
     monkeypatch.setattr(launch, "_capability", lambda *_: 90)
     with pytest.raises(srt.BackendError, match=r"float64.*tiled"):
-        launch.target_of(attend.compiled, torch.float64, 64, torch.device("cuda"))
+        launch.target_of(attend.compiled, Operands(torch.float64, 64, 64, 1, torch.device("cuda")))
     long = "attend " + " or ".join(f"q.pos - k.pos == {i * i}" for i in range(1100))
     with pytest.raises(srt.BackendError, match=r"operations.*tiled"):
-        launch.target_of(srt.compile(srt.parse(long)).compiled, torch.float32, 64, torch.device("cuda"))
+        launch.target_of(srt.compile(srt.parse(long)).compiled, Operands(torch.float32, 64, 64, 1, torch.device("cuda")))
 
 
 # ------------------------------------------------------------------------------------------------ what is compiled
 
 
-def test_every_target_has_a_config():
-    for capability in (0, 70, 80, 86, 89, 90, 100, 103, 120):
+def test_float_predicates_round_as_the_planner_does():
+    """A fused multiply-add rounds once where the planner rounds twice; a * b - b * a would not be 0."""
+    done = _python("""
+        import torch, srt_masks as srt
+        from srt_masks.kernels.offline import offline
+        found = {}
+        spec = srt.parse("input a: float per token\\ninput b: float per token\\nattend causal and q.a * k.b - k.a * q.b == 0.0")
+        q, k, v = (torch.randn(1, 1, 64, 64, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+        with offline(90, lambda name, config, compiled: found.__setitem__(name, compiled.asm["ptx"])):
+            srt.compile(spec, backend="triton")(q, k, v, a=torch.randn(64), b=torch.randn(64)).sum().backward()
+        print(len(found), sum("mul" in x and ".f64" in x for x in found.values()), sum("fma.rn.f64" in x for x in found.values()))
+    """)
+    assert done.stdout.split() == ["5", "4", "0"], done.stdout + done.stderr
+
+
+def test_the_table_covers_what_the_readme_says():
+    for capability in CAPABILITIES:
         for dtype in (torch.float16, torch.bfloat16, torch.float32):
-            for head_dim in (16, 32, 64, 128, 256):
-                for kernel in Kernel:
-                    config = choose(kernel, Target(capability, dtype, head_dim))
-                    assert config.within(16).rows == config.within(16).cols == 16 and config.within(16).warps == 1
-                    assert config.within(512) == config
+            for head_dim in (16, 32, 64, 128):
+                for kernel, kind, grouped in itertools.product(Kernel, Kind, (False, True)):
+                    config = choose(kernel, Target(capability, dtype, head_dim, kind, grouped))
+                    assert config is not None
+                    assert config.within(16).rows == config.within(16).cols == 16 and config.within(512) == config
+                    assert capability != 90 or dtype is torch.float32 or config.rows >= 16 * config.warps
+
+
+def test_a_card_or_a_head_dim_without_a_config_is_refused(monkeypatch):
+    monkeypatch.setattr(launch, "INTERPRETED", False)
+    compiled = srt.compile(srt.parse("input seen: bool per query, key\nattend seen")).compiled
+    for capability, dtype, words in ((86, torch.float16, "sm_86"), (90, torch.float32, "does not spill")):
+        monkeypatch.setattr(launch, "_capability", lambda *_, capability=capability: capability)
+        with pytest.raises(srt.BackendError, match=rf"{words}.*tiled"):
+            launch.target_of(compiled, Operands(dtype, 256, 256, 1, torch.device("cuda")))
 
 
 def test_a_new_length_batch_or_param_compiles_nothing():

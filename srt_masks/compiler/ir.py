@@ -297,5 +297,6 @@ def listing(roots: dict[str, Expr]) -> str:
 
 
 def digest(*roots: Expr) -> str:
-    """A name for the meaning of some expressions: the hash of their listing."""
-    return sha256(listing({str(i): r for i, r in enumerate(roots)}).encode()).hexdigest()[:24]
+    """A name for the meaning of some expressions: the hash of their listing, and of the types it leaves out."""
+    scalars = sorted(f"{n.name}: {n.type.value}" for n in postorder(*roots) if isinstance(n, Scalar))
+    return sha256("\n".join([listing({str(i): r for i, r in enumerate(roots)}), *scalars]).encode()).hexdigest()[:24]

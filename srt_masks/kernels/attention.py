@@ -19,6 +19,7 @@ from ..reference import attention as reference_attention
 from ..reference import masks as reference_masks
 from ..spec import Spec
 from . import op
+from .backend import Operands
 from .cache import PlanCache
 from .dispatch import backend_of
 from .tiled import TILE
@@ -84,7 +85,7 @@ class Attention:
             out, lse = self._reference(q, k, v, call, layer, float(factor))
         else:
             backend = backend_of(self.options.backend)
-            tile = backend.tile(self.compiled, q.dtype, max(q.shape[-1], v.shape[-1]), q.device)
+            tile = backend.tile(self.compiled, Operands.of(q, k, v))
             out, lse = op.attend(q, k, v, self._plan(call, layer, tile), self.compiled, backend, float(factor))
         return (out, lse) if return_lse else out
 
@@ -109,7 +110,8 @@ class Attention:
         keys = tokens if checked.keys is None else checked.keys.fixed
         batch = batch_of(checked, lengths, inputs, inputs_and_params)
         number = layer_number(checked, layer, options.layers)
-        tile = TILE if options.tile else backend_of(options.backend).tile(self.compiled, dtype or torch.float32, head_dim, torch.device("cpu"))
+        operands = Operands(dtype or torch.float32, head_dim, head_dim, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        tile = TILE if options.tile else backend_of(options.backend).tile(self.compiled, operands)
         return self._plan(bind_call(checked, Sizes(tokens, keys, heads, options.layers, batch), lengths, inputs, inputs_and_params), number, tile)
 
     # ------------------------------------------------------------------------------------------ arguments
@@ -167,6 +169,7 @@ def compile_spec(
         raise InputError(f"compile takes a Spec; got {type(spec).__name__}. For a text: srt_masks.compile(srt_masks.parse(text))")
     if backend not in BACKENDS:
         raise InputError(f"backend is one of {', '.join(BACKENDS)}; got {backend!r}")
+    backend_of(backend)  # raises where its package is missing
     if precision != "ieee":
         raise BackendError(f'precision={precision!r} is not served yet; precision="ieee" is')
     if tile is not None and tile not in (16, 32, 64, 128, 256, 512):
@@ -189,7 +192,7 @@ def _refuse_unserved(**arguments: Any) -> None:
 
 
 def _autocast(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    if isinstance(q, Tensor) and torch.is_autocast_enabled(q.device.type):
+    if isinstance(q, Tensor) and not q.is_meta and torch.is_autocast_enabled(q.device.type):
         dtype = torch.get_autocast_dtype(q.device.type)
         q, k, v = (x.to(dtype) if isinstance(x, Tensor) and x.dtype is torch.float32 else x for x in (q, k, v))
     return q, k, v
@@ -200,6 +203,9 @@ def check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
     for name, x in (("q", q), ("k", k), ("v", v)):
         if not isinstance(x, Tensor):
             raise InputError(f"{name} is a tensor; got {type(x).__name__}")
+        if x.layout is not torch.strided or x.is_meta:
+            came = "a meta tensor" if x.is_meta else f"layout {str(x.layout).removeprefix('torch.')}"
+            raise InputError(f"{name} is an ordinary dense tensor; got {came}")
         if x.ndim != 4:
             raise InputError(f"{name} is (batch, heads, tokens, head_dim); got shape {tuple(x.shape)}")
         if x.dtype not in DTYPES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -10,16 +11,31 @@ from torch import Tensor
 from ..compiler.plan import Compiled, Plan
 
 
+@dataclass(frozen=True, slots=True)
+class Operands:
+    """What is known of q, k and v before a plan is made."""
+
+    dtype: torch.dtype
+    head_dim: int
+    value_dim: int
+    group: int  # query heads of a key head
+    device: torch.device
+
+    @staticmethod
+    def of(q: Tensor, k: Tensor, v: Tensor) -> Operands:
+        return Operands(q.dtype, q.shape[-1], v.shape[-1], q.shape[1] // max(1, k.shape[1]), q.device)
+
+
 class Backend(Protocol):
     """Operators get plain tensors, so a plan travels as a list of them; only the backend that packed it reads it."""
 
     name: str
 
-    def tile(self, compiled: Compiled, dtype: torch.dtype, dim: int, device: torch.device) -> int:
-        """The tile it wants of a plan; `dim` is the larger of head_dim and value_dim. Raises BackendError where it cannot do such a call."""
+    def tile(self, compiled: Compiled, operands: Operands) -> int:
+        """The tile it wants of a plan. Raises BackendError where it cannot do such a call."""
         ...
 
-    def pack(self, plan: Plan, compiled: Compiled, q: Tensor, v: Tensor) -> list[Tensor]: ...
+    def pack(self, plan: Plan, compiled: Compiled, operands: Operands) -> list[Tensor]: ...
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, packed: list[Tensor], compiled: Compiled, scale: float) -> tuple[Tensor, Tensor]:
         """out (batch, heads, queries, value_dim) in q's dtype, lse (batch, heads, queries) in float32 (float64 for float64)."""

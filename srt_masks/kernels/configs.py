@@ -1,27 +1,43 @@
 """How large the tiles of each Triton kernel are, by what it runs on: one table.
 
-Every entry was compiled for its target without spills and within shared memory (`make kernels-report`); none has been timed on a
-card. `rows` x `cols` are the kernel's own tile: queries x keys in the forward and dQ kernels, keys x queries in dK/dV, whose
-products have `rows` >= 16 * warps so that no warp repeats another's work. The tile of a plan is the largest of them all, so the
-config is chosen first.
+Every entry was compiled for its card, with predicates of its kind, without spills and within shared memory; none has been timed on
+one (`make kernels-report` compiles them again and says what they take). The tile of a plan is the largest of a row, so a config is
+chosen before a plan is made.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cache
 
 import torch
 
+CAPABILITIES = (0, 80, 90, 100)  # 90 is sm_90; 0 is Triton's interpreter
+
 
 class Kernel(Enum):
-    FORWARD = "forward"
-    DQ = "dQ"
-    DKV = "dK/dV"
+    """A column of the table."""
+
+    FORWARD = 0
+    DQ = 1
+    DKV = 2
+
+
+class Kind(Enum):
+    """What weighs on registers: the predicate of a mask."""
+
+    PLAIN = "plain"
+    APART = "apart"  # dK and dV may go different ways: up to six sections
+    LOOKUPS = "lookups"  # tables are read at every pair
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
+    """`rows` the program owns, `cols` it takes a step: queries and keys in the forward and dQ, keys and queries in dK/dV. On sm_90
+    `rows` is 16 * warps or more, so that no warp repeats another's products."""
+
     rows: int
     cols: int
     warps: int = 4
@@ -33,60 +49,126 @@ class Config:
     def within(self, tile: int) -> Config:
         """The same, no larger than a tile of the plan."""
         rows, cols = min(self.rows, tile), min(self.cols, tile)
-        return self if (rows, cols) == (self.rows, self.cols) else replace(self, rows=rows, cols=cols, warps=max(1, min(self.warps, rows // 16)))
+        if (rows, cols) == (self.rows, self.cols):
+            return self
+        return replace(self, rows=rows, cols=cols, warps=max(1, min(self.warps, rows // 16)))
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a kernel is compiled for. Capability 0 is Triton's interpreter."""
+    """What kernels are compiled for."""
 
     capability: int
     dtype: torch.dtype
     head_dim: int  # the larger of head_dim and value_dim, as a power of 2 from 16
-    many_sections: bool = False  # whether dK and dV may part ways
+    kind: Kind = Kind.PLAIN
+    grouped: bool = False  # whether a key head has several query heads
 
 
-def choose(kernel: Kernel, target: Target) -> Config:
-    """The config of a kernel on a target: of the nearest capability below, and the nearest head_dim above."""
+def choose(kernel: Kernel, target: Target) -> Config | None:
+    """The config of a kernel on a target, whose capability is one of CAPABILITIES: that of the nearest head_dim above. None: none
+    is known that does not spill."""
     if target.capability == 0:
         return _INTERPRETED[kernel]
-    half = target.dtype in (torch.float16, torch.bfloat16)
-    table = _HALF if half else _FLOAT
-    capability = max((c for c in table if c <= target.capability), default=min(table))
-    head_dim = min(d for d in (32, 64, 128, 256) if d >= target.head_dim)
-    name = "dK/dV apart" if kernel is Kernel.DKV and target.many_sections else kernel.value
-    row = table[capability].get(name) or table[capability][kernel.value]
-    return row[(32, 64, 128, 256).index(head_dim)]
+    dtype = "float" if target.dtype is torch.float32 else "half"
+    for row in _table():
+        if (row.card, row.dtype, row.kind) == (target.capability, dtype, target.kind) and row.head_dim >= target.head_dim:
+            return row.configs[3 if kernel is Kernel.DKV and target.grouped else kernel.value]
+    return None
+
+
+def splits(target: Target) -> bool:
+    """Whether dK and dV take a launch each, five products instead of four: together they do not fit the registers."""
+    return target.capability >= 90 and target.head_dim == 256
 
 
 # Small and uneven, so that tests meet tiles of the plan that hold several of a kernel's.
 _INTERPRETED = {Kernel.FORWARD: Config(32, 16), Kernel.DQ: Config(16, 32), Kernel.DKV: Config(32, 16)}
 
-_Row = tuple[Config, Config, Config, Config]  # for head_dim 32, 64, 128, 256
 
-_HALF: dict[int, dict[str, _Row]] = {
-    80: {
-        "forward": (Config(128, 128, 8, 3), Config(128, 128, 8, 3), Config(128, 64, 8, 3), Config(64, 32, 4, 2)),
-        "dQ": (Config(128, 64, 8, 3), Config(128, 64, 8, 3), Config(64, 64, 4, 2), Config(64, 32, 4, 1)),
-        "dK/dV": (Config(128, 64, 8, 2), Config(64, 64, 4, 2), Config(64, 32, 4, 2), Config(32, 32, 4, 2)),
-    },
-    90: {
-        "forward": (Config(128, 128, 8, 3), Config(128, 128, 8, 3), Config(128, 64, 8, 3), Config(128, 64, 8, 2)),
-        "dQ": (Config(128, 128, 8, 2), Config(128, 64, 8, 3), Config(128, 64, 8, 2), Config(128, 32, 8, 2)),
-        "dK/dV": (Config(128, 64, 8, 3), Config(128, 64, 8, 3), Config(128, 32, 8, 3), Config(64, 32, 4, 1)),
-        "dK/dV apart": (Config(128, 32, 8, 2), Config(128, 32, 8, 2), Config(128, 16, 8, 2), Config(64, 16, 4, 1)),
-    },
-    100: {
-        "forward": (Config(128, 128, 8, 3), Config(128, 128, 8, 3), Config(128, 128, 8, 2), Config(128, 32, 8, 2)),
-        "dQ": (Config(128, 64, 8, 3), Config(128, 64, 8, 3), Config(128, 64, 8, 2), Config(128, 32, 8, 2)),
-        "dK/dV": (Config(128, 64, 8, 3), Config(128, 64, 8, 3), Config(128, 64, 8, 2), Config(64, 32, 8, 2)),
-        "dK/dV apart": (Config(128, 32, 8, 2), Config(128, 32, 8, 2), Config(128, 32, 8, 2), Config(64, 32, 8, 2)),
-    },
-}  # fmt: skip
-_FLOAT: dict[int, dict[str, _Row]] = {
-    80: {
-        "forward": (Config(64, 64, 4, 2), Config(32, 32, 4, 2), Config(32, 16, 2, 2), Config(32, 16, 2, 2)),
-        "dQ": (Config(64, 64, 4, 2), Config(32, 32, 2, 2), Config(32, 16, 2, 2), Config(32, 16, 2, 2)),
-        "dK/dV": (Config(32, 32, 2, 2), Config(32, 32, 2, 2), Config(32, 16, 2, 2), Config(16, 16, 1, 2)),
-    },
-}  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class _Row:
+    card: int
+    dtype: str
+    head_dim: int
+    kind: Kind
+    configs: tuple[Config | None, ...]  # forward, dQ, dK/dV, dK/dV of grouped heads; None: all that were tried spill
+
+
+@cache
+def _table() -> tuple[_Row, ...]:
+    rows = []
+    for line in _TABLE.strip().splitlines()[1:]:
+        card, dtype, head_dim, kind, *_ = line.split()
+        cells = re.findall(r"(\d+)x(\d+) w(\d+) s(\d+)|-", line.split(kind)[1])
+        configs = tuple(Config(*map(int, cell)) if cell[0] else None for cell in cells)
+        rows.append(_Row(int(card), dtype, int(head_dim), Kind(kind), configs))
+    return tuple(rows)
+
+
+_TABLE = """
+card dtype head_dim kind     forward        dQ             dK/dV          dK/dV, grouped heads
+80   half  32       plain    128x128 w8 s3  128x128 w8 s3  64x64 w8 s2    64x32 w8 s2
+80   half  32       apart    128x128 w8 s3  128x128 w8 s3  64x64 w8 s2    128x32 w8 s2
+80   half  32       lookups  64x64 w8 s3    64x64 w8 s3    64x64 w8 s2    64x32 w8 s2
+80   half  64       plain    128x128 w8 s3  128x64 w8 s3   32x64 w8 s2    32x64 w8 s2
+80   half  64       apart    128x128 w8 s3  128x64 w8 s3   64x32 w8 s2    32x64 w8 s2
+80   half  64       lookups  64x64 w8 s3    64x64 w8 s3    32x64 w8 s2    32x64 w8 s2
+80   half  128      plain    64x64 w8 s3    64x64 w8 s3    64x32 w8 s2    64x32 w8 s2
+80   half  128      apart    64x64 w8 s3    64x64 w8 s3    64x64 w8 s2    64x32 w8 s2
+80   half  128      lookups  64x32 w8 s3    64x64 w8 s3    64x64 w8 s2    64x64 w8 s2
+80   half  256      plain    64x32 w8 s2    64x32 w8 s2    32x32 w8 s2    32x32 w8 s2
+80   half  256      apart    64x32 w8 s2    64x32 w8 s2    32x32 w8 s2    32x32 w8 s2
+80   half  256      lookups  64x32 w8 s2    64x32 w8 s2    32x64 w8 s2    32x32 w8 s2
+80   float 32       plain    64x64 w8 s2    64x64 w8 s2    64x64 w8 s2    64x32 w8 s2
+80   float 32       apart    64x64 w8 s2    64x64 w8 s2    64x32 w8 s2    32x32 w8 s2
+80   float 32       lookups  32x32 w8 s2    32x32 w8 s2    64x64 w8 s2    16x16 w8 s2
+80   float 64       plain    64x32 w8 s2    64x32 w8 s2    64x16 w8 s2    64x32 w8 s2
+80   float 64       apart    64x32 w8 s2    64x32 w8 s2    64x32 w8 s2    64x32 w8 s2
+80   float 64       lookups  64x32 w8 s2    64x32 w8 s2    64x32 w8 s2    64x32 w8 s2
+80   float 128      plain    64x16 w8 s2    32x32 w8 s2    32x32 w8 s2    64x16 w8 s2
+80   float 128      apart    64x16 w8 s2    32x32 w8 s2    64x16 w8 s2    64x16 w8 s2
+80   float 128      lookups  32x16 w8 s2    32x32 w8 s2    64x16 w8 s2    64x16 w8 s2
+90   half  32       plain    128x128 w8 s3  128x128 w8 s3  128x64 w8 s3   128x64 w8 s3
+90   half  32       apart    128x128 w8 s3  128x128 w8 s3  64x64 w4 s2    128x32 w8 s3
+90   half  32       lookups  128x32 w8 s3   64x64 w4 s3    64x64 w4 s2    64x64 w4 s2
+90   half  64       plain    128x128 w8 s3  128x128 w8 s3  128x64 w8 s3   128x64 w8 s3
+90   half  64       apart    128x128 w8 s3  128x128 w8 s3  128x32 w8 s3   64x32 w4 s2
+90   half  64       lookups  64x64 w4 s3    64x64 w4 s3    64x64 w4 s2    128x32 w8 s3
+90   half  128      plain    128x128 w8 s2  128x128 w8 s2  128x32 w8 s3   128x32 w8 s3
+90   half  128      apart    128x128 w8 s2  128x128 w8 s2  128x32 w8 s2   128x16 w8 s2
+90   half  128      lookups  128x32 w8 s3   128x32 w8 s3   128x32 w8 s3   128x16 w8 s2
+90   half  256      plain    128x64 w8 s2   128x32 w8 s2   128x16 w8 s2   128x16 w8 s2
+90   half  256      apart    128x64 w8 s2   128x32 w8 s2   128x32 w8 s2   128x16 w8 s2
+90   half  256      lookups  128x16 w8 s2   128x32 w8 s2   128x32 w8 s2   -
+90   float 32       plain    64x64 w8 s2    64x64 w8 s2    32x32 w8 s2    64x64 w8 s2
+90   float 32       apart    64x64 w8 s2    64x64 w8 s2    64x32 w8 s2    64x32 w8 s2
+90   float 32       lookups  64x32 w8 s2    64x32 w8 s2    64x64 w8 s2    64x64 w8 s2
+90   float 64       plain    64x32 w8 s2    64x32 w8 s2    32x32 w8 s2    32x32 w8 s2
+90   float 64       apart    64x32 w8 s2    64x32 w8 s2    32x32 w8 s2    64x32 w8 s2
+90   float 64       lookups  64x32 w8 s2    32x32 w8 s2    32x32 w8 s2    64x32 w8 s2
+90   float 128      plain    32x16 w8 s2    32x32 w8 s2    32x16 w8 s2    32x32 w8 s2
+90   float 128      apart    32x16 w8 s2    32x32 w8 s2    32x16 w8 s2    32x32 w8 s2
+90   float 128      lookups  32x16 w8 s2    32x32 w8 s2    32x16 w8 s2    32x32 w8 s2
+100  half  32       plain    128x128 w8 s3  128x64 w8 s3   128x64 w8 s3   128x64 w8 s3
+100  half  32       apart    128x128 w8 s3  128x64 w8 s3   128x64 w8 s3   128x64 w8 s2
+100  half  32       lookups  128x32 w8 s3   64x64 w4 s3    64x64 w4 s2    128x32 w8 s3
+100  half  64       plain    128x128 w8 s3  128x64 w8 s3   128x64 w8 s3   128x64 w8 s2
+100  half  64       apart    128x128 w8 s3  128x64 w8 s3   128x64 w8 s3   128x32 w8 s3
+100  half  64       lookups  64x64 w4 s3    64x64 w4 s3    64x64 w4 s2    128x32 w8 s3
+100  half  128      plain    128x64 w8 s3   128x64 w8 s3   128x64 w8 s2   64x32 w8 s2
+100  half  128      apart    128x64 w8 s3   128x64 w8 s3   128x32 w8 s3   32x32 w4 s2
+100  half  128      lookups  64x64 w8 s2    64x64 w4 s3    128x32 w8 s3   32x32 w4 s2
+100  half  256      plain    128x32 w8 s2   64x64 w4 s2    64x64 w8 s2    32x32 w4 s2
+100  half  256      apart    128x32 w8 s2   64x64 w4 s2    64x64 w8 s2    32x32 w4 s2
+100  half  256      lookups  64x32 w8 s2    128x32 w8 s2   64x32 w8 s2    -
+100  float 32       plain    64x64 w8 s2    64x64 w8 s2    64x32 w8 s2    64x64 w8 s2
+100  float 32       apart    64x64 w8 s2    64x64 w8 s2    64x32 w8 s2    64x32 w8 s2
+100  float 32       lookups  64x32 w8 s2    64x32 w8 s2    64x64 w8 s2    64x32 w8 s2
+100  float 64       plain    64x32 w8 s2    64x32 w8 s2    32x32 w8 s2    32x32 w8 s2
+100  float 64       apart    64x32 w8 s2    64x32 w8 s2    32x32 w8 s2    64x32 w8 s2
+100  float 64       lookups  64x32 w8 s2    32x32 w8 s2    32x32 w8 s2    64x32 w8 s2
+100  float 128      plain    32x16 w8 s2    32x32 w8 s2    64x16 w8 s2    32x32 w8 s2
+100  float 128      apart    32x16 w8 s2    32x32 w8 s2    32x16 w8 s2    32x32 w8 s2
+100  float 128      lookups  32x16 w8 s2    32x16 w8 s2    32x16 w8 s2    32x32 w8 s2
+"""

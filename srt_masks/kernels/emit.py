@@ -25,7 +25,7 @@ from ..compiler.leaves import Split
 from ..compiler.plan import Compiled
 from ..grammar.checked import Type
 
-LONGEST = 2000  # pair nodes: beyond that a kernel would compile for minutes
+LONGEST = 256  # pair nodes: beyond that a kernel compiles for minutes, and spills
 
 
 class Unfit(Exception):
@@ -73,6 +73,7 @@ class Source:
     text: str
     columns: Columns
     wide: bool  # whole numbers are 64-bit
+    floats: bool  # it computes with floats, whose every step must round as the planner's did
     weighted: tuple[bool, bool, bool]  # whether a gate is a factor, and not only open or shut
 
     @property
@@ -100,13 +101,14 @@ def emit(compiled: Compiled, wide: bool) -> Source:
     if len(split.pairs) > LONGEST:
         raise Unfit(f"its rules about pairs have {len(split.pairs):,} operations, and a kernel takes {LONGEST:,}")
     layout = columns(split)
+    floats = any(isinstance(n, Apply) and n.type is Type.FLOAT and n.op is not Op.SELECT for n in split.pairs)
     weighted = tuple(g.weight is not ir.ONE for g in program.gates)
     writer = _Writer(split, layout, "tl.int64" if wide else "tl.int32")
     parts = [_HEADER, writer.constants(), writer.leaves("queries", split.query), writer.leaves("keys", split.key)]
     parts.append(writer.function("attended", program.attend))
     for name, gate in zip("qkv", program.gates, strict=True):
         parts.append(writer.function(f"gate_{name}", *_roots(gate)))
-    return Source("\n\n\n".join(parts) + "\n", layout, wide, weighted)  # type: ignore[arg-type]
+    return Source("\n\n\n".join(parts) + "\n", layout, wide, floats, weighted)  # type: ignore[arg-type]
 
 
 def _roots(gate: Gate) -> tuple[Expr, ...]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..compiler.plan import Compiled, Plan
 from ..diagnostics import BackendError
-from .backend import Backend
+from .backend import Backend, Operands
 from .dispatch import backend_of
 
 # Predicates by the hash of their content. Held weakly: callables and the backwards they started keep theirs alive.
@@ -38,7 +38,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, plan: Plan, compiled: Compiled, back
     g = plan.geometry
     if (g.batch, g.heads, g.queries, g.keys) != (*q.shape[:3], k.shape[2]):
         raise BackendError(f"a plan for batch {g.batch}, heads {g.heads}, {g.queries} x {g.keys} tokens was given to q {tuple(q.shape)} and k {tuple(k.shape)}")
-    return _Attend.apply(q, k, v, backend.pack(plan, compiled, q, v), compiled, backend.name, scale)  # type: ignore[return-value]
+    return _Attend.apply(q, k, v, backend.pack(plan, compiled, Operands.of(q, k, v)), compiled, backend.name, scale)  # type: ignore[return-value]
 
 
 @contextmanager

@@ -45,9 +45,9 @@ def module_of(source: Source) -> ModuleType:
 def folder() -> Path:
     """The cache folder, made if it is missing. Raises BackendError if it is not the user's alone."""
     chosen = os.environ.get("SRT_MASKS_CACHE")
-    path = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "srt_masks"
     remedy = "set SRT_MASKS_CACHE to a folder of your own"
     try:
+        path = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "srt_masks"
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = path.stat()
     except (OSError, RuntimeError) as error:
@@ -59,7 +59,7 @@ def folder() -> Path:
 
 def _written(path: Path, text: str) -> Path:
     try:
-        if path.is_file() and path.read_text() == text:
+        if path.is_file() and path.read_bytes() == text.encode():
             return path
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.stem, suffix=".tmp", delete=False) as file:
             file.write(text)

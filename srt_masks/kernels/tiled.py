@@ -20,6 +20,7 @@ from ..compiler.ir import Program
 from ..compiler.leaves import Leaves
 from ..compiler.plan import Compiled, Plan
 from ..compiler.runs import Consumer, Runs
+from .backend import Operands
 
 CHUNK = 2**23
 TILE = 128
@@ -44,10 +45,10 @@ class Work:
 class TiledBackend:
     name = "tiled"
 
-    def tile(self, compiled: Compiled, dtype: torch.dtype, dim: int, device: torch.device) -> int:
+    def tile(self, compiled: Compiled, operands: Operands) -> int:
         return TILE
 
-    def pack(self, plan: Plan, compiled: Compiled, q: Tensor, v: Tensor) -> list[Tensor]:
+    def pack(self, plan: Plan, compiled: Compiled, operands: Operands) -> list[Tensor]:
         return pack(plan)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, packed: list[Tensor], compiled: Compiled, scale: float) -> tuple[Tensor, Tensor]:

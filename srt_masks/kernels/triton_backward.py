@@ -5,13 +5,13 @@
 
 Each kernel visits only the tiles where a gate it needs may be open. In its plain sections every pair attends and every gate is 1,
 and nothing is evaluated; in the others a pair counts where it attends and its gate is open, settled before the products.
-Everything is kept in powers of 2: `lse2` is lse * log2(e), and +inf for a row without a key, whose P is then exactly 0.
+`log_sum` is lse in the unit of the scores, and +inf for a row without a key, whose P is then exactly 0.
 """
 
 import triton
 import triton.language as tl
 
-from .triton_common import LOG2E, advance, begin, dot, exact, read_rows, write_rows
+from .triton_common import LOG2E, advance, begin, dot, exact, exponential, read_rows, unit, write_rows
 
 PLAIN, EVALUATED, QUERY_SECTIONS = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 # Sections of dK/dV: 0 and 1 feed both, 2 and 3 dK alone, 4 and 5 dV alone; the even ones are plain, the odd ones masked.
@@ -20,10 +20,10 @@ KEY_SECTIONS = tl.constexpr(6)
 
 @triton.jit(do_not_specialize=["heads", "members", "queries"])
 def prepare_kernel(
-    out, dout, do_batch, do_head, do_row, do_dim, lse, dlse, delta, lse2, heads, members, queries,
-    HAS_DLSE: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_VALUE: tl.constexpr, BLOCK_M: tl.constexpr, F64: tl.constexpr,
+    out, dout, do_batch, do_head, do_row, do_dim, lse, dlse, delta, log_sum, heads, members, queries,
+    HAS_DLSE: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_VALUE: tl.constexpr, BLOCK_M: tl.constexpr, F64: tl.constexpr, NATURAL: tl.constexpr,
 ):  # fmt: skip
-    """delta and lse2, (batch, heads, queries); out, lse and dlse are contiguous."""
+    """delta and log_sum, (batch, heads, queries); out, lse and dlse are contiguous."""
     member = tl.program_id(0) % members
     m = tl.program_id(0) // members * BLOCK_M + tl.arange(0, BLOCK_M)
     at = member.to(tl.int64) * queries
@@ -36,7 +36,7 @@ def prepare_kernel(
     if HAS_DLSE:
         d -= tl.load(dlse + at + m, mask=alive, other=0.0)
     tl.store(delta + at + m, d, mask=m < queries)
-    tl.store(lse2 + at + m, tl.where(alive, row_lse * LOG2E, float("inf")), mask=m < queries)
+    tl.store(log_sum + at + m, tl.where(alive, row_lse if NATURAL else row_lse * LOG2E, float("inf")), mask=m < queries)
 
 
 # ------------------------------------------------------------------------------------------------ dQ
@@ -44,13 +44,13 @@ def prepare_kernel(
 
 @triton.jit
 def _query_tiles(
-    dq, q, do, m, lse2, delta, queries_here, keys_here, c, own,
-    k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry, scale2,
+    dq, q, do, m, log_sum, delta, queries_here, keys_here, c, own,
+    k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry, scale,
     KEYS: tl.constexpr, ATTENDED: tl.constexpr, GATE_Q: tl.constexpr, MASKED: tl.constexpr, WEIGHTED: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr, BLOCK_N: tl.constexpr,
-    PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr,
+    PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr, NATURAL: tl.constexpr,
 ):  # fmt: skip
-    """Every tile of one section. dq [M, D]; lse2 and delta [M]."""
+    """Every tile of one section. dq [M, D]; log_sum and delta [M]."""
     run, tile, end, count = begin(ptr, size, first, stop, entry)
     for _ in range(count):
         n = tile * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -61,7 +61,7 @@ def _query_tiles(
         keys = read_rows(k, n, k_row, k_dim, alive, MASKED, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [N, D]
         values = read_rows(v, n, v_row, v_dim, alive, MASKED, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [N, V]
         nothing = tl.zeros([q.shape[0], BLOCK_N], dq.dtype)
-        p = tl.exp2(dot(q, tl.trans(keys), nothing, PRECISION) * scale2 - lse2[:, None])  # [M, N]
+        p = exponential(dot(q, tl.trans(keys), nothing, PRECISION) * scale - log_sum[:, None], NATURAL)  # [M, N]
         ds = p * (dot(do, tl.trans(values), nothing, PRECISION) - delta[:, None])
         if MASKED:
             other = KEYS(c, ints, flags, reals, n, inside)
@@ -75,20 +75,20 @@ def _query_tiles(
 
 @triton.jit(do_not_specialize=["heads", "members", "group_size", "queries", "rows"])
 def query_gradient_kernel(
-    q, k, v, dout, delta, lse2, dq, q_batch, q_head, q_row, q_dim, k_batch, k_head, k_row, k_dim, v_batch, v_head, v_row, v_dim,
+    q, k, v, dout, delta, log_sum, dq, q_batch, q_head, q_row, q_dim, k_batch, k_head, k_row, k_dim, v_batch, v_head, v_row, v_dim,
     do_batch, do_head, do_row, do_dim, facts, numbers, ints, flags, reals, group_of, live, ptr, size, first, stop, order,
-    heads, members, group_size, queries, rows, scale: tl.float64,
+    heads, members, group_size, queries, rows, scale_given: tl.float64,
     CONSTANTS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, ATTENDED: tl.constexpr, GATE_Q: tl.constexpr,
     WEIGHTED: tl.constexpr, FACTS: tl.constexpr, NUMBERS: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr,
-    TILE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr,
+    TILE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr, NATURAL: tl.constexpr,
 ):  # fmt: skip
     """dq (batch, heads, queries, head_dim), contiguous."""
     member = tl.program_id(0) % members
     block = tl.program_id(0) // members
     row = tl.load(order + block // (TILE // BLOCK_M))
     m = row * TILE + block % (TILE // BLOCK_M) * BLOCK_M + tl.arange(0, BLOCK_M)
-    factor = tl.full([], scale, tl.float64)
+    factor = tl.full([], scale_given, tl.float64)
     batch, head = member // heads, member % heads
     group = tl.load(group_of + member)
     facts += group.to(tl.int64) * FACTS
@@ -101,22 +101,22 @@ def query_gradient_kernel(
     k += batch.to(tl.int64) * k_batch + (head // group_size).to(tl.int64) * k_head
     v += batch.to(tl.int64) * v_batch + (head // group_size).to(tl.int64) * v_head
     at = member.to(tl.int64) * queries
-    row_lse2 = tl.load(lse2 + at + m, mask=m < queries, other=float("inf"))
+    row_log_sum = tl.load(log_sum + at + m, mask=m < queries, other=float("inf"))
     row_delta = tl.load(delta + at + m, mask=m < queries, other=0.0)
-    alive = row_lse2 != float("inf")
+    alive = row_log_sum != float("inf")
     asking = read_rows(q, m, q_row, q_dim, alive, True, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [M, D]
     do = read_rows(dout, m, do_row, do_dim, alive, True, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [M, V]
     acc = tl.zeros([BLOCK_M, BLOCK_HEAD], tl.float64 if F64 else tl.float32)
     entry = (group * rows + row) * QUERY_SECTIONS
     acc = _query_tiles(
-        acc, asking, do, m, row_lse2, row_delta, queries_here, keys_here, c, own,
-        k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry + PLAIN, exact(factor * LOG2E, F64),
-        KEYS, ATTENDED, GATE_Q, False, WEIGHTED, HEAD_DIM, VALUE_DIM, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N, PRECISION, UPCAST, F64,
+        acc, asking, do, m, row_log_sum, row_delta, queries_here, keys_here, c, own,
+        k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry + PLAIN, unit(factor, NATURAL, F64),
+        KEYS, ATTENDED, GATE_Q, False, WEIGHTED, HEAD_DIM, VALUE_DIM, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N, PRECISION, UPCAST, F64, NATURAL,
     )  # fmt: skip
     acc = _query_tiles(
-        acc, asking, do, m, row_lse2, row_delta, queries_here, keys_here, c, own,
-        k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry + EVALUATED, exact(factor * LOG2E, F64),
-        KEYS, ATTENDED, GATE_Q, True, WEIGHTED, HEAD_DIM, VALUE_DIM, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N, PRECISION, UPCAST, F64,
+        acc, asking, do, m, row_log_sum, row_delta, queries_here, keys_here, c, own,
+        k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry + EVALUATED, unit(factor, NATURAL, F64),
+        KEYS, ATTENDED, GATE_Q, True, WEIGHTED, HEAD_DIM, VALUE_DIM, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N, PRECISION, UPCAST, F64, NATURAL,
     )  # fmt: skip
     write_rows(dq + at * HEAD_DIM, m, acc * exact(factor, F64), m < queries, HEAD_DIM, BLOCK_HEAD)
 
@@ -127,11 +127,11 @@ def query_gradient_kernel(
 @triton.jit
 def _key_tiles(
     dk, dv, keys, values, n, queries_here, keys_here, c, own,
-    q, q_row, q_dim, dout, do_row, do_dim, lse2, delta, ints, flags, reals, ptr, size, first, stop, entry, scale2,
+    q, q_row, q_dim, dout, do_row, do_dim, log_sum, delta, ints, flags, reals, ptr, size, first, stop, entry, scale,
     QUERIES: tl.constexpr, ATTENDED: tl.constexpr, GATE_K: tl.constexpr, GATE_V: tl.constexpr,
     MASKED: tl.constexpr, FOR_K: tl.constexpr, FOR_V: tl.constexpr, WEIGHTED_K: tl.constexpr, WEIGHTED_V: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr, BLOCK_M: tl.constexpr,
-    PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr,
+    PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr, NATURAL: tl.constexpr,
 ):  # fmt: skip
     """Every tile of one section for one query head. dk [N, D] without the scale, dv [N, V]."""
     run, tile, end, count = begin(ptr, size, first, stop, entry)
@@ -142,54 +142,56 @@ def _key_tiles(
             # Settled before the products, and kept as bits: fewer registers live across them.
             other = QUERIES(c, ints, flags, reals, m, inside)
             allow = ATTENDED(c, other, own, ints, flags, reals, 0) & inside[None, :] & (n < keys_here)[:, None]  # [N, M]
-            row_lse2 = tl.load(lse2 + m, mask=inside, other=float("inf"))
-            alive = row_lse2 != float("inf")
+            gate_k = GATE_K(c, other, own, ints, flags, reals, 0)
+            gate_v = GATE_V(c, other, own, ints, flags, reals, 0)
+            allow_k = allow if WEIGHTED_K else allow & gate_k
+            allow_v = allow if WEIGHTED_V else allow & gate_v
+            row_log_sum = tl.load(log_sum + m, mask=inside, other=float("inf"))
+            alive = row_log_sum != float("inf")
         else:
-            row_lse2 = tl.load(lse2 + m)
+            row_log_sum = tl.load(log_sum + m)
             alive = inside
         asking = read_rows(q, m, q_row, q_dim, alive, MASKED, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [M, D]
         do = read_rows(dout, m, do_row, do_dim, alive, MASKED, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [M, V]
         nothing = tl.zeros([keys.shape[0], BLOCK_M], tl.float64 if F64 else tl.float32)
-        p = tl.exp2(dot(keys, tl.trans(asking), nothing, PRECISION) * scale2 - row_lse2[None, :])  # [N, M]
+        p = exponential(dot(keys, tl.trans(asking), nothing, PRECISION) * scale - row_log_sum[None, :], NATURAL)  # [N, M]
         if FOR_V:
             pv = p
             if MASKED:
-                gate_v = GATE_V(c, other, own, ints, flags, reals, 0)
-                pv = tl.where(allow, p * exact(gate_v, F64), 0.0) if WEIGHTED_V else tl.where(allow & gate_v, p, 0.0)
+                pv = tl.where(allow_v, p * exact(gate_v, F64) if WEIGHTED_V else p, 0.0)
             dv = dot(pv.to(do.dtype), do, dv, PRECISION)
         if FOR_K:
             row_delta = tl.load(delta + m, mask=inside, other=0.0) if MASKED else tl.load(delta + m)
             ds = p * (dot(values, tl.trans(do), nothing, PRECISION) - row_delta[None, :])
             if MASKED:
-                gate_k = GATE_K(c, other, own, ints, flags, reals, 0)
-                ds = tl.where(allow, ds * exact(gate_k, F64), 0.0) if WEIGHTED_K else tl.where(allow & gate_k, ds, 0.0)
+                ds = tl.where(allow_k, ds * exact(gate_k, F64) if WEIGHTED_K else ds, 0.0)
             dk = dot(ds.to(asking.dtype), asking, dk, PRECISION)
         run, tile, end = advance(run, tile, end, first, stop)
     return dk, dv
 
 
-@triton.jit(do_not_specialize=["heads", "members", "group_size", "queries", "keys_all", "rows"])
+@triton.jit(do_not_specialize=["heads", "members", "queries", "keys_all", "rows"])
 def key_gradient_kernel(
-    q, k, v, dout, delta, lse2, dk, dv, q_batch, q_head, q_row, q_dim, k_batch, k_head, k_row, k_dim, v_batch, v_head, v_row, v_dim,
+    q, k, v, dout, delta, log_sum, dk, dv, q_batch, q_head, q_row, q_dim, k_batch, k_head, k_row, k_dim, v_batch, v_head, v_row, v_dim,
     do_batch, do_head, do_row, do_dim, facts, numbers, ints, flags, reals, group_of, ptr, size, first, stop, order,
-    heads, members, group_size, queries, keys_all, rows, scale: tl.float64,
+    heads, members, queries, keys_all, rows, scale_given: tl.float64,
     CONSTANTS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, ATTENDED: tl.constexpr, GATE_K: tl.constexpr, GATE_V: tl.constexpr,
     WANT_K: tl.constexpr, WANT_V: tl.constexpr, WEIGHTED_K: tl.constexpr, WEIGHTED_V: tl.constexpr,
-    SECTIONS: tl.constexpr, FACTS: tl.constexpr, NUMBERS: tl.constexpr,
+    SECTIONS: tl.constexpr, GROUP: tl.constexpr, FACTS: tl.constexpr, NUMBERS: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr,
-    TILE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr,
+    TILE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr, NATURAL: tl.constexpr,
 ):  # fmt: skip
     """dk (batch, key_heads, keys, head_dim) and dv (batch, key_heads, keys, value_dim), contiguous.
 
     SECTIONS has a bit for every section that the mask can have and that feeds a wanted gradient; the others are not compiled.
-    One program owns BLOCK_N keys of one key head and adds up its query heads in order: no atomics, the same bits every time.
+    One program owns BLOCK_N keys of one key head and adds up its GROUP query heads in order: no atomics, the same bits every time.
     """
     member = tl.program_id(0) % members  # of (batch, key_heads)
     block = tl.program_id(0) // members
     row = tl.load(order + block // (TILE // BLOCK_N))
     n = row * TILE + block % (TILE // BLOCK_N) * BLOCK_N + tl.arange(0, BLOCK_N)
-    factor = tl.full([], scale, tl.float64)
-    key_heads = heads // group_size
+    factor = tl.full([], scale_given, tl.float64)
+    key_heads = heads // GROUP
     batch, key_head = member // key_heads, member % key_heads
     k += batch.to(tl.int64) * k_batch + key_head.to(tl.int64) * k_head
     v += batch.to(tl.int64) * v_batch + key_head.to(tl.int64) * v_head
@@ -198,9 +200,9 @@ def key_gradient_kernel(
     wide = tl.float64 if F64 else tl.float32
     acc_k = tl.zeros([BLOCK_N, BLOCK_HEAD], wide)
     acc_v = tl.zeros([BLOCK_N, BLOCK_VALUE], wide)
-    scale2 = exact(factor * LOG2E, F64)
-    for one in range(group_size):
-        head = key_head * group_size + one
+    scale = unit(factor, NATURAL, F64)
+    for one in range(GROUP):
+        head = key_head * GROUP + one
         at = (batch * heads + head).to(tl.int64) * queries
         group = tl.load(group_of + batch * heads + head)
         here = facts + group.to(tl.int64) * FACTS
@@ -213,10 +215,10 @@ def key_gradient_kernel(
             if (SECTIONS >> section) & 1:
                 acc_k, acc_v = _key_tiles(
                     acc_k, acc_v, keys, values, n, queries_here, keys_here, c, own,
-                    q_here, q_row, q_dim, do_here, do_row, do_dim, lse2 + at, delta + at, ints, flags, reals, ptr, size, first, stop,
-                    (group * rows + row) * KEY_SECTIONS + section, scale2,
+                    q_here, q_row, q_dim, do_here, do_row, do_dim, log_sum + at, delta + at, ints, flags, reals, ptr, size, first, stop,
+                    (group * rows + row) * KEY_SECTIONS + section, scale,
                     QUERIES, ATTENDED, GATE_K, GATE_V, section % 2 == 1, WANT_K and section // 2 != 2, WANT_V and section // 2 != 1, WEIGHTED_K, WEIGHTED_V,
-                    HEAD_DIM, VALUE_DIM, BLOCK_HEAD, BLOCK_VALUE, BLOCK_M, PRECISION, UPCAST, F64,
+                    HEAD_DIM, VALUE_DIM, BLOCK_HEAD, BLOCK_VALUE, BLOCK_M, PRECISION, UPCAST, F64, NATURAL,
                 )  # fmt: skip
     at_keys = member.to(tl.int64) * keys_all
     if WANT_K:

@@ -19,7 +19,7 @@ def dot(a, b, acc, PRECISION: tl.constexpr):
 
 @triton.jit
 def read_rows(base, at, stride, stride_dim, inside, CHECK: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, UPCAST: tl.constexpr):
-    """Rows `at` of a matrix, [rows, BLOCK_DIM]; 0 beyond DIM, and where CHECK and not `inside`."""
+    """Rows `at` of a matrix, [rows, BLOCK_DIM]; 0 beyond DIM, and where CHECK and not `inside`. DIM * stride_dim is below 2**31."""
     dim = tl.arange(0, BLOCK_DIM)
     where = base + at.to(tl.int64)[:, None] * stride + dim[None, :] * stride_dim
     if CHECK:
@@ -61,6 +61,24 @@ def advance(run, tile, end, first, stop):
     tile = tl.where(done, tl.load(first + run, mask=done, other=0), tile)
     end = tl.where(done, tl.load(stop + run, mask=done, other=0), end)
     return run, tile, end
+
+
+@triton.jit
+def exponential(x, NATURAL: tl.constexpr):
+    """e ** x, or 2 ** x: the unit in which scores are kept. 2 is the faster; e keeps what float32 has, since lse is one of them."""
+    if NATURAL:
+        return tl.exp(x)
+    else:
+        return tl.exp2(x)
+
+
+@triton.jit
+def unit(factor, NATURAL: tl.constexpr, F64: tl.constexpr):
+    """What a product of q and k is multiplied by to be a score in that unit."""
+    if NATURAL:
+        return exact(factor, F64)
+    else:
+        return exact(factor * LOG2E, F64)
 
 
 @triton.jit

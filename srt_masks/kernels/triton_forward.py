@@ -2,13 +2,13 @@
 
 One program computes BLOCK_M queries of one head. It works through its FULL tiles, where every pair attends and nothing is
 evaluated, and then through its PARTIAL tiles, where the emitted predicate says which do. The running maximum and sum are those of
-online softmax (Milakov and Gimelshein 2018; Dao et al. 2022), in powers of 2.
+online softmax (Milakov and Gimelshein 2018; Dao et al. 2022), in powers of 2 where q is half precision.
 """
 
 import triton
 import triton.language as tl
 
-from .triton_common import LN2, LOG2E, advance, begin, dot, exact, read_rows, write_rows
+from .triton_common import LN2, advance, begin, dot, exponential, read_rows, unit, write_rows
 
 FULL, PARTIAL, SECTIONS = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 
@@ -16,10 +16,10 @@ FULL, PARTIAL, SECTIONS = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 @triton.jit
 def _tiles(
     acc, m_i, l_i, q, m, queries_here, keys_here, c, own,
-    k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry, scale2,
+    k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry, scale,
     KEYS: tl.constexpr, ATTENDED: tl.constexpr, MASKED: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr, BLOCK_N: tl.constexpr,
-    PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr,
+    PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr, NATURAL: tl.constexpr,
 ):  # fmt: skip
     """Every tile of one section. acc [M, V], m_i and l_i [M]."""
     run, tile, end, count = begin(ptr, size, first, stop, entry)
@@ -31,7 +31,7 @@ def _tiles(
             # A key that nobody attends may hold anything: it is not read.
             alive = tl.load(live + n, mask=inside, other=0) != 0
         keys = read_rows(k, n, k_row, k_dim, alive, MASKED, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [N, D]
-        s = dot(q, tl.trans(keys), tl.zeros([q.shape[0], BLOCK_N], acc.dtype), PRECISION) * scale2  # [M, N]
+        s = dot(q, tl.trans(keys), tl.zeros([q.shape[0], BLOCK_N], acc.dtype), PRECISION) * scale  # [M, N]
         if MASKED:
             other = KEYS(c, ints, flags, reals, n, inside)
             allow = ATTENDED(c, own, other, ints, flags, reals, 1) & (m < queries_here)[:, None] & inside[None, :]
@@ -39,8 +39,8 @@ def _tiles(
         m_new = tl.maximum(m_i, tl.max(s, 1))
         # A row that has met no key yet has the maximum -inf, and -inf - -inf is no number.
         top = tl.where(m_new == float("-inf"), 0.0, m_new) if MASKED else m_new
-        p = tl.exp2(s - top[:, None])
-        alpha = tl.exp2(m_i - top)
+        p = exponential(s - top[:, None], NATURAL)
+        alpha = exponential(m_i - top, NATURAL)
         l_i = l_i * alpha + tl.sum(p, 1)
         values = read_rows(v, n, v_row, v_dim, alive, MASKED, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [N, V]
         acc = dot(p.to(values.dtype), values, acc * alpha[:, None], PRECISION)
@@ -53,17 +53,17 @@ def _tiles(
 def forward_kernel(
     q, k, v, out, lse, q_batch, q_head, q_row, q_dim, k_batch, k_head, k_row, k_dim, v_batch, v_head, v_row, v_dim,
     facts, numbers, ints, flags, reals, group_of, live, ptr, size, first, stop, order,
-    heads, members, group_size, queries, rows, scale: tl.float64,
+    heads, members, group_size, queries, rows, scale_given: tl.float64,
     CONSTANTS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, ATTENDED: tl.constexpr, FACTS: tl.constexpr, NUMBERS: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr,
-    TILE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr,
+    TILE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr, NATURAL: tl.constexpr,
 ):  # fmt: skip
     """out (batch, heads, queries, value_dim) and lse (batch, heads, queries), both contiguous; -inf for a row without a key."""
     member = tl.program_id(0) % members
     block = tl.program_id(0) // members
     row = tl.load(order + block // (TILE // BLOCK_M))
     m = row * TILE + block % (TILE // BLOCK_M) * BLOCK_M + tl.arange(0, BLOCK_M)
-    factor = tl.full([], scale, tl.float64)
+    factor = tl.full([], scale_given, tl.float64)
     batch, head = member // heads, member % heads
     group = tl.load(group_of + member)
     facts += group.to(tl.int64) * FACTS
@@ -75,7 +75,7 @@ def forward_kernel(
     k += batch.to(tl.int64) * k_batch + (head // group_size).to(tl.int64) * k_head
     v += batch.to(tl.int64) * v_batch + (head // group_size).to(tl.int64) * v_head
     asking = read_rows(q, m, q_row, q_dim, m < queries_here, True, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [M, D]
-    scale2 = exact(factor * LOG2E, F64)
+    scale = unit(factor, NATURAL, F64)
     wide = tl.float64 if F64 else tl.float32
     acc = tl.zeros([BLOCK_M, BLOCK_VALUE], wide)
     m_i = tl.full([BLOCK_M], float("-inf"), wide)
@@ -83,20 +83,21 @@ def forward_kernel(
     entry = (group * rows + row) * SECTIONS
     acc, m_i, l_i = _tiles(
         acc, m_i, l_i, asking, m, queries_here, keys_here, c, own,
-        k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry + FULL, scale2,
-        KEYS, ATTENDED, False, HEAD_DIM, VALUE_DIM, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N, PRECISION, UPCAST, F64,
+        k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry + FULL, scale,
+        KEYS, ATTENDED, False, HEAD_DIM, VALUE_DIM, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N, PRECISION, UPCAST, F64, NATURAL,
     )  # fmt: skip
     acc, m_i, l_i = _tiles(
         acc, m_i, l_i, asking, m, queries_here, keys_here, c, own,
-        k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry + PARTIAL, scale2,
-        KEYS, ATTENDED, True, HEAD_DIM, VALUE_DIM, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N, PRECISION, UPCAST, F64,
+        k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry + PARTIAL, scale,
+        KEYS, ATTENDED, True, HEAD_DIM, VALUE_DIM, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N, PRECISION, UPCAST, F64, NATURAL,
     )  # fmt: skip
     reached = l_i > 0
     acc = acc / tl.where(reached | (l_i != l_i), l_i, 1.0)[:, None]
     at = member.to(tl.int64) * queries
     write_rows(out + at * VALUE_DIM, m, acc, m < queries, VALUE_DIM, BLOCK_VALUE)
-    # Of 0, log2 is asked nowhere: a row without a key has m_i = -inf.
-    tl.store(lse + at + m, (m_i + tl.log2(tl.where(reached | (l_i != l_i), l_i, 1.0))) * LN2, mask=m < queries)
+    # Of 0, no logarithm is asked: a row without a key has m_i = -inf.
+    total = tl.log(tl.where(reached | (l_i != l_i), l_i, 1.0))
+    tl.store(lse + at + m, (m_i if NATURAL else m_i * LN2) + total, mask=m < queries)
 
 
 @triton.jit(do_not_specialize=["rows", "groups"])

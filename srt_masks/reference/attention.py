@@ -25,7 +25,9 @@ def attention(
     batch, heads, nq, dim = q.shape
     nk = k.shape[2]
     scale = dim**-0.5 if scale is None else scale
-    repeats = heads // max(1, k.shape[1])
+    if batch * heads == 0:
+        return q.new_zeros(batch, heads, nq, v.shape[-1]), q.new_zeros(batch, heads, nq)
+    repeats = heads // k.shape[1]
     full = (batch, heads, nq, nk)
     masks = [m.expand(full).flatten(0, 1) for m in (attend, gate_q, gate_k, gate_v)]
     keys, values = (x.repeat_interleave(repeats, 1).flatten(0, 1) for x in (k, v))
@@ -38,8 +40,6 @@ def attention(
         out, lse = checkpoint(_pairwise, queries[part], keys[part], values[part], *(m[part] for m in masks), scale, use_reentrant=False)  # type: ignore[misc]
         outs.append(out)
         lses.append(lse)
-    if not outs:
-        return q.new_zeros(batch, heads, nq, v.shape[-1]), q.new_zeros(batch, heads, nq)
     return torch.cat(outs).unflatten(0, (batch, heads)), torch.cat(lses).unflatten(0, (batch, heads))
 
 
