@@ -9,9 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-# Without a card the Triton kernels run in Triton's interpreter, which has to be asked for before triton is imported.
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
 os.environ.setdefault("SRT_MASKS_CACHE", tempfile.mkdtemp(prefix="srt_masks_tests_"))
 
 from hypothesis import HealthCheck, settings
@@ -32,6 +29,13 @@ def _seeded():
     torch.manual_seed(0)
 
 
+def pytest_configure(config):
+    # The Triton kernels run in Triton's interpreter, on CPU tensors, except under `-m gpu`. It has to be asked for before triton is
+    # imported, so before any test file is.
+    if config.option.markexpr != "gpu":
+        os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
 def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="accept what the golden tests find")
 
@@ -48,11 +52,12 @@ def _in_the_root(monkeypatch):
 
 @pytest.fixture(params=["tiled", "triton"])
 def backend(request) -> str:
-    """Every backend; without a card `triton` is interpreted."""
+    """Every backend; `triton` is interpreted."""
     return request.param
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    reason = "needs a CUDA card; none is here" if not torch.cuda.is_available() else "on a card, and not in the interpreter: pytest -m gpu"
     for item in items:
-        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
-            item.add_marker(pytest.mark.skip(reason="needs a CUDA card; none is here"))
+        if item.get_closest_marker("gpu") and (config.option.markexpr != "gpu" or not torch.cuda.is_available()):
+            item.add_marker(pytest.mark.skip(reason=reason))

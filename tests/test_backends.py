@@ -343,9 +343,9 @@ def test_a_plan_for_another_call_is_refused(backend: str):
         op.attend(q, q, q, attend.plan(64), attend.compiled, backend_of(backend), 0.5)
 
 
-def test_neither_autocast_nor_a_lower_matmul_precision_reaches_the_kernels():
-    attend = srt.compile(srt.parse(STOP), tile=16)
-    data = [torch.randn(1, 2, 60, 8).bfloat16().requires_grad_() for _ in range(3)]
+def test_neither_autocast_nor_a_lower_matmul_precision_reaches_the_kernels(backend: str):
+    attend = srt.compile(srt.parse(STOP), tile=16, backend=backend)
+    data = [torch.randn(1, 2, 30, 8).bfloat16().requires_grad_() for _ in range(3)]
 
     def results():
         out, lse = attend(*data, return_lse=True)
@@ -409,6 +409,12 @@ def test_the_error_bound_sees_wrong_gradients(mend: str, dtype: torch.dtype, mon
     verdicts = {c.what: c.holds for c in compare(srt.parse(STOP), steps=30, dtype=dtype, tile=16)}
     wrong = {"nothing": set(), "shrink": {"dq", "dk", "dv"}, "no delta": {"dq", "dk"}, "no gate": {"dk", "dv"}}[mend]
     assert {n for n, holds in verdicts.items() if not holds} == wrong
+
+
+def test_the_raw_operator_says_what_it_is_not_for():
+    q = torch.randn(1, 1, 4, 4)
+    with pytest.raises(srt.BackendError, match="no longer alive"):
+        torch.ops.srt_masks.forward(q, q, q, [], "nothing", "tiled", 1.0)
 
 
 def test_vmap_raises(backend: str):

@@ -30,6 +30,10 @@ def test_random_specs(case: Case, dtype: torch.dtype, tile: int | None):
 @pytest.mark.parametrize("text", [STOP, APART, "attend causal and window(100)"])
 def test_head_dims_and_dtypes(text: str, dtype: torch.dtype, head_dim: int):
     inputs = {"doc": torch.arange(500) // 77} if "doc" in text else None
+    if dtype is torch.float32 and head_dim == 256:
+        with pytest.raises(srt.BackendError, match="spill"):
+            compare(srt.parse(text), steps=100, dtype=dtype, head_dim=head_dim, inputs=inputs, backend="triton", device="cuda")
+        return
     for c in compare(srt.parse(text), steps=100 if "reason" in text else 500, dtype=dtype, head_dim=head_dim, inputs=inputs, backend="triton", device="cuda"):
         assert c.holds, c
 

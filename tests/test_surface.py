@@ -109,7 +109,14 @@ def test_the_errors_people_meet_first():
     refused("vector of whole numbers", "attend causal", *q, lengths=3)
     attend = srt.compile(srt.parse("attend causal"), heads=4)
     assert attend.plan(8).geometry.heads == 4
-    for options, words in (({"heads": 2}, "4, as compiled"), ({"lengths": 3}, "vector"), ({"layer": True}, "layer is a whole")):
+    for options, words in (
+        ({"dtype": "bfloat16"}, "dtype is torch"),
+        ({"head_dim": "64"}, "head_dim is a whole"),
+        ({"head_dim": 0}, "head_dim is a whole"),
+        ({"heads": 2}, "4, as compiled"),
+        ({"lengths": 3}, "vector"),
+        ({"layer": True}, "layer is a whole"),
+    ):
         with pytest.raises(srt.InputError, match=words):
             attend.plan(8, **options)
     with pytest.raises(srt.InputError, match="layout of its own for keys"):

@@ -19,13 +19,14 @@ import srt_masks as srt
 from srt_masks.compiler.boxes import PARTIAL, State, state
 from srt_masks.compiler.plan import Plan
 from srt_masks.compiler.runs import Consumer
+from srt_masks.testing import compare
 from srt_masks.testing.strategies import Case, cases
 
 triton = pytest.importorskip("triton")
 
 import triton.language as tl  # noqa: E402
 
-from srt_masks.kernels import launch, predicates  # noqa: E402
+from srt_masks.kernels import launch, packing, predicates, target  # noqa: E402
 from srt_masks.kernels.backend import Operands  # noqa: E402
 from srt_masks.kernels.buffers import buffers, needs_wide, schedule  # noqa: E402
 from srt_masks.kernels.configs import CAPABILITIES, Kernel, Kind, Target, choose  # noqa: E402
@@ -176,7 +177,7 @@ def test_a_schedule_visits_what_the_plan_says(case: Case, tile: int):
     plan = attend.plan(case.spec.checked.queries.tokens(case.steps or 0), inputs=case.inputs)
     g = plan.geometry
     for consumer, section, sections in (
-        (Consumer.FORWARD, launch.forward_section, 2), (Consumer.DQ, launch.query_section, 2), (Consumer.DKV, launch.key_section, 6),
+        (Consumer.FORWARD, packing.forward_section, 2), (Consumer.DQ, packing.query_section, 2), (Consumer.DKV, packing.key_section, 6),
     ):  # fmt: skip
         found = schedule(plan, consumer, section, sections, 16)
         rows = -(-(g.keys if consumer.key_major else g.queries) // tile)
@@ -212,14 +213,14 @@ def test_sections_say_what_is_stopped():
         (False, all, all, 0), (True, all, all, 1), (False, mixed, all, 1), (False, all, mixed, 1), (False, all, none, 2), (True, all, none, 3), (False, mixed, none, 3),
         (False, none, all, 4), (True, none, all, 5), (False, none, mixed, 5),
     ):  # fmt: skip
-        assert launch.key_section(kind(partial, all, k, v)).tolist() == [section]
-    assert [launch.query_section(kind(p, q, all, all)).item() for p, q in ((False, all), (True, all), (False, mixed), (True, mixed))] == [0, 1, 1, 1]
+        assert packing.key_section(kind(partial, all, k, v)).tolist() == [section]
+    assert [packing.query_section(kind(p, q, all, all)).item() for p, q in ((False, all), (True, all), (False, mixed), (True, mixed))] == [0, 1, 1, 1]
     assert state(kind(True, mixed, all, none), "k").item() == all
 
 
 def test_only_sections_that_a_text_can_reach_are_compiled():
     def sections(text: str, want_k: bool = True, want_v: bool = True) -> str:
-        return f"{launch.key_sections(srt.compile(srt.parse(text)).compiled, want_k, want_v):06b}"
+        return f"{packing.key_sections(srt.compile(srt.parse(text)).compiled, want_k, want_v):06b}"
 
     assert sections("attend causal") == "000011" == sections("attend causal\nstop k, v where q.pos > k.pos + 3")
     assert sections("attend causal\nstop v where q.pos > k.pos + 3") == "001111"
@@ -245,8 +246,25 @@ def test_dead_keys_are_found():
     plan = srt.compile(spec, tile=32).plan(80, keep=keep)
     attend = srt.compile(spec, tile=32)
     q = torch.randn(1, 1, 80, 16)
-    packed = launch.Packed.of(launch.TritonBackend().pack(plan, attend.compiled, Operands.of(q, q, q)))
+    packed = packing.Packed.of(launch.TritonBackend().pack(plan, attend.compiled, Operands.of(q, q, q)))
     assert torch.equal(packed.live[:-1].bool(), plan.to_dense()[0, 0].any(0))
+
+
+def test_dk_and_dv_in_a_launch_each(monkeypatch):
+    """As on cards where both do not fit the registers."""
+    monkeypatch.setattr(launch, "splits", lambda target: True)
+    spec = srt.parse("attend causal\nstop k where q.pos - k.pos >= 20\nscale v by 0.5 where (q.pos - k.pos) % 4 == 0")
+    for c in compare(spec, steps=40, tile=16, backend="triton"):
+        assert c.holds, c
+
+
+def test_what_weighs_on_registers_is_read_off_the_text():
+    def kind(text: str) -> Kind:
+        return target.kind_of(srt.compile(srt.parse(text)).compiled)
+
+    assert kind("attend causal\nstop k, v where q.pos > k.pos + 3") is Kind.PLAIN and kind("attend causal\nstop v") is Kind.APART
+    assert kind("input seen: bool per query, key\nattend seen") is Kind.LOOKUPS and kind("input d: int per token\nattend d[q.pos - k.pos] > 0") is Kind.LOOKUPS
+    assert kind("input d: int per token\nattend d[q.pos + 1] > k.d") is Kind.PLAIN
 
 
 # ------------------------------------------------------------------------------------------------ the folder of emitted files
@@ -276,7 +294,7 @@ def test_many_writers_leave_one_whole_file(tmp_path: Path):
 def test_a_folder_that_others_can_write_is_refused(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("SRT_MASKS_CACHE", str(tmp_path))
     tmp_path.chmod(0o777)
-    with pytest.raises(srt.BackendError, match="not yours alone"):
+    with pytest.raises(srt.BackendError, match=r"others can write.*chmod go-w"):
         predicates.folder()
     monkeypatch.setenv("SRT_MASKS_CACHE", "/proc/nowhere")
     with pytest.raises(srt.BackendError, match="SRT_MASKS_CACHE"):
@@ -316,13 +334,13 @@ def test_calls_that_the_kernels_cannot_do_are_refused(monkeypatch):
     attend = srt.compile(srt.parse("attend causal"), backend="triton")
     with pytest.raises(srt.BackendError, match=r"up to 256; got 257.*tiled"):
         attend(*[torch.randn(1, 1, 4, 257)] * 3)
-    monkeypatch.setattr(launch, "INTERPRETED", False)
-    monkeypatch.setattr(launch, "_capability", lambda *_: 90)
+    monkeypatch.setattr(target, "INTERPRETED", False)
+    monkeypatch.setattr(target, "_capability", lambda *_: 90)
     with pytest.raises(srt.BackendError, match=r"float64.*tiled"):
-        launch.target_of(attend.compiled, Operands(torch.float64, 64, 64, 1, torch.device("cuda")))
+        target.target_of(attend.compiled, Operands(torch.float64, 64, 64, 1, torch.device("cuda")))
     long = "attend " + " or ".join(f"q.pos - k.pos == {i * i}" for i in range(1100))
     with pytest.raises(srt.BackendError, match=r"operations.*tiled"):
-        launch.target_of(srt.compile(srt.parse(long)).compiled, Operands(torch.float32, 64, 64, 1, torch.device("cuda")))
+        target.target_of(srt.compile(srt.parse(long)).compiled, Operands(torch.float32, 64, 64, 1, torch.device("cuda")))
 
 
 # ------------------------------------------------------------------------------------------------ what is compiled
@@ -355,12 +373,46 @@ def test_the_table_covers_what_the_readme_says():
 
 
 def test_a_card_or_a_head_dim_without_a_config_is_refused(monkeypatch):
-    monkeypatch.setattr(launch, "INTERPRETED", False)
+    monkeypatch.setattr(target, "INTERPRETED", False)
     compiled = srt.compile(srt.parse("input seen: bool per query, key\nattend seen")).compiled
     for capability, dtype, words in ((86, torch.float16, "sm_86"), (90, torch.float32, "does not spill")):
-        monkeypatch.setattr(launch, "_capability", lambda *_, capability=capability: capability)
+        monkeypatch.setattr(target, "_capability", lambda *_, capability=capability: capability)
         with pytest.raises(srt.BackendError, match=rf"{words}.*tiled"):
-            launch.target_of(compiled, Operands(dtype, 256, 256, 1, torch.device("cuda")))
+            target.target_of(compiled, Operands(dtype, 256, 256, 1, torch.device("cuda")))
+
+
+def test_two_variants_where_head_dim_is_no_multiple_of_16_or_numbers_are_wide():
+    done = _python("""
+        import torch, srt_masks as srt
+        from srt_masks.kernels.offline import offline
+        kernels = {}
+        def count(text, dim, lengths, **inputs):
+            kernels.clear()
+            attend = srt.compile(srt.parse(text), backend="triton")
+            with offline(90, lambda name, config, compiled: kernels.setdefault(name, set()).add(compiled.hash)):
+                for n in lengths:
+                    attend(*(torch.randn(2, 2, n, dim, dtype=torch.bfloat16) for _ in range(3)))
+            return len(kernels["forward_kernel"])
+        print(count("attend causal", 40, (64, 63, 66, 80, 31, 128)), count("attend causal and q.pos * k.pos * 100000 >= 9", 64, (64, 256, 90, 300)))
+    """)
+    assert done.stdout.split() == ["2", "2"], done.stdout + done.stderr
+
+
+def test_gradients_that_nobody_needs_launch_nothing():
+    done = _python("""
+        import torch, srt_masks as srt
+        from srt_masks.kernels.offline import offline
+        attend = srt.compile(srt.parse("attend causal\\nstop v where q.pos > k.pos + 20"), backend="triton")
+        for needs in ((True, False, False), (False, True, False), (False, False, True)):
+            found = []
+            with offline(90, lambda name, config, compiled: found.append(name.removesuffix("_kernel"))):
+                q, k, v = (torch.randn(1, 2, 64, 64, dtype=torch.bfloat16, requires_grad=need) for need in needs)
+                out = attend(q, k, v)
+                found.clear()
+                out.sum().backward()
+            print(*found)
+    """)
+    assert done.stdout.splitlines() == ["prepare query_gradient", "prepare key_gradient", "prepare key_gradient"], done.stdout + done.stderr
 
 
 def test_a_new_length_batch_or_param_compiles_nothing():

@@ -22,7 +22,6 @@ from . import op
 from .backend import Operands
 from .cache import PlanCache
 from .dispatch import backend_of
-from .tiled import TILE
 
 BACKENDS = ("auto", "reference", "tiled", "triton")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -86,7 +85,7 @@ class Attention:
         else:
             backend = backend_of(self.options.backend)
             tile = backend.tile(self.compiled, Operands.of(q, k, v))
-            out, lse = op.attend(q, k, v, self._plan(call, layer, tile), self.compiled, backend, float(factor))
+            out, lse = op.attend(q, k, v, self._plan(call, layer, self.options.tile or tile), self.compiled, backend, float(factor))
         return (out, lse) if return_lse else out
 
     def plan(
@@ -95,8 +94,8 @@ class Attention:
     ) -> Plan:  # fmt: skip
         """The plan of a call on so many tokens: print it to see which tiles are visited. `heads` is 1, or what was compiled for.
 
-        `dtype` and `head_dim` are for backends whose tile depends on them; that of `tiled` does not. With two layouts `tokens`
-        counts queries. Raises InputError.
+        `dtype` (float32) and `head_dim` are for `triton`, whose tile depends on them; it is that of ungrouped heads. With two layouts
+        `tokens` counts queries. Raises InputError.
         """
         _refuse_unserved(given=given)
         checked, options = self.spec.checked, self.options
@@ -110,8 +109,13 @@ class Attention:
         keys = tokens if checked.keys is None else checked.keys.fixed
         batch = batch_of(checked, lengths, inputs, inputs_and_params)
         number = layer_number(checked, layer, options.layers)
-        operands = Operands(dtype or torch.float32, head_dim, head_dim, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-        tile = TILE if options.tile else backend_of(options.backend).tile(self.compiled, operands)
+        if dtype is not None and dtype not in DTYPES:
+            raise InputError(f"dtype is torch.float16, bfloat16, float32 or float64; got {dtype!r}")
+        if isinstance(head_dim, bool) or not isinstance(head_dim, int) or head_dim < 1:
+            raise InputError(f"head_dim is a whole number, 1 or more; got {head_dim!r}")
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        planner = backend_of("tiled" if options.backend == "reference" else options.backend)
+        tile = options.tile or planner.tile(self.compiled, Operands(dtype or torch.float32, head_dim, head_dim, 1, device))
         return self._plan(bind_call(checked, Sizes(tokens, keys, heads, options.layers, batch), lengths, inputs, inputs_and_params), number, tile)
 
     # ------------------------------------------------------------------------------------------ arguments
@@ -140,7 +144,7 @@ class Attention:
 
     def _plan(self, call: Call, layer: int, tile: int) -> Plan:
         sizes = call.sizes
-        geometry = Geometry(sizes.batch, sizes.heads, sizes.queries, sizes.keys, self.options.tile or tile, call.lengths)
+        geometry = Geometry(sizes.batch, sizes.heads, sizes.queries, sizes.keys, tile, call.lengths)
         scalars = {**call.params, "heads": sizes.heads, "layers": sizes.layers or 1, "layer": layer if mentions_layer(self.spec.checked) else 0}
         # NaN is refused and -0.0 is 0.0 in every gate, so equal numbers are the same call.
         key = (geometry, tuple(sorted(scalars.items())))
@@ -169,7 +173,8 @@ def compile_spec(
         raise InputError(f"compile takes a Spec; got {type(spec).__name__}. For a text: srt_masks.compile(srt_masks.parse(text))")
     if backend not in BACKENDS:
         raise InputError(f"backend is one of {', '.join(BACKENDS)}; got {backend!r}")
-    backend_of(backend)  # raises where its package is missing
+    if backend != "reference":
+        backend_of(backend)  # raises where its package is missing
     if precision != "ieee":
         raise BackendError(f'precision={precision!r} is not served yet; precision="ieee" is')
     if tile is not None and tile not in (16, 32, 64, 128, 256, 512):

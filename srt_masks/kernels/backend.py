@@ -18,7 +18,7 @@ class Operands:
     dtype: torch.dtype
     head_dim: int
     value_dim: int
-    group: int  # query heads of a key head
+    heads_per_key: int  # query heads of a key head
     device: torch.device
 
     @staticmethod

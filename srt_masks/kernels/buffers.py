@@ -1,6 +1,6 @@
 """A plan -> the few flat tensors that the Triton kernels read of it.
 
-    facts     (groups, columns) int64     queries, keys, constants, and where the group's leaves and tables begin
+    facts     (groups, columns) int64     queries, keys, constants, and where its keys, leaves and tables begin, with their sizes
     numbers   (groups, columns) float64   constants that are floats
     ints, flags, reals                    every leaf and table of every group, end to end, by type
     group_of  (batch * heads,) int32      which group a (batch row, query head) belongs to
@@ -43,7 +43,7 @@ class Buffers:
         return [self.facts, self.numbers, self.ints, self.flags, self.reals, self.group_of]
 
     def by_name(self) -> dict[str, Tensor]:
-        """What every kernel reads; `group_of` only those that work on a call."""
+        """What every kernel with a predicate reads; `group_of` only those that work on a call."""
         return {"facts": self.facts, "numbers": self.numbers, "ints": self.ints, "flags": self.flags, "reals": self.reals}
 
     def to(self, device: torch.device) -> Buffers:
@@ -92,7 +92,7 @@ def _exceeds(leaves: Leaves) -> bool:
                 of[node] = _or_zero(of[value])
             case _:
                 of[node] = bound(node, of, one)
-    # Constants of the text are leaves too; those of masks are in range.
+    # The constants of the text are leaves too.
     wholes = [b for n, b in of.items() if n.type in (Type.INT, Type.ROLE)]
     return any(bool((b.lo < -(2**31)).any()) or bool((b.hi >= 2**31).any()) for b in wholes)
 
@@ -125,7 +125,7 @@ def buffers(plan: Plan, columns: Columns, wide: bool) -> Buffers:
         facts.append(row)
         numbers.append([float(group.leaves.values[x].item()) for x in columns.floats] or [0.0])
     return Buffers(
-        _table(facts, columns.facts, torch.int64), _table(numbers, max(1, len(columns.floats)), torch.float64),
+        _table(facts, columns.width, torch.int64), _table(numbers, max(1, len(columns.floats)), torch.float64),
         pools[Type.INT].joined(), pools[Type.BOOL].joined(), pools[Type.FLOAT].joined(), plan.group_of.flatten(),
     )  # fmt: skip
 

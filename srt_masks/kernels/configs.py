@@ -1,8 +1,9 @@
 """How large the tiles of each Triton kernel are, by what it runs on: one table.
 
-Every entry was compiled for its card, with predicates of its kind, without spills and within shared memory; none has been timed on
-one (`make kernels-report` compiles them again and says what they take). The tile of a plan is the largest of a row, so a config is
-chosen before a plan is made.
+Each entry is the first of a list of candidates that compiled for its card, with a predicate of its kind, without spills and within
+shared memory (triton 3.9); none has been timed. `make kernels-report` compiles head_dim 64 and 128 in half precision again,
+`make kernels-report ARGS=--full` every row. The tile of a plan is the largest that its three kernels use, so configs are chosen before
+a plan is made.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ class Kind(Enum):
 
     PLAIN = "plain"
     APART = "apart"  # dK and dV may go different ways: up to six sections
-    LOOKUPS = "lookups"  # tables are read at every pair
+    LOOKUPS = "lookups"  # tables are read at every pair; compiled with dK and dV apart
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """`rows` the program owns, `cols` it takes a step: queries and keys in the forward and dQ, keys and queries in dK/dV. On sm_90
-    `rows` is 16 * warps or more, so that no warp repeats another's products."""
+    """`rows` the program owns, `cols` it takes a step: queries and keys in the forward and dQ, keys and queries in dK/dV. In half
+    precision on sm_90 `rows` is 16 * warps or more, so that no warp repeats another's products; float32 uses no matrix unit."""
 
     rows: int
     cols: int
@@ -45,6 +46,10 @@ class Config:
 
     def __str__(self) -> str:
         return f"{self.rows}x{self.cols} w{self.warps} s{self.stages}"
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        return self.rows, self.cols
 
     def within(self, tile: int) -> Config:
         """The same, no larger than a tile of the plan."""
@@ -78,7 +83,8 @@ def choose(kernel: Kernel, target: Target) -> Config | None:
 
 
 def splits(target: Target) -> bool:
-    """Whether dK and dV take a launch each, five products instead of four: together they do not fit the registers."""
+    """Whether dK and dV take a launch each, five products instead of four. On sm_90 and sm_100 a product has 64 rows or more for four
+    warps, and two sums of 256 columns do not fit their registers; on sm_80 32 rows do."""
     return target.capability >= 90 and target.head_dim == 256
 
 

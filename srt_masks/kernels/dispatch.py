@@ -8,16 +8,22 @@ from ..diagnostics import BackendError
 from .backend import Backend
 from .tiled import TiledBackend
 
-NAMES = ("tiled", "triton")
-
 
 @cache
 def backend_of(name: str) -> Backend:
     """The backend of a name; `auto` is `tiled`, until the GPU kernels have been timed on a card. Raises BackendError."""
-    if name != "triton":
-        return TiledBackend()
-    try:
-        from .launch import TritonBackend
-    except ImportError as error:
-        raise BackendError(f'backend="triton" needs the package triton ({error}); backend="tiled" runs the same spec on any device') from None
-    return TritonBackend()
+    match name:
+        case "auto":
+            return backend_of("tiled")
+        case "tiled":
+            return TiledBackend()
+        case "triton":
+            try:
+                from .launch import TritonBackend
+            except ImportError as error:
+                raise BackendError(
+                    f'backend="triton" needs the package triton ({error}): pip install triton; backend="tiled" runs the same spec on any device'
+                ) from None
+            return TritonBackend()
+        case _:
+            raise BackendError(f'no backend is called {name!r}; backend="tiled" runs on any device')

@@ -48,7 +48,8 @@ class Columns:
     FIRST = 3
 
     @property
-    def facts(self) -> int:
+    def width(self) -> int:
+        """Columns of `facts`."""
         return self.FIRST + len(self.whole) + len(self.vectors) + sum(1 + axes for _, _, axes in self.tables)
 
     def of_constant(self, leaf: Expr) -> int:
@@ -238,32 +239,32 @@ class _Writer:
         return f"tl.load({buffer} + c[{self.c[self.layout.of_vector(value)]}] + {index}, mask={name}_inside, other={filler}){after}"
 
     def apply(self, node: Apply, names: dict[Expr, str]) -> str:
-        a, b, *_ = [*(self.argument(node, x, names) for x in node.args), ""]
         floats = any(x.type is Type.FLOAT for x in node.args)
-        match node.op:
-            case Op.NEG:
+        match node.op, [self.argument(node, x, names) for x in node.args]:
+            case Op.NEG, [a]:
                 return f"-{a}"
-            case Op.ABS:
+            case Op.ABS, [a]:
                 return f"tl.abs({a})"
-            case Op.NOT:
+            case Op.NOT, [a]:
                 return f"~{a}"
-            case Op.ADD | Op.SUB | Op.MUL | Op.LT | Op.LE | Op.EQ | Op.NE | Op.AND | Op.OR:
-                return f"{a} {_INFIX[node.op]} {b}"
-            case Op.TRUEDIV:
+            case op, [a, b] if op in _INFIX:
+                return f"{a} {_INFIX[op]} {b}"
+            case Op.TRUEDIV, [a, b]:
                 return f"ratio({a}, {b})"
-            case Op.FLOORDIV:
+            case Op.FLOORDIV, [a, b]:
                 return f"floordiv({a}, {b})"
-            case Op.MOD:
+            case Op.MOD, [a, b]:
                 return f"mod({a}, {b})"
-            case Op.POW:
+            case Op.POW, [a, b]:
                 return f"power({a}, {b}, {self.bits})"
-            case Op.MIN | Op.MAX:
-                sign = "<" if node.op is Op.MIN else ">"
+            case (Op.MIN | Op.MAX) as op, [a, b]:
+                sign = "<" if op is Op.MIN else ">"
                 # A NaN stays one.
                 return f"tl.where(({a} {sign} {b}) | ({a} != {a}), {a}, {b})" if floats else f"tl.where({a} {sign} {b}, {a}, {b})"
-            case Op.SELECT:
-                condition, then, otherwise = (self.argument(node, x, names) for x in node.args)
+            case Op.SELECT, [condition, then, otherwise]:
                 return f"tl.where({condition}, {then}, {otherwise})"
+            case _:
+                raise AssertionError(f"{node.op} of {len(node.args)} arguments")
 
     @property
     def bits(self) -> int:

@@ -3,12 +3,13 @@
     with offline(90, record):
         attend(q, k, v)         # on CPU tensors: compiles what an sm_90 would run, launches nothing
 
-Triton asks its driver for nothing but a target, so a driver that names one is enough; `warmup` then goes through the launcher's own
+Compiling asks Triton's driver for a target and little else, so a driver that names one is enough; `warmup` then goes through the launcher's own
 binder, and a compile key here is a compile key there.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import tempfile
@@ -24,10 +25,11 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
+from ..diagnostics import BackendError
 from .configs import Config
 
 # Bytes of shared memory that one block of threads may have (CUDA C programming guide, table of compute capabilities).
-SHARED_BYTES = {80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024, 120: 99 * 1024}
+SHARED_BYTES = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ def offline(capability: int, record: Callable[[str, Config, Any], None]) -> Iter
 
     Triton's driver is replaced for the whole process; where there is a card, it is put back.
     """
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        raise BackendError("nothing is compiled in Triton's interpreter: start Python without TRITON_INTERPRET")
     triton.runtime.driver.set_active(_Driver(capability))  # type: ignore[arg-type]
     token = _CURRENT.set(Offline(capability, record))
     try:

@@ -20,7 +20,7 @@ from ..diagnostics import BackendError
 from .backend import Backend, Operands
 from .dispatch import backend_of
 
-# Predicates by the hash of their content. Held weakly: callables and the backwards they started keep theirs alive.
+# Predicates by the hash of their content, held weakly: callables and the backwards they started keep theirs alive.
 _PREDICATES: WeakValueDictionary[str, Compiled] = WeakValueDictionary()
 
 torch.library.define("srt_masks::forward", "(Tensor q, Tensor k, Tensor v, Tensor[] plan, str predicate, str backend, float scale) -> (Tensor, Tensor)")
@@ -41,18 +41,23 @@ def attend(q: Tensor, k: Tensor, v: Tensor, plan: Plan, compiled: Compiled, back
     return _Attend.apply(q, k, v, backend.pack(plan, compiled, Operands.of(q, k, v)), compiled, backend.name, scale)  # type: ignore[return-value]
 
 
-@contextmanager
-def _predicate(compiled: Compiled) -> Iterator[str]:
+def _named(compiled: Compiled) -> str:
     """The name under which the operators find a predicate, while it is alive."""
     _PREDICATES[compiled.key] = compiled
-    yield compiled.key
+    return compiled.key
+
+
+def _predicate(name: str) -> Compiled:
+    found = _PREDICATES.get(name)
+    if found is None:
+        raise BackendError("the mask of this operator is no longer alive: call what srt_masks.compile returned, not the operator")
+    return found
 
 
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(q: Tensor, k: Tensor, v: Tensor, plan: list[Tensor], compiled: Compiled, backend: str, scale: float) -> tuple[Tensor, Tensor]:
-        with _predicate(compiled) as name:
-            return torch.ops.srt_masks.forward(q, k, v, plan, name, backend, scale)
+        return torch.ops.srt_masks.forward(q, k, v, plan, _named(compiled), backend, scale)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -75,8 +80,7 @@ class _Gradients(torch.autograd.Function):
 
     @staticmethod
     def forward(dout, dlse, q, k, v, out, lse, plan, compiled, backend, scale, needs) -> tuple[Tensor, Tensor, Tensor]:
-        with _predicate(compiled) as name:
-            return torch.ops.srt_masks.backward(dout, dlse, q, k, v, out, lse, plan, name, backend, scale, list(needs))
+        return torch.ops.srt_masks.backward(dout, dlse, q, k, v, out, lse, plan, _named(compiled), backend, scale, list(needs))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -92,12 +96,12 @@ class _Gradients(torch.autograd.Function):
 
 def _forward(q: Tensor, k: Tensor, v: Tensor, plan: list[Tensor], predicate: str, backend: str, scale: float) -> tuple[Tensor, Tensor]:
     with _as_written(q.device):
-        return backend_of(backend).forward(q, k, v, plan, _PREDICATES[predicate], scale)
+        return backend_of(backend).forward(q, k, v, plan, _predicate(predicate), scale)
 
 
 def _backward(dout, dlse, q, k, v, out, lse, plan, predicate, backend, scale, needs) -> tuple[Tensor, Tensor, Tensor]:
     with _as_written(q.device):
-        grads = backend_of(backend).backward(dout, dlse, q, k, v, out, lse, plan, _PREDICATES[predicate], scale, tuple(needs))
+        grads = backend_of(backend).backward(dout, dlse, q, k, v, out, lse, plan, _predicate(predicate), scale, tuple(needs))
     # An operator returns tensors: an empty one stands for a gradient nobody asked for.
     return tuple(g if g is not None else x.new_empty(0) for g, x in zip(grads, (q, k, v), strict=True))  # type: ignore[return-value]
 

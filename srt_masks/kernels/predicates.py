@@ -52,8 +52,10 @@ def folder() -> Path:
         found = path.stat()
     except (OSError, RuntimeError) as error:
         raise BackendError(f"no folder for emitted kernels: {error}; {remedy}") from None
-    if hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
-        raise BackendError(f"{path} is not yours alone, and kernels are code: {remedy}")
+    if hasattr(os, "getuid") and found.st_uid != os.getuid():
+        raise BackendError(f"{path} is another user's, and kernels are code: {remedy}")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and os.name == "posix":
+        raise BackendError(f"others can write to {path}, and kernels are code: chmod go-w {path}, or {remedy}")
     return path
 
 

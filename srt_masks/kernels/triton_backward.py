@@ -1,21 +1,33 @@
 """The backward kernels: `prepare`, dQ by rows of queries, dK and dV by rows of keys.
 
-    P = exp(S - lse)    dS = P * (dP - delta)    delta_i = sum_d dO_id O_id - dlse_i
+    P = exp(S - lse)    dS = P * (dP - delta)    delta_i = sum_d dO_id O_id - dlse_i (the gradient of lse is folded in)
     dQ_i = scale sum_j gq_ij dS_ij K_j    dK_j = scale sum_i gk_ij dS_ij Q_i    dV_j = sum_i gv_ij P_ij dO_i
 
-Each kernel visits only the tiles where a gate it needs may be open. In its plain sections every pair attends and every gate is 1,
-and nothing is evaluated; in the others a pair counts where it attends and its gate is open, settled before the products.
+Each kernel visits only the tiles where a gate it needs may be open. In its masked sections a pair counts where it attends and its
+gate is open, settled before the products.
 `log_sum` is lse in the unit of the scores, and +inf for a row without a key, whose P is then exactly 0.
 """
 
 import triton
 import triton.language as tl
 
-from .triton_common import LOG2E, advance, begin, dot, exact, exponential, read_rows, unit, write_rows
-
-PLAIN, EVALUATED, QUERY_SECTIONS = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
-# Sections of dK/dV: 0 and 1 feed both, 2 and 3 dK alone, 4 and 5 dV alone; the even ones are plain, the odd ones masked.
-KEY_SECTIONS = tl.constexpr(6)
+from .triton_common import (
+    K_ALONE,
+    KEY_SECTIONS,
+    LOG2E,
+    MASKED,
+    PLAIN,
+    QUERY_SECTIONS,
+    V_ALONE,
+    advance,
+    as_score,
+    begin,
+    dot,
+    exponential,
+    read_rows,
+    unit,
+    write_rows,
+)
 
 
 @triton.jit(do_not_specialize=["heads", "members", "queries"])
@@ -30,8 +42,8 @@ def prepare_kernel(
     row_lse = tl.load(lse + at + m, mask=m < queries, other=float("-inf"))
     alive = row_lse != float("-inf")
     dout += (member // heads).to(tl.int64) * do_batch + (member % heads).to(tl.int64) * do_head
-    o = exact(read_rows(out + at * VALUE_DIM, m, VALUE_DIM, 1, alive, True, VALUE_DIM, BLOCK_VALUE, False), F64)
-    do = exact(read_rows(dout, m, do_row, do_dim, alive, True, VALUE_DIM, BLOCK_VALUE, False), F64)
+    o = as_score(read_rows(out + at * VALUE_DIM, m, VALUE_DIM, 1, alive, True, VALUE_DIM, BLOCK_VALUE, False), F64)
+    do = as_score(read_rows(dout, m, do_row, do_dim, alive, True, VALUE_DIM, BLOCK_VALUE, False), F64)
     d = tl.sum(o * do, 1)
     if HAS_DLSE:
         d -= tl.load(dlse + at + m, mask=alive, other=0.0)
@@ -46,7 +58,7 @@ def prepare_kernel(
 def _query_tiles(
     dq, q, do, m, log_sum, delta, queries_here, keys_here, c, own,
     k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry, scale,
-    KEYS: tl.constexpr, ATTENDED: tl.constexpr, GATE_Q: tl.constexpr, MASKED: tl.constexpr, WEIGHTED: tl.constexpr,
+    KEYS: tl.constexpr, ATTENDED: tl.constexpr, GATE_Q: tl.constexpr, EVALUATE: tl.constexpr, WEIGHTED: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr, BLOCK_N: tl.constexpr,
     PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr, NATURAL: tl.constexpr,
 ):  # fmt: skip
@@ -56,28 +68,28 @@ def _query_tiles(
         n = tile * BLOCK_N + tl.arange(0, BLOCK_N)
         inside = n < keys_here
         alive = inside
-        if MASKED:
+        if EVALUATE:
             alive = tl.load(live + n, mask=inside, other=0) != 0
-        keys = read_rows(k, n, k_row, k_dim, alive, MASKED, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [N, D]
-        values = read_rows(v, n, v_row, v_dim, alive, MASKED, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [N, V]
+        keys = read_rows(k, n, k_row, k_dim, alive, EVALUATE, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [N, D]
+        values = read_rows(v, n, v_row, v_dim, alive, EVALUATE, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [N, V]
         nothing = tl.zeros([q.shape[0], BLOCK_N], dq.dtype)
         p = exponential(dot(q, tl.trans(keys), nothing, PRECISION) * scale - log_sum[:, None], NATURAL)  # [M, N]
         ds = p * (dot(do, tl.trans(values), nothing, PRECISION) - delta[:, None])
-        if MASKED:
+        if EVALUATE:
             other = KEYS(c, ints, flags, reals, n, inside)
             allow = ATTENDED(c, own, other, ints, flags, reals, 1) & (m < queries_here)[:, None] & inside[None, :]
             gate = GATE_Q(c, own, other, ints, flags, reals, 1)
-            ds = tl.where(allow, ds * exact(gate, F64), 0.0) if WEIGHTED else tl.where(allow & gate, ds, 0.0)
+            ds = tl.where(allow, ds * as_score(gate, F64), 0.0) if WEIGHTED else tl.where(allow & gate, ds, 0.0)
         dq = dot(ds.to(keys.dtype), keys, dq, PRECISION)
         run, tile, end = advance(run, tile, end, first, stop)
     return dq
 
 
-@triton.jit(do_not_specialize=["heads", "members", "group_size", "queries", "rows"])
+@triton.jit(do_not_specialize=["heads", "members", "heads_per_key", "queries", "rows"])
 def query_gradient_kernel(
     q, k, v, dout, delta, log_sum, dq, q_batch, q_head, q_row, q_dim, k_batch, k_head, k_row, k_dim, v_batch, v_head, v_row, v_dim,
     do_batch, do_head, do_row, do_dim, facts, numbers, ints, flags, reals, group_of, live, ptr, size, first, stop, order,
-    heads, members, group_size, queries, rows, scale_given: tl.float64,
+    heads, members, heads_per_key, queries, rows, scale_given: tl.float64,
     CONSTANTS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, ATTENDED: tl.constexpr, GATE_Q: tl.constexpr,
     WEIGHTED: tl.constexpr, FACTS: tl.constexpr, NUMBERS: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr,
@@ -98,8 +110,8 @@ def query_gradient_kernel(
     own = QUERIES(c, ints, flags, reals, m, m < queries_here)
     q += batch.to(tl.int64) * q_batch + head.to(tl.int64) * q_head
     dout += batch.to(tl.int64) * do_batch + head.to(tl.int64) * do_head
-    k += batch.to(tl.int64) * k_batch + (head // group_size).to(tl.int64) * k_head
-    v += batch.to(tl.int64) * v_batch + (head // group_size).to(tl.int64) * v_head
+    k += batch.to(tl.int64) * k_batch + (head // heads_per_key).to(tl.int64) * k_head
+    v += batch.to(tl.int64) * v_batch + (head // heads_per_key).to(tl.int64) * v_head
     at = member.to(tl.int64) * queries
     row_log_sum = tl.load(log_sum + at + m, mask=m < queries, other=float("inf"))
     row_delta = tl.load(delta + at + m, mask=m < queries, other=0.0)
@@ -115,10 +127,10 @@ def query_gradient_kernel(
     )  # fmt: skip
     acc = _query_tiles(
         acc, asking, do, m, row_log_sum, row_delta, queries_here, keys_here, c, own,
-        k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry + EVALUATED, unit(factor, NATURAL, F64),
+        k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry + MASKED, unit(factor, NATURAL, F64),
         KEYS, ATTENDED, GATE_Q, True, WEIGHTED, HEAD_DIM, VALUE_DIM, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N, PRECISION, UPCAST, F64, NATURAL,
     )  # fmt: skip
-    write_rows(dq + at * HEAD_DIM, m, acc * exact(factor, F64), m < queries, HEAD_DIM, BLOCK_HEAD)
+    write_rows(dq + at * HEAD_DIM, m, acc * as_score(factor, F64), m < queries, HEAD_DIM, BLOCK_HEAD)
 
 
 # ------------------------------------------------------------------------------------------------ dK and dV
@@ -129,7 +141,7 @@ def _key_tiles(
     dk, dv, keys, values, n, queries_here, keys_here, c, own,
     q, q_row, q_dim, dout, do_row, do_dim, log_sum, delta, ints, flags, reals, ptr, size, first, stop, entry, scale,
     QUERIES: tl.constexpr, ATTENDED: tl.constexpr, GATE_K: tl.constexpr, GATE_V: tl.constexpr,
-    MASKED: tl.constexpr, FOR_K: tl.constexpr, FOR_V: tl.constexpr, WEIGHTED_K: tl.constexpr, WEIGHTED_V: tl.constexpr,
+    EVALUATE: tl.constexpr, FOR_K: tl.constexpr, FOR_V: tl.constexpr, WEIGHTED_K: tl.constexpr, WEIGHTED_V: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr, BLOCK_M: tl.constexpr,
     PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr, NATURAL: tl.constexpr,
 ):  # fmt: skip
@@ -138,7 +150,7 @@ def _key_tiles(
     for _ in range(count):
         m = tile * BLOCK_M + tl.arange(0, BLOCK_M)
         inside = m < queries_here
-        if MASKED:
+        if EVALUATE:
             # Settled before the products, and kept as bits: fewer registers live across them.
             other = QUERIES(c, ints, flags, reals, m, inside)
             allow = ATTENDED(c, other, own, ints, flags, reals, 0) & inside[None, :] & (n < keys_here)[:, None]  # [N, M]
@@ -151,20 +163,20 @@ def _key_tiles(
         else:
             row_log_sum = tl.load(log_sum + m)
             alive = inside
-        asking = read_rows(q, m, q_row, q_dim, alive, MASKED, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [M, D]
-        do = read_rows(dout, m, do_row, do_dim, alive, MASKED, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [M, V]
+        asking = read_rows(q, m, q_row, q_dim, alive, EVALUATE, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [M, D]
+        do = read_rows(dout, m, do_row, do_dim, alive, EVALUATE, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [M, V]
         nothing = tl.zeros([keys.shape[0], BLOCK_M], tl.float64 if F64 else tl.float32)
         p = exponential(dot(keys, tl.trans(asking), nothing, PRECISION) * scale - row_log_sum[None, :], NATURAL)  # [N, M]
         if FOR_V:
             pv = p
-            if MASKED:
-                pv = tl.where(allow_v, p * exact(gate_v, F64) if WEIGHTED_V else p, 0.0)
+            if EVALUATE:
+                pv = tl.where(allow_v, p * as_score(gate_v, F64) if WEIGHTED_V else p, 0.0)
             dv = dot(pv.to(do.dtype), do, dv, PRECISION)
         if FOR_K:
-            row_delta = tl.load(delta + m, mask=inside, other=0.0) if MASKED else tl.load(delta + m)
+            row_delta = tl.load(delta + m, mask=inside, other=0.0) if EVALUATE else tl.load(delta + m)
             ds = p * (dot(values, tl.trans(do), nothing, PRECISION) - row_delta[None, :])
-            if MASKED:
-                ds = tl.where(allow_k, ds * exact(gate_k, F64) if WEIGHTED_K else ds, 0.0)
+            if EVALUATE:
+                ds = tl.where(allow_k, ds * as_score(gate_k, F64) if WEIGHTED_K else ds, 0.0)
             dk = dot(ds.to(asking.dtype), asking, dk, PRECISION)
         run, tile, end = advance(run, tile, end, first, stop)
     return dk, dv
@@ -177,21 +189,21 @@ def key_gradient_kernel(
     heads, members, queries, keys_all, rows, scale_given: tl.float64,
     CONSTANTS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, ATTENDED: tl.constexpr, GATE_K: tl.constexpr, GATE_V: tl.constexpr,
     WANT_K: tl.constexpr, WANT_V: tl.constexpr, WEIGHTED_K: tl.constexpr, WEIGHTED_V: tl.constexpr,
-    SECTIONS: tl.constexpr, GROUP: tl.constexpr, FACTS: tl.constexpr, NUMBERS: tl.constexpr,
+    SECTIONS: tl.constexpr, HEADS_PER_KEY: tl.constexpr, FACTS: tl.constexpr, NUMBERS: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr,
     TILE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr, NATURAL: tl.constexpr,
 ):  # fmt: skip
     """dk (batch, key_heads, keys, head_dim) and dv (batch, key_heads, keys, value_dim), contiguous.
 
     SECTIONS has a bit for every section that the mask can have and that feeds a wanted gradient; the others are not compiled.
-    One program owns BLOCK_N keys of one key head and adds up its GROUP query heads in order: no atomics, the same bits every time.
+    One program owns BLOCK_N keys of one key head and adds up its HEADS_PER_KEY query heads in order: no atomics, the same bits every time.
     """
     member = tl.program_id(0) % members  # of (batch, key_heads)
     block = tl.program_id(0) // members
     row = tl.load(order + block // (TILE // BLOCK_N))
     n = row * TILE + block % (TILE // BLOCK_N) * BLOCK_N + tl.arange(0, BLOCK_N)
     factor = tl.full([], scale_given, tl.float64)
-    key_heads = heads // GROUP
+    key_heads = heads // HEADS_PER_KEY
     batch, key_head = member // key_heads, member % key_heads
     k += batch.to(tl.int64) * k_batch + key_head.to(tl.int64) * k_head
     v += batch.to(tl.int64) * v_batch + key_head.to(tl.int64) * v_head
@@ -201,8 +213,8 @@ def key_gradient_kernel(
     acc_k = tl.zeros([BLOCK_N, BLOCK_HEAD], wide)
     acc_v = tl.zeros([BLOCK_N, BLOCK_VALUE], wide)
     scale = unit(factor, NATURAL, F64)
-    for one in range(GROUP):
-        head = key_head * GROUP + one
+    for one in range(HEADS_PER_KEY):
+        head = key_head * HEADS_PER_KEY + one
         at = (batch * heads + head).to(tl.int64) * queries
         group = tl.load(group_of + batch * heads + head)
         here = facts + group.to(tl.int64) * FACTS
@@ -217,11 +229,11 @@ def key_gradient_kernel(
                     acc_k, acc_v, keys, values, n, queries_here, keys_here, c, own,
                     q_here, q_row, q_dim, do_here, do_row, do_dim, log_sum + at, delta + at, ints, flags, reals, ptr, size, first, stop,
                     (group * rows + row) * KEY_SECTIONS + section, scale,
-                    QUERIES, ATTENDED, GATE_K, GATE_V, section % 2 == 1, WANT_K and section // 2 != 2, WANT_V and section // 2 != 1, WEIGHTED_K, WEIGHTED_V,
+                    QUERIES, ATTENDED, GATE_K, GATE_V, section % 2 == MASKED, WANT_K and section // 2 != V_ALONE, WANT_V and section // 2 != K_ALONE, WEIGHTED_K, WEIGHTED_V,
                     HEAD_DIM, VALUE_DIM, BLOCK_HEAD, BLOCK_VALUE, BLOCK_M, PRECISION, UPCAST, F64, NATURAL,
                 )  # fmt: skip
     at_keys = member.to(tl.int64) * keys_all
     if WANT_K:
-        write_rows(dk + at_keys * HEAD_DIM, n, acc_k * exact(factor, F64), n < keys_all, HEAD_DIM, BLOCK_HEAD)
+        write_rows(dk + at_keys * HEAD_DIM, n, acc_k * as_score(factor, F64), n < keys_all, HEAD_DIM, BLOCK_HEAD)
     if WANT_V:
         write_rows(dv + at_keys * VALUE_DIM, n, acc_v, n < keys_all, VALUE_DIM, BLOCK_VALUE)

@@ -1,6 +1,8 @@
-"""What the Triton kernels share: one dot, one way to read rows, one way to step along runs, one log of 2.
+"""What the Triton kernels share: one dot, one way to read rows, one way to step along runs, the unit of scores.
 
-Names in shape comments: rows x cols are queries x keys in a query-major kernel, keys x queries in a key-major one.
+Shapes in comments: M queries, N keys, D head_dim and V value_dim (padded to BLOCK_HEAD and BLOCK_VALUE). Scores are [M, N] in a
+query-major kernel, [N, M] in a key-major one. Of a tile, `plain` means that every pair attends and every gate the kernel asks for is 1:
+nothing is evaluated; `masked`, that the emitted predicate says which.
 """
 
 import triton
@@ -8,6 +10,10 @@ import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
+
+# Sections of a row of tiles. dK/dV has three times two: which of the two sums a tile feeds, and whether it is plain.
+PLAIN, MASKED, QUERY_SECTIONS = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+BOTH, K_ALONE, V_ALONE, KEY_SECTIONS = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(6)
 
 
 @triton.jit
@@ -65,7 +71,8 @@ def advance(run, tile, end, first, stop):
 
 @triton.jit
 def exponential(x, NATURAL: tl.constexpr):
-    """e ** x, or 2 ** x: the unit in which scores are kept. 2 is the faster; e keeps what float32 has, since lse is one of them."""
+    """2 ** x is one instruction and serves half precision; e ** x keeps what float32 has, since lse is natural and a change of its base
+    would round it."""
     if NATURAL:
         return tl.exp(x)
     else:
@@ -76,14 +83,14 @@ def exponential(x, NATURAL: tl.constexpr):
 def unit(factor, NATURAL: tl.constexpr, F64: tl.constexpr):
     """What a product of q and k is multiplied by to be a score in that unit."""
     if NATURAL:
-        return exact(factor, F64)
+        return as_score(factor, F64)
     else:
-        return exact(factor * LOG2E, F64)
+        return as_score(factor * LOG2E, F64)
 
 
 @triton.jit
-def exact(x, F64: tl.constexpr):
-    """A number of the predicate in the dtype of the scores."""
+def as_score(x, F64: tl.constexpr):
+    """A number in the dtype of the scores."""
     if F64:
         return x.to(tl.float64)
     else:

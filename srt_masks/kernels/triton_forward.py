@@ -1,23 +1,20 @@
 """The forward kernel, and the one that finds the keys that nobody attends.
 
-One program computes BLOCK_M queries of one head. It works through its FULL tiles, where every pair attends and nothing is
-evaluated, and then through its PARTIAL tiles, where the emitted predicate says which do. The running maximum and sum are those of
+One program computes BLOCK_M queries of one head: through its plain (FULL) tiles, then through its masked (PARTIAL) ones. The running maximum and sum are those of
 online softmax (Milakov and Gimelshein 2018; Dao et al. 2022), in powers of 2 where q is half precision.
 """
 
 import triton
 import triton.language as tl
 
-from .triton_common import LN2, advance, begin, dot, exponential, read_rows, unit, write_rows
-
-FULL, PARTIAL, SECTIONS = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+from .triton_common import LN2, MASKED, PLAIN, QUERY_SECTIONS, advance, begin, dot, exponential, read_rows, unit, write_rows
 
 
 @triton.jit
 def _tiles(
     acc, m_i, l_i, q, m, queries_here, keys_here, c, own,
     k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry, scale,
-    KEYS: tl.constexpr, ATTENDED: tl.constexpr, MASKED: tl.constexpr,
+    KEYS: tl.constexpr, ATTENDED: tl.constexpr, EVALUATE: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr, BLOCK_N: tl.constexpr,
     PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr, NATURAL: tl.constexpr,
 ):  # fmt: skip
@@ -27,33 +24,33 @@ def _tiles(
         n = tile * BLOCK_N + tl.arange(0, BLOCK_N)
         inside = n < keys_here
         alive = inside
-        if MASKED:
+        if EVALUATE:
             # A key that nobody attends may hold anything: it is not read.
             alive = tl.load(live + n, mask=inside, other=0) != 0
-        keys = read_rows(k, n, k_row, k_dim, alive, MASKED, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [N, D]
+        keys = read_rows(k, n, k_row, k_dim, alive, EVALUATE, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [N, D]
         s = dot(q, tl.trans(keys), tl.zeros([q.shape[0], BLOCK_N], acc.dtype), PRECISION) * scale  # [M, N]
-        if MASKED:
+        if EVALUATE:
             other = KEYS(c, ints, flags, reals, n, inside)
             allow = ATTENDED(c, own, other, ints, flags, reals, 1) & (m < queries_here)[:, None] & inside[None, :]
             s = tl.where(allow, s, float("-inf"))
         m_new = tl.maximum(m_i, tl.max(s, 1))
         # A row that has met no key yet has the maximum -inf, and -inf - -inf is no number.
-        top = tl.where(m_new == float("-inf"), 0.0, m_new) if MASKED else m_new
+        top = tl.where(m_new == float("-inf"), 0.0, m_new) if EVALUATE else m_new
         p = exponential(s - top[:, None], NATURAL)
         alpha = exponential(m_i - top, NATURAL)
         l_i = l_i * alpha + tl.sum(p, 1)
-        values = read_rows(v, n, v_row, v_dim, alive, MASKED, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [N, V]
+        values = read_rows(v, n, v_row, v_dim, alive, EVALUATE, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [N, V]
         acc = dot(p.to(values.dtype), values, acc * alpha[:, None], PRECISION)
         m_i = m_new
         run, tile, end = advance(run, tile, end, first, stop)
     return acc, m_i, l_i
 
 
-@triton.jit(do_not_specialize=["heads", "members", "group_size", "queries", "rows"])
+@triton.jit(do_not_specialize=["heads", "members", "heads_per_key", "queries", "rows"])
 def forward_kernel(
     q, k, v, out, lse, q_batch, q_head, q_row, q_dim, k_batch, k_head, k_row, k_dim, v_batch, v_head, v_row, v_dim,
     facts, numbers, ints, flags, reals, group_of, live, ptr, size, first, stop, order,
-    heads, members, group_size, queries, rows, scale_given: tl.float64,
+    heads, members, heads_per_key, queries, rows, scale_given: tl.float64,
     CONSTANTS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, ATTENDED: tl.constexpr, FACTS: tl.constexpr, NUMBERS: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr,
     TILE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr, NATURAL: tl.constexpr,
@@ -63,7 +60,7 @@ def forward_kernel(
     block = tl.program_id(0) // members
     row = tl.load(order + block // (TILE // BLOCK_M))
     m = row * TILE + block % (TILE // BLOCK_M) * BLOCK_M + tl.arange(0, BLOCK_M)
-    factor = tl.full([], scale_given, tl.float64)
+    factor = tl.full([], scale_given, tl.float64)  # a Python float in the interpreter
     batch, head = member // heads, member % heads
     group = tl.load(group_of + member)
     facts += group.to(tl.int64) * FACTS
@@ -72,32 +69,31 @@ def forward_kernel(
     own = QUERIES(c, ints, flags, reals, m, m < queries_here)
     live += tl.load(facts + 2)
     q += batch.to(tl.int64) * q_batch + head.to(tl.int64) * q_head
-    k += batch.to(tl.int64) * k_batch + (head // group_size).to(tl.int64) * k_head
-    v += batch.to(tl.int64) * v_batch + (head // group_size).to(tl.int64) * v_head
+    k += batch.to(tl.int64) * k_batch + (head // heads_per_key).to(tl.int64) * k_head
+    v += batch.to(tl.int64) * v_batch + (head // heads_per_key).to(tl.int64) * v_head
     asking = read_rows(q, m, q_row, q_dim, m < queries_here, True, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [M, D]
     scale = unit(factor, NATURAL, F64)
     wide = tl.float64 if F64 else tl.float32
     acc = tl.zeros([BLOCK_M, BLOCK_VALUE], wide)
     m_i = tl.full([BLOCK_M], float("-inf"), wide)
     l_i = tl.zeros([BLOCK_M], wide)
-    entry = (group * rows + row) * SECTIONS
+    entry = (group * rows + row) * QUERY_SECTIONS
     acc, m_i, l_i = _tiles(
         acc, m_i, l_i, asking, m, queries_here, keys_here, c, own,
-        k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry + FULL, scale,
+        k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry + PLAIN, scale,
         KEYS, ATTENDED, False, HEAD_DIM, VALUE_DIM, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N, PRECISION, UPCAST, F64, NATURAL,
     )  # fmt: skip
     acc, m_i, l_i = _tiles(
         acc, m_i, l_i, asking, m, queries_here, keys_here, c, own,
-        k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry + PARTIAL, scale,
+        k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry + MASKED, scale,
         KEYS, ATTENDED, True, HEAD_DIM, VALUE_DIM, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N, PRECISION, UPCAST, F64, NATURAL,
     )  # fmt: skip
-    reached = l_i > 0
-    acc = acc / tl.where(reached | (l_i != l_i), l_i, 1.0)[:, None]
+    # A row without a key has l_i = 0 and m_i = -inf; a sum that is no number stays none.
+    total = tl.where((l_i > 0) | (l_i != l_i), l_i, 1.0)
+    acc = acc / total[:, None]
     at = member.to(tl.int64) * queries
     write_rows(out + at * VALUE_DIM, m, acc, m < queries, VALUE_DIM, BLOCK_VALUE)
-    # Of 0, no logarithm is asked: a row without a key has m_i = -inf.
-    total = tl.log(tl.where(reached | (l_i != l_i), l_i, 1.0))
-    tl.store(lse + at + m, (m_i if NATURAL else m_i * LN2) + total, mask=m < queries)
+    tl.store(lse + at + m, (m_i if NATURAL else m_i * LN2) + tl.log(total), mask=m < queries)
 
 
 @triton.jit(do_not_specialize=["rows", "groups"])
@@ -116,9 +112,10 @@ def live_kernel(
     c = CONSTANTS(facts, numbers + group.to(tl.int64) * NUMBERS)
     inside = n < keys_here
     own = KEYS(c, ints, flags, reals, n, inside)
-    entry = (group * rows + row) * SECTIONS
-    found = tl.zeros([BLOCK_N], tl.int1) | (tl.load(size + entry + FULL) > 0)
-    run, tile, end, count = begin(ptr, size, first, stop, entry + PARTIAL)
+    entry = (group * rows + row) * QUERY_SECTIONS
+    # In a FULL tile every key is attended.
+    found = tl.zeros([BLOCK_N], tl.int1) | (tl.load(size + entry + PLAIN) > 0)
+    run, tile, end, count = begin(ptr, size, first, stop, entry + MASKED)
     missing = 1
     while (count > 0) & (missing > 0):
         m = tile * BLOCK_M + tl.arange(0, BLOCK_M)
