@@ -56,7 +56,7 @@ class Config:
         rows, cols = min(self.rows, tile), min(self.cols, tile)
         if (rows, cols) == (self.rows, self.cols):
             return self
-        return replace(self, rows=rows, cols=cols, warps=max(1, min(self.warps, rows // 16)))
+        return replace(self, rows=rows, cols=cols, warps=min(self.warps, max(4, rows // 16)))
 
 
 @dataclass(frozen=True, slots=True)
