@@ -269,14 +269,14 @@ def test_stopped_work_is_skipped_and_the_skipping_is_real():
     works = tiled.unpack(tiled.pack(plan), attend.compiled)
     product = 2 * tile * tile * dim
     with FlopCounterMode(display=False) as forward:
-        out, lse = tiled.forward(q, k, v, works, attend.compiled.program, dim**-0.5)
+        attended = tiled.forward(q, k, v, works, attend.compiled.program, dim**-0.5)
     assert forward.get_total_flops() == 2 * product * plan.active_tiles
     with FlopCounterMode(display=False) as backward:
-        tiled.backward(dout, None, q, k, v, out, lse, works, attend.compiled.program, dim**-0.5, (True, True, True))
+        tiled.backward(dout, None, q, k, v, attended, works, attend.compiled.program, dim**-0.5, (True, True, True))
     both = sum(1 for i in range(16) for j in range(i + 1) if i >= 8 or i == j)  # tiles where any gradient flows
     assert backward.get_total_flops() == product * (2 * both + dq.tiles + dkv.tiles_where("k") + dkv.tiles_where("v"))
     with FlopCounterMode(display=False) as only_v:
-        tiled.backward(dout, None, q, k, v, out, lse, works, attend.compiled.program, dim**-0.5, (False, False, True))
+        tiled.backward(dout, None, q, k, v, attended, works, attend.compiled.program, dim**-0.5, (False, False, True))
     assert only_v.get_total_flops() == product * 2 * dkv.tiles
 
 

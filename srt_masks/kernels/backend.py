@@ -26,6 +26,17 @@ class Operands:
         return Operands(q.dtype, q.shape[-1], v.shape[-1], q.shape[1] // max(1, k.shape[1]), q.device)
 
 
+@dataclass(frozen=True, slots=True)
+class Attended:
+    """What a forward finds. The backward needs lse in two parts, its maximum and the logarithm of the rest: their sum is rounded where
+    it is large, and P = exp(S - lse) would be wrong by as much in every pair of the row."""
+
+    out: Tensor  # (batch, heads, queries, value_dim), q's dtype
+    lse: Tensor  # (batch, heads, queries), float32 (float64 for float64): top + rest, -inf for a row without a key
+    top: Tensor  # like lse; +inf for a row without a key. Natural, or in powers of 2: the backend's own
+    rest: Tensor
+
+
 class Backend(Protocol):
     """Operators get plain tensors, so a plan travels as a list of them; only the backend that packed it reads it."""
 
@@ -37,12 +48,10 @@ class Backend(Protocol):
 
     def pack(self, plan: Plan, compiled: Compiled, operands: Operands) -> list[Tensor]: ...
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, packed: list[Tensor], compiled: Compiled, scale: float) -> tuple[Tensor, Tensor]:
-        """out (batch, heads, queries, value_dim) in q's dtype, lse (batch, heads, queries) in float32 (float64 for float64)."""
-        ...
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, packed: list[Tensor], compiled: Compiled, scale: float) -> Attended: ...
 
     def backward(
-        self, dout: Tensor | None, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor,
+        self, dout: Tensor | None, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, attended: Attended,
         packed: list[Tensor], compiled: Compiled, scale: float, needs: tuple[bool, bool, bool],
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
         """dq, dk, dv in the dtypes of q, k and v; None where not needed."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..compiler.plan import Compiled, Plan
 from . import triton_backward, triton_forward
-from .backend import Operands
+from .backend import Attended, Operands
 from .configs import Config, Kernel, splits
 from .packing import Packed, key_sections, pack
 from .predicates import module_of
@@ -38,11 +38,11 @@ class TritonBackend:
             known[key] = pack(plan, compiled, target, operands.device).tensors
         return known[key]
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, packed: list[Tensor], compiled: Compiled, scale: float) -> tuple[Tensor, Tensor]:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, packed: list[Tensor], compiled: Compiled, scale: float) -> Attended:
         return _Call(q, k, v, Packed.of(packed), compiled, scale).forward()
 
     def backward(
-        self, dout: Tensor | None, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor,
+        self, dout: Tensor | None, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, attended: Attended,
         packed: list[Tensor], compiled: Compiled, scale: float, needs: tuple[bool, bool, bool],
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
         call = _Call(q, k, v, Packed.of(packed), compiled, scale)
@@ -50,11 +50,11 @@ class TritonBackend:
         need_q, need_k, need_v = needs
         dv = None
         if dout is None:
-            dout = out.new_zeros(()).expand(out.shape)
+            dout = q.new_zeros(()).expand(attended.out.shape)
             dv, need_v = (v.new_zeros(v.shape) if need_v else None), False
-        delta, log_sum = call.prepare(out, dout, lse, dlse)
-        dq = call.query_gradient(dout, delta, log_sum) if need_q else None
-        dk, dv_found = call.key_gradients(dout, delta, log_sum, need_k, need_v) if need_k or need_v else (None, None)
+        rows = call.prepare(attended, dout, dlse)
+        dq = call.query_gradient(dout, rows) if need_q else None
+        dk, dv_found = call.key_gradients(dout, rows, need_k, need_v) if need_k or need_v else (None, None)
         return dq, dk, dv if dv is not None else dv_found
 
 
@@ -71,53 +71,53 @@ class _Call:
         self.heads_per_key = operands.heads_per_key
         self.target = target_of(compiled, operands)
 
-    def forward(self) -> tuple[Tensor, Tensor]:
+    def forward(self) -> Attended:
         q, v = self.q, self.v
         out = q.new_empty(*q.shape[:3], v.shape[-1])
-        lse = q.new_empty(q.shape[:3], dtype=torch.float64 if q.dtype is torch.float64 else torch.float32)
+        lse, top, rest = (q.new_empty(q.shape[:3], dtype=torch.float64 if q.dtype is torch.float64 else torch.float32) for _ in range(3))
         config = self.config(Kernel.FORWARD)
         self.launch(
-            triton_forward.forward_kernel, self.query_rows * (self.tile // config.rows), config, out=out, lse=lse, **self.operands(),
+            triton_forward.forward_kernel, self.query_rows * (self.tile // config.rows), config, out=out, lse=lse, top=top, rest=rest, **self.operands(),
             live=self.packed.live, **self.packed.forward.by_name(), rows=self.query_rows, heads_per_key=self.heads_per_key, **self.shapes(), BLOCK_M=config.rows, BLOCK_N=config.cols,
         )  # fmt: skip
-        return out, lse
+        return Attended(out, lse, top, rest)
 
-    def prepare(self, out: Tensor, dout: Tensor, lse: Tensor, dlse: Tensor | None) -> tuple[Tensor, Tensor]:
-        """delta - dlse, and lse in the unit of the scores."""
-        delta, log_sum = torch.empty_like(lse), torch.empty_like(lse)
+    def prepare(self, attended: Attended, dout: Tensor, dlse: Tensor | None) -> dict[str, Tensor]:
+        """What the gradients need of every row of queries, by the kernels' names."""
+        delta = torch.empty_like(attended.lse)
         value_dim = self.v.shape[-1]
         block = max(16, 4096 // block_of(value_dim))  # 16 numbers a thread of `out`, and of dO
         self.launch(
-            triton_backward.prepare_kernel, -(-self.q.shape[2] // block), Config(block, block, 4, 1), out=out, dout=dout, **_strides("do", dout),
-            lse=lse, dlse=lse if dlse is None else dlse.contiguous(), delta=delta, log_sum=log_sum, heads=self.q.shape[1], queries=self.q.shape[2],
-            HAS_DLSE=dlse is not None, VALUE_DIM=value_dim, BLOCK_VALUE=block_of(value_dim), BLOCK_M=block, **self.unit(),
+            triton_backward.prepare_kernel, -(-self.q.shape[2] // block), Config(block, block, 4, 1), out=attended.out, dout=dout, **_strides("do", dout),
+            top=attended.top, dlse=delta if dlse is None else dlse.contiguous(), delta=delta, heads=self.q.shape[1], queries=self.q.shape[2],
+            HAS_DLSE=dlse is not None, VALUE_DIM=value_dim, BLOCK_VALUE=block_of(value_dim), BLOCK_M=block, F64=self.q.dtype is torch.float64,
         )  # fmt: skip
-        return delta, log_sum
+        return {"delta": delta, "top": attended.top, "rest": attended.rest}
 
-    def query_gradient(self, dout: Tensor, delta: Tensor, log_sum: Tensor) -> Tensor:
+    def query_gradient(self, dout: Tensor, rows: dict[str, Tensor]) -> Tensor:
         dq = self.q.new_empty(self.q.shape)
         config = self.config(Kernel.DQ)
         self.launch(
             triton_backward.query_gradient_kernel, self.query_rows * (self.tile // config.rows), config,
-            dout=dout, **_strides("do", dout), delta=delta, log_sum=log_sum, dq=dq, **self.operands(), live=self.packed.live,
+            dout=dout, **_strides("do", dout), **rows, dq=dq, **self.operands(), live=self.packed.live,
             **self.packed.dq.by_name(), rows=self.query_rows, heads_per_key=self.heads_per_key, **self.shapes(), GATE_Q=self.module.gate_q, WEIGHTED=self.source.weighted[0],
             BLOCK_M=config.rows, BLOCK_N=config.cols,
         )  # fmt: skip
         return dq
 
-    def key_gradients(self, dout: Tensor, delta: Tensor, log_sum: Tensor, want_k: bool, want_v: bool) -> tuple[Tensor | None, Tensor | None]:
+    def key_gradients(self, dout: Tensor, rows: dict[str, Tensor], want_k: bool, want_v: bool) -> tuple[Tensor | None, Tensor | None]:
         # What is not wanted is not written: its address is never used.
         dk, dv = self.k.new_empty(self.k.shape if want_k else 1), self.v.new_empty(self.v.shape if want_v else 1)
         together = not splits(self.target) or not (want_k and want_v)
         for k_now, v_now in ((want_k, want_v),) if together else ((True, False), (False, True)):
-            self.key_gradient(dout, delta, log_sum, dk, dv, k_now, v_now)
+            self.key_gradient(dout, rows, dk, dv, k_now, v_now)
         return (dk if want_k else None), (dv if want_v else None)
 
-    def key_gradient(self, dout: Tensor, delta: Tensor, log_sum: Tensor, dk: Tensor, dv: Tensor, want_k: bool, want_v: bool) -> None:
+    def key_gradient(self, dout: Tensor, rows: dict[str, Tensor], dk: Tensor, dv: Tensor, want_k: bool, want_v: bool) -> None:
         config = self.config(Kernel.DKV)
         self.launch(
             triton_backward.key_gradient_kernel, self.key_rows * (self.tile // config.rows), config, members=self.k.shape[0] * self.k.shape[1],
-            dout=dout, **_strides("do", dout), delta=delta, log_sum=log_sum, dk=dk, dv=dv, **self.operands(), keys_all=self.k.shape[2],
+            dout=dout, **_strides("do", dout), **rows, dk=dk, dv=dv, **self.operands(), keys_all=self.k.shape[2],
             **self.packed.dkv.by_name(), rows=self.key_rows, **self.shapes(), GATE_K=self.module.gate_k, GATE_V=self.module.gate_v,
             WANT_K=want_k, WANT_V=want_v, WEIGHTED_K=self.source.weighted[1], WEIGHTED_V=self.source.weighted[2],
             SECTIONS=key_sections(self.compiled, want_k, want_v), HEADS_PER_KEY=self.heads_per_key, BLOCK_M=config.cols, BLOCK_N=config.rows,

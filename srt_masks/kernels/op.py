@@ -17,16 +17,18 @@ from torch import Tensor
 
 from ..compiler.plan import Compiled, Plan
 from ..diagnostics import BackendError
-from .backend import Backend, Operands
+from .backend import Attended, Backend, Operands
 from .dispatch import backend_of
 
 # Predicates by the hash of their content, held weakly: callables and the backwards they started keep theirs alive.
 _PREDICATES: WeakValueDictionary[str, Compiled] = WeakValueDictionary()
 
-torch.library.define("srt_masks::forward", "(Tensor q, Tensor k, Tensor v, Tensor[] plan, str predicate, str backend, float scale) -> (Tensor, Tensor)")
+torch.library.define(
+    "srt_masks::forward", "(Tensor q, Tensor k, Tensor v, Tensor[] plan, str predicate, str backend, float scale) -> (Tensor, Tensor, Tensor, Tensor)"
+)
 torch.library.define(
     "srt_masks::backward",
-    "(Tensor? dout, Tensor? dlse, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor[] plan, str predicate, str backend, float scale, bool[] needs) -> (Tensor, Tensor, Tensor)",
+    "(Tensor? dout, Tensor? dlse, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor top, Tensor rest, Tensor[] plan, str predicate, str backend, float scale, bool[] needs) -> (Tensor, Tensor, Tensor)",
 )
 
 
@@ -38,7 +40,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, plan: Plan, compiled: Compiled, back
     g = plan.geometry
     if (g.batch, g.heads, g.queries, g.keys) != (*q.shape[:3], k.shape[2]):
         raise BackendError(f"a plan for batch {g.batch}, heads {g.heads}, {g.queries} x {g.keys} tokens was given to q {tuple(q.shape)} and k {tuple(k.shape)}")
-    return _Attend.apply(q, k, v, backend.pack(plan, compiled, Operands.of(q, k, v)), compiled, backend.name, scale)  # type: ignore[return-value]
+    out, lse, *_ = _Attend.apply(q, k, v, backend.pack(plan, compiled, Operands.of(q, k, v)), compiled, backend.name, scale)  # type: ignore[misc]
+    return out, lse
 
 
 def _named(compiled: Compiled) -> str:
@@ -56,17 +59,18 @@ def _predicate(name: str) -> Compiled:
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(q: Tensor, k: Tensor, v: Tensor, plan: list[Tensor], compiled: Compiled, backend: str, scale: float) -> tuple[Tensor, Tensor]:
+    def forward(q: Tensor, k: Tensor, v: Tensor, plan: list[Tensor], compiled: Compiled, backend: str, scale: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return torch.ops.srt_masks.forward(q, k, v, plan, _named(compiled), backend, scale)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
         q, k, v, ctx.plan, ctx.compiled, ctx.backend, ctx.scale = inputs
         ctx.save_for_backward(q, k, v, *output)
+        ctx.mark_non_differentiable(*output[2:])
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, dout: Tensor | None, dlse: Tensor | None, *_: None) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         needs = tuple(ctx.needs_input_grad[:3])
         if (dout is None and dlse is None) or not any(needs):
             return None, None, None, None, None, None, None
@@ -79,8 +83,8 @@ class _Gradients(torch.autograd.Function):
     second order that would be silently zero cannot arise."""
 
     @staticmethod
-    def forward(dout, dlse, q, k, v, out, lse, plan, compiled, backend, scale, needs) -> tuple[Tensor, Tensor, Tensor]:
-        return torch.ops.srt_masks.backward(dout, dlse, q, k, v, out, lse, plan, _named(compiled), backend, scale, list(needs))
+    def forward(dout, dlse, q, k, v, out, lse, top, rest, plan, compiled, backend, scale, needs) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.ops.srt_masks.backward(dout, dlse, q, k, v, out, lse, top, rest, plan, _named(compiled), backend, scale, list(needs))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -94,14 +98,15 @@ class _Gradients(torch.autograd.Function):
 # ------------------------------------------------------------------------------------------------ the operators
 
 
-def _forward(q: Tensor, k: Tensor, v: Tensor, plan: list[Tensor], predicate: str, backend: str, scale: float) -> tuple[Tensor, Tensor]:
+def _forward(q: Tensor, k: Tensor, v: Tensor, plan: list[Tensor], predicate: str, backend: str, scale: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     with _as_written(q.device):
-        return backend_of(backend).forward(q, k, v, plan, _predicate(predicate), scale)
+        found = backend_of(backend).forward(q, k, v, plan, _predicate(predicate), scale)
+    return found.out, found.lse, found.top, found.rest
 
 
-def _backward(dout, dlse, q, k, v, out, lse, plan, predicate, backend, scale, needs) -> tuple[Tensor, Tensor, Tensor]:
+def _backward(dout, dlse, q, k, v, out, lse, top, rest, plan, predicate, backend, scale, needs) -> tuple[Tensor, Tensor, Tensor]:
     with _as_written(q.device):
-        grads = backend_of(backend).backward(dout, dlse, q, k, v, out, lse, plan, _predicate(predicate), scale, tuple(needs))
+        grads = backend_of(backend).backward(dout, dlse, q, k, v, Attended(out, lse, top, rest), plan, _predicate(predicate), scale, tuple(needs))
     # An operator returns tensors: an empty one stands for a gradient nobody asked for.
     return tuple(g if g is not None else x.new_empty(0) for g, x in zip(grads, (q, k, v), strict=True))  # type: ignore[return-value]
 
@@ -127,9 +132,9 @@ torch.library.impl("srt_masks::backward", "CompositeExplicitAutograd", _backward
 @torch.library.register_fake("srt_masks::forward")
 def _(q, k, v, plan, predicate, backend, scale):
     exact = torch.float64 if q.dtype is torch.float64 else torch.float32
-    return q.new_empty(*q.shape[:3], v.shape[-1]), q.new_empty(q.shape[:3], dtype=exact)
+    return q.new_empty(*q.shape[:3], v.shape[-1]), *(q.new_empty(q.shape[:3], dtype=exact) for _ in range(3))
 
 
 @torch.library.register_fake("srt_masks::backward")
-def _(dout, dlse, q, k, v, out, lse, plan, predicate, backend, scale, needs):
+def _(dout, dlse, q, k, v, out, lse, top, rest, plan, predicate, backend, scale, needs):
     return tuple(torch.empty_like(x) if need else x.new_empty(0) for x, need in zip((q, k, v), needs, strict=True))

@@ -20,7 +20,7 @@ from ..compiler.ir import Program
 from ..compiler.leaves import Leaves
 from ..compiler.plan import Compiled, Plan
 from ..compiler.runs import Consumer, Runs
-from .backend import Operands
+from .backend import Attended, Operands
 
 CHUNK = 2**23
 TILE = 128
@@ -51,14 +51,14 @@ class TiledBackend:
     def pack(self, plan: Plan, compiled: Compiled, operands: Operands) -> list[Tensor]:
         return pack(plan)
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, packed: list[Tensor], compiled: Compiled, scale: float) -> tuple[Tensor, Tensor]:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, packed: list[Tensor], compiled: Compiled, scale: float) -> Attended:
         return forward(q, k, v, unpack(packed, compiled), compiled.program, scale)
 
     def backward(
-        self, dout: Tensor | None, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor,
+        self, dout: Tensor | None, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, attended: Attended,
         packed: list[Tensor], compiled: Compiled, scale: float, needs: tuple[bool, bool, bool],
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
-        return backward(dout, dlse, q, k, v, out, lse, unpack(packed, compiled), compiled.program, scale, needs)
+        return backward(dout, dlse, q, k, v, attended, unpack(packed, compiled), compiled.program, scale, needs)
 
 
 # ------------------------------------------------------------------------------------------------ the plan as tensors
@@ -92,14 +92,12 @@ def unpack(packed: list[Tensor], compiled: Compiled) -> list[Work]:
 # ------------------------------------------------------------------------------------------------ forward and backward
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, works: list[Work], program: Program, scale: float) -> tuple[Tensor, Tensor]:
-    """out (batch, heads, queries, value_dim) in q's dtype, lse (batch, heads, queries) in float32 (float64 for float64).
-
-    q (batch, heads, queries, head_dim), k (batch, key_heads, keys, head_dim), v (batch, key_heads, keys, value_dim).
-    """
+def forward(q: Tensor, k: Tensor, v: Tensor, works: list[Work], program: Program, scale: float) -> Attended:
+    """q (batch, heads, queries, head_dim), k (batch, key_heads, keys, head_dim), v (batch, key_heads, keys, value_dim)."""
     exact = _exact_dtype(q)
     out = q.new_zeros(*q.shape[:3], v.shape[-1])
-    lse = torch.full(q.shape[:3], float("-inf"), dtype=exact, device=q.device)
+    top = torch.full(q.shape[:3], float("inf"), dtype=exact, device=q.device)
+    rest = torch.zeros_like(top)
     for work in works:
         rows = list(_rows(work, work.forward))
         for members in _members(work, rows, q.shape[1] // max(1, k.shape[1]), q.device):
@@ -116,18 +114,20 @@ def forward(q: Tensor, k: Tensor, v: Tensor, works: list[Work], program: Program
                 scores = queries @ keys.transpose(-1, -2)
                 if mask is not None:
                     scores[..., _width(full) :].masked_fill_(~mask, float("-inf"))
-                top = scores.amax(-1, keepdim=True)
-                top = torch.where(top == float("-inf"), 0.0, top)
-                weights = scores.sub_(top).exp_()
+                most = scores.amax(-1, keepdim=True)
+                dead = most == float("-inf")
+                weights = scores.sub_(torch.where(dead, 0.0, most)).exp_()
                 total = weights.sum(-1, keepdim=True)
-                result = (weights @ values) / torch.where(total == 0, 1.0, total)
+                total = torch.where(dead, 1.0, total)
+                result = (weights @ values) / total
                 out[(*members.query, row)] = result.to(out.dtype)
-                lse[(*members.query, row)] = (top + total.log())[..., 0]
-    return out, lse
+                top[(*members.query, row)] = torch.where(dead, float("inf"), most)[..., 0]
+                rest[(*members.query, row)] = total.log()[..., 0]
+    return Attended(out, torch.where(top == float("inf"), float("-inf"), top + rest), top, rest)
 
 
 def backward(
-    dout: Tensor | None, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor,
+    dout: Tensor | None, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, attended: Attended,
     works: list[Work], program: Program, scale: float, needs: tuple[bool, bool, bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
     """dq, dk, dv in the dtypes of q, k, v; None where not needed. A tile whose gates are all 0 for what is needed is not visited."""
@@ -137,7 +137,7 @@ def backward(
         rows = list(_rows(work, work.backward))
         for members in _members(work, rows, q.shape[1] // max(1, k.shape[1]), q.device):
             for row, stretches in rows:
-                asking = _asking((*members.query, row), dout, dlse, q, out, lse, scale)
+                asking = _asking((*members.query, row), dout, dlse, q, attended, scale)
                 for kind in sorted({s.kind for s in stretches}):
                     mine = [s for s in stretches if s.kind == kind]
                     flows = {g: state for g in total if (state := State((kind >> SHIFTS[g]) & 3)) is not State.NONE}
@@ -166,27 +166,27 @@ class _Asking:
     queries: Tensor  # scaled
     upstream: Tensor | None  # dO
     delta: Tensor  # delta - dlse, (batch, heads, rows, 1)
-    lse: Tensor  # +inf where the row has no key
+    top: Tensor  # +inf where the row has no key
+    rest: Tensor
 
 
-def _asking(here: tuple[Index, Index, slice], dout: Tensor | None, dlse: Tensor | None, q: Tensor, out: Tensor, lse: Tensor, scale: float) -> _Asking:
+def _asking(here: tuple[Index, Index, slice], dout: Tensor | None, dlse: Tensor | None, q: Tensor, attended: Attended, scale: float) -> _Asking:
     exact = _exact_dtype(q)
-    row_lse = lse[here][..., None]
-    dead = row_lse == float("-inf")
+    top, rest = attended.top[here][..., None], attended.rest[here][..., None]
     # Rows without a key: exp(S - inf) is 0, and whatever they hold must not meet that 0 as a NaN.
-    row_lse = torch.where(dead, float("inf"), row_lse)
+    dead = top == float("inf")
 
     def alive(x: Tensor) -> Tensor:
         return torch.where(dead, 0.0, x.to(exact))
 
-    delta = torch.zeros_like(row_lse)
+    delta = torch.zeros_like(top)
     upstream = None
     if dout is not None:
         upstream = alive(dout[here])
-        delta = delta + (upstream * alive(out[here])).sum(-1, keepdim=True)
+        delta = delta + (upstream * alive(attended.out[here])).sum(-1, keepdim=True)
     if dlse is not None:
         delta = delta - alive(dlse[here][..., None])
-    return _Asking(alive(q[here]) * scale, upstream, delta, row_lse)
+    return _Asking(alive(q[here]) * scale, upstream, delta, top, rest)
 
 
 def _tile_gradients(asking: _Asking, keys: Tensor, values: Tensor, mask: Tensor | None, flows: dict[str, State], gates: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -194,7 +194,7 @@ def _tile_gradients(asking: _Asking, keys: Tensor, values: Tensor, mask: Tensor 
     scores = asking.queries @ keys.transpose(-1, -2)
     if mask is not None:
         scores.masked_fill_(~mask, float("-inf"))
-    weights = scores.sub_(asking.lse).exp_()
+    weights = scores.sub_(asking.top).sub_(asking.rest).exp_()
 
     def gated(x: Tensor, gate: str) -> Tensor:
         if gate not in gates:

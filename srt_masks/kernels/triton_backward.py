@@ -5,7 +5,7 @@
 
 Each kernel visits only the tiles where a gate it needs may be open. In its masked sections a pair counts where it attends and its
 gate is open, settled before the products.
-`log_sum` is lse in the unit of the scores, and +inf for a row without a key, whose P is then exactly 0.
+lse comes as `top` and, where it is natural, `rest` (`backend.Attended`); `top` is +inf for a row without a key, whose P is then exactly 0.
 """
 
 import triton
@@ -14,7 +14,6 @@ import triton.language as tl
 from .triton_common import (
     K_ALONE,
     KEY_SECTIONS,
-    LOG2E,
     MASKED,
     PLAIN,
     QUERY_SECTIONS,
@@ -32,15 +31,14 @@ from .triton_common import (
 
 @triton.jit(do_not_specialize=["heads", "members", "queries"])
 def prepare_kernel(
-    out, dout, do_batch, do_head, do_row, do_dim, lse, dlse, delta, log_sum, heads, members, queries,
-    HAS_DLSE: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_VALUE: tl.constexpr, BLOCK_M: tl.constexpr, F64: tl.constexpr, NATURAL: tl.constexpr,
+    out, dout, do_batch, do_head, do_row, do_dim, top, dlse, delta, heads, members, queries,
+    HAS_DLSE: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_VALUE: tl.constexpr, BLOCK_M: tl.constexpr, F64: tl.constexpr,
 ):  # fmt: skip
-    """delta and log_sum, (batch, heads, queries); out, lse and dlse are contiguous."""
+    """delta (batch, heads, queries), 0 for a row without a key; out, top and dlse are contiguous."""
     member = tl.program_id(0) % members
     m = tl.program_id(0) // members * BLOCK_M + tl.arange(0, BLOCK_M)
     at = member.to(tl.int64) * queries
-    row_lse = tl.load(lse + at + m, mask=m < queries, other=float("-inf"))
-    alive = row_lse != float("-inf")
+    alive = tl.load(top + at + m, mask=m < queries, other=float("inf")) != float("inf")
     dout += (member // heads).to(tl.int64) * do_batch + (member % heads).to(tl.int64) * do_head
     o = as_score(read_rows(out + at * VALUE_DIM, m, VALUE_DIM, 1, alive, True, VALUE_DIM, BLOCK_VALUE, False), F64)
     do = as_score(read_rows(dout, m, do_row, do_dim, alive, True, VALUE_DIM, BLOCK_VALUE, False), F64)
@@ -48,7 +46,6 @@ def prepare_kernel(
     if HAS_DLSE:
         d -= tl.load(dlse + at + m, mask=alive, other=0.0)
     tl.store(delta + at + m, d, mask=m < queries)
-    tl.store(log_sum + at + m, tl.where(alive, row_lse if NATURAL else row_lse * LOG2E, float("inf")), mask=m < queries)
 
 
 # ------------------------------------------------------------------------------------------------ dQ
@@ -56,13 +53,13 @@ def prepare_kernel(
 
 @triton.jit
 def _query_tiles(
-    dq, q, do, m, log_sum, delta, queries_here, keys_here, c, own,
+    dq, q, do, m, top, rest, delta, queries_here, keys_here, c, own,
     k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry, scale,
     KEYS: tl.constexpr, ATTENDED: tl.constexpr, GATE_Q: tl.constexpr, EVALUATE: tl.constexpr, WEIGHTED: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr, BLOCK_N: tl.constexpr,
     PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr, NATURAL: tl.constexpr,
 ):  # fmt: skip
-    """Every tile of one section. dq [M, D]; log_sum and delta [M]."""
+    """Every tile of one section. dq [M, D]; top, rest and delta [M]."""
     run, tile, end, count = begin(ptr, size, first, stop, entry)
     for _ in range(count):
         n = tile * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -73,7 +70,10 @@ def _query_tiles(
         keys = read_rows(k, n, k_row, k_dim, alive, EVALUATE, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [N, D]
         values = read_rows(v, n, v_row, v_dim, alive, EVALUATE, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [N, V]
         nothing = tl.zeros([q.shape[0], BLOCK_N], dq.dtype)
-        p = exponential(dot(q, tl.trans(keys), nothing, PRECISION) * scale - log_sum[:, None], NATURAL)  # [M, N]
+        shifted = dot(q, tl.trans(keys), nothing, PRECISION) * scale - top[:, None]  # [M, N]
+        if NATURAL:
+            shifted -= rest[:, None]
+        p = exponential(shifted, NATURAL)
         ds = p * (dot(do, tl.trans(values), nothing, PRECISION) - delta[:, None])
         if EVALUATE:
             other = KEYS(c, ints, flags, reals, n, inside)
@@ -87,7 +87,7 @@ def _query_tiles(
 
 @triton.jit(do_not_specialize=["heads", "members", "heads_per_key", "queries", "rows"])
 def query_gradient_kernel(
-    q, k, v, dout, delta, log_sum, dq, q_batch, q_head, q_row, q_dim, k_batch, k_head, k_row, k_dim, v_batch, v_head, v_row, v_dim,
+    q, k, v, dout, delta, top, rest, dq, q_batch, q_head, q_row, q_dim, k_batch, k_head, k_row, k_dim, v_batch, v_head, v_row, v_dim,
     do_batch, do_head, do_row, do_dim, facts, numbers, ints, flags, reals, group_of, live, ptr, size, first, stop, order,
     heads, members, heads_per_key, queries, rows, scale_given: tl.float64,
     CONSTANTS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, ATTENDED: tl.constexpr, GATE_Q: tl.constexpr,
@@ -113,20 +113,21 @@ def query_gradient_kernel(
     k += batch.to(tl.int64) * k_batch + (head // heads_per_key).to(tl.int64) * k_head
     v += batch.to(tl.int64) * v_batch + (head // heads_per_key).to(tl.int64) * v_head
     at = member.to(tl.int64) * queries
-    row_log_sum = tl.load(log_sum + at + m, mask=m < queries, other=float("inf"))
+    row_top = tl.load(top + at + m, mask=m < queries, other=float("inf"))
+    row_rest = tl.load(rest + at + m, mask=m < queries, other=0.0)
     row_delta = tl.load(delta + at + m, mask=m < queries, other=0.0)
-    alive = row_log_sum != float("inf")
+    alive = row_top != float("inf")
     asking = read_rows(q, m, q_row, q_dim, alive, True, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [M, D]
     do = read_rows(dout, m, do_row, do_dim, alive, True, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [M, V]
     acc = tl.zeros([BLOCK_M, BLOCK_HEAD], tl.float64 if F64 else tl.float32)
     entry = (group * rows + row) * QUERY_SECTIONS
     acc = _query_tiles(
-        acc, asking, do, m, row_log_sum, row_delta, queries_here, keys_here, c, own,
+        acc, asking, do, m, row_top, row_rest, row_delta, queries_here, keys_here, c, own,
         k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry + PLAIN, unit(factor, NATURAL, F64),
         KEYS, ATTENDED, GATE_Q, False, WEIGHTED, HEAD_DIM, VALUE_DIM, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N, PRECISION, UPCAST, F64, NATURAL,
     )  # fmt: skip
     acc = _query_tiles(
-        acc, asking, do, m, row_log_sum, row_delta, queries_here, keys_here, c, own,
+        acc, asking, do, m, row_top, row_rest, row_delta, queries_here, keys_here, c, own,
         k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry + MASKED, unit(factor, NATURAL, F64),
         KEYS, ATTENDED, GATE_Q, True, WEIGHTED, HEAD_DIM, VALUE_DIM, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N, PRECISION, UPCAST, F64, NATURAL,
     )  # fmt: skip
@@ -139,7 +140,7 @@ def query_gradient_kernel(
 @triton.jit
 def _key_tiles(
     dk, dv, keys, values, n, queries_here, keys_here, c, own,
-    q, q_row, q_dim, dout, do_row, do_dim, log_sum, delta, ints, flags, reals, ptr, size, first, stop, entry, scale,
+    q, q_row, q_dim, dout, do_row, do_dim, top, rest, delta, ints, flags, reals, ptr, size, first, stop, entry, scale,
     QUERIES: tl.constexpr, ATTENDED: tl.constexpr, GATE_K: tl.constexpr, GATE_V: tl.constexpr,
     EVALUATE: tl.constexpr, FOR_K: tl.constexpr, FOR_V: tl.constexpr, WEIGHTED_K: tl.constexpr, WEIGHTED_V: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr, BLOCK_M: tl.constexpr,
@@ -158,15 +159,18 @@ def _key_tiles(
             gate_v = GATE_V(c, other, own, ints, flags, reals, 0)
             allow_k = allow if WEIGHTED_K else allow & gate_k
             allow_v = allow if WEIGHTED_V else allow & gate_v
-            row_log_sum = tl.load(log_sum + m, mask=inside, other=float("inf"))
-            alive = row_log_sum != float("inf")
+            row_top = tl.load(top + m, mask=inside, other=float("inf"))
+            alive = row_top != float("inf")
         else:
-            row_log_sum = tl.load(log_sum + m)
+            row_top = tl.load(top + m)
             alive = inside
         asking = read_rows(q, m, q_row, q_dim, alive, EVALUATE, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [M, D]
         do = read_rows(dout, m, do_row, do_dim, alive, EVALUATE, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [M, V]
         nothing = tl.zeros([keys.shape[0], BLOCK_M], tl.float64 if F64 else tl.float32)
-        p = exponential(dot(keys, tl.trans(asking), nothing, PRECISION) * scale - row_log_sum[None, :], NATURAL)  # [N, M]
+        shifted = dot(keys, tl.trans(asking), nothing, PRECISION) * scale - row_top[None, :]  # [N, M]
+        if NATURAL:
+            shifted -= (tl.load(rest + m, mask=inside, other=0.0) if EVALUATE else tl.load(rest + m))[None, :]
+        p = exponential(shifted, NATURAL)
         if FOR_V:
             pv = p
             if EVALUATE:
@@ -184,7 +188,7 @@ def _key_tiles(
 
 @triton.jit(do_not_specialize=["heads", "members", "queries", "keys_all", "rows"])
 def key_gradient_kernel(
-    q, k, v, dout, delta, log_sum, dk, dv, q_batch, q_head, q_row, q_dim, k_batch, k_head, k_row, k_dim, v_batch, v_head, v_row, v_dim,
+    q, k, v, dout, delta, top, rest, dk, dv, q_batch, q_head, q_row, q_dim, k_batch, k_head, k_row, k_dim, v_batch, v_head, v_row, v_dim,
     do_batch, do_head, do_row, do_dim, facts, numbers, ints, flags, reals, group_of, ptr, size, first, stop, order,
     heads, members, queries, keys_all, rows, scale_given: tl.float64,
     CONSTANTS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, ATTENDED: tl.constexpr, GATE_K: tl.constexpr, GATE_V: tl.constexpr,
@@ -227,7 +231,7 @@ def key_gradient_kernel(
             if (SECTIONS >> section) & 1:
                 acc_k, acc_v = _key_tiles(
                     acc_k, acc_v, keys, values, n, queries_here, keys_here, c, own,
-                    q_here, q_row, q_dim, do_here, do_row, do_dim, log_sum + at, delta + at, ints, flags, reals, ptr, size, first, stop,
+                    q_here, q_row, q_dim, do_here, do_row, do_dim, top + at, rest + at, delta + at, ints, flags, reals, ptr, size, first, stop,
                     (group * rows + row) * KEY_SECTIONS + section, scale,
                     QUERIES, ATTENDED, GATE_K, GATE_V, section % 2 == MASKED, WANT_K and section // 2 != V_ALONE, WANT_V and section // 2 != K_ALONE, WEIGHTED_K, WEIGHTED_V,
                     HEAD_DIM, VALUE_DIM, BLOCK_HEAD, BLOCK_VALUE, BLOCK_M, PRECISION, UPCAST, F64, NATURAL,

@@ -48,14 +48,14 @@ def _tiles(
 
 @triton.jit(do_not_specialize=["heads", "members", "heads_per_key", "queries", "rows"])
 def forward_kernel(
-    q, k, v, out, lse, q_batch, q_head, q_row, q_dim, k_batch, k_head, k_row, k_dim, v_batch, v_head, v_row, v_dim,
+    q, k, v, out, lse, top, rest, q_batch, q_head, q_row, q_dim, k_batch, k_head, k_row, k_dim, v_batch, v_head, v_row, v_dim,
     facts, numbers, ints, flags, reals, group_of, live, ptr, size, first, stop, order,
     heads, members, heads_per_key, queries, rows, scale_given: tl.float64,
     CONSTANTS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, ATTENDED: tl.constexpr, FACTS: tl.constexpr, NUMBERS: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr,
     TILE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr, NATURAL: tl.constexpr,
 ):  # fmt: skip
-    """out (batch, heads, queries, value_dim) and lse (batch, heads, queries), both contiguous; -inf for a row without a key."""
+    """out (batch, heads, queries, value_dim); lse, and its parts in the unit of the scores, (batch, heads, queries); all contiguous."""
     member = tl.program_id(0) % members
     block = tl.program_id(0) // members
     row = tl.load(order + block // (TILE // BLOCK_M))
@@ -93,7 +93,12 @@ def forward_kernel(
     acc = acc / total[:, None]
     at = member.to(tl.int64) * queries
     write_rows(out + at * VALUE_DIM, m, acc, m < queries, VALUE_DIM, BLOCK_VALUE)
-    tl.store(lse + at + m, (m_i if NATURAL else m_i * LN2) + tl.log(total), mask=m < queries)
+    logarithm = tl.log(total)
+    tl.store(lse + at + m, (m_i if NATURAL else m_i * LN2) + logarithm, mask=m < queries)
+    # Half precision has no use for two parts: `top` is the whole, and rest 0.
+    whole = m_i if NATURAL else m_i + tl.log2(total)
+    tl.store(top + at + m, tl.where(m_i == float("-inf"), float("inf"), whole), mask=m < queries)
+    tl.store(rest + at + m, logarithm if NATURAL else tl.zeros_like(logarithm), mask=m < queries)
 
 
 @triton.jit(do_not_specialize=["rows", "groups"])

@@ -40,9 +40,13 @@ class Comparison:
 
 def compare(
     spec: Spec, *, steps: int | None = None, heads: int = 2, key_heads: int | None = None, layers: int | None = None, layer: int = 0, head_dim: int = 16,
-    batch: int = 1, dtype: torch.dtype = torch.float32, backend: str = "tiled", tile: int | None = None, seed: int = 0, inputs: Mapping[str, Any] | None = None, device: torch.device | str = "cpu",
+    batch: int = 1, dtype: torch.dtype = torch.float32, backend: str = "tiled", tile: int | None = None, seed: int = 0, inputs: Mapping[str, Any] | None = None,
+    device: torch.device | str = "cpu", size: float = 1.0,
 ) -> list[Comparison]:  # fmt: skip
-    """Compare one call on random q, k, v; the backend runs on `device`, the reference on the CPU. Returns one `Comparison` each for out, lse, dq, dk and dv."""
+    """Compare one call on random q, k, v: one `Comparison` each for out, lse, dq, dk and dv.
+
+    The backend runs on `device`, the reference on the CPU. Numbers in q and k are about `size`: logits grow as its square.
+    """
     checked = spec.checked
     masks = dense(spec, steps=steps if checked.queries.rows_per_step else None, heads=heads, layers=layers, inputs=inputs)
     masks = [(m if m.ndim > 4 else m[None])[:, layer] for m in (masks.attend, masks.gate_q, masks.gate_k, masks.gate_v)]
@@ -50,6 +54,7 @@ def compare(
     generator = torch.Generator().manual_seed(seed)
     shapes = [(batch, heads, queries, head_dim), *[(batch, key_heads or heads, keys, head_dim)] * 2, (batch, heads, queries, head_dim)]
     q, k, v, dout = (torch.randn(s, generator=generator, dtype=torch.float64).to(dtype) for s in shapes)
+    q, k = q * size, k * size
     dlse = torch.randn(shapes[0][:3], generator=generator, dtype=torch.float64)
     attend = compile_spec(spec, heads=heads, layers=layers, backend=backend, tile=tile)
 
