@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from ..diagnostics import InputError
 from .checked import Op, Type
@@ -13,16 +15,6 @@ INT64 = range(-(2**63), 2**63)
 def fold(op: Op, args: list[int]) -> int | str | None:
     """Constant integer arithmetic; a string says what is wrong; None where the operator does not give an integer."""
     match op, args:
-        case Op.NEG, [a]:
-            result = -a
-        case Op.ABS, [a]:
-            result = abs(a)
-        case Op.ADD, [a, b]:
-            result = a + b
-        case Op.SUB, [a, b]:
-            result = a - b
-        case Op.MUL, [a, b]:
-            result = a * b
         case ((Op.FLOORDIV | Op.MOD), [_, 0]):
             return "this divides by zero"
         case Op.FLOORDIV, [a, b]:
@@ -35,40 +27,44 @@ def fold(op: Op, args: list[int]) -> int | str | None:
             if abs(a) > 1 and b > 63:
                 return "this constant needs more than 64 bits"
             result = a ** (b if abs(a) > 1 else 1 + (b - 1) % 2 if b else 0)
-        case Op.MIN, [a, b]:
-            result = min(a, b)
-        case Op.MAX, [a, b]:
-            result = max(a, b)
         case _:
-            return None
-    return result if result in INT64 else "this constant needs more than 64 bits"
+            result = _of_any_number(op, args)
+    return result if result is None or result in INT64 else "this constant needs more than 64 bits"
 
 
 def fold_floats(op: Op, args: list[int | float]) -> float | str | None:
     """Constant arithmetic in floats; a string says what is wrong; None where the operator does not give a float."""
     try:
         match op, args:
-            case Op.NEG, [a]:
-                result = -a
-            case Op.ABS, [a]:
-                result = abs(a)
-            case Op.ADD, [a, b]:
-                result = a + b
-            case Op.SUB, [a, b]:
-                result = a - b
-            case Op.MUL, [a, b]:
-                result = a * b
             case Op.TRUEDIV, [a, b]:
                 result = a / b
-            case Op.MIN, [a, b]:
-                result = min(a, b)
-            case Op.MAX, [a, b]:
-                result = max(a, b)
             case _:
-                return None
+                result = _of_any_number(op, args)
+        if result is None:
+            return None
         return float(result) if math.isfinite(result) else "this constant is no finite number"
     except OverflowError:
         return "this constant is no finite number"
+
+
+def _of_any_number(op: Op, args: Sequence[Any]) -> Any:
+    match op, args:
+        case Op.NEG, [a]:
+            return -a
+        case Op.ABS, [a]:
+            return abs(a)
+        case Op.ADD, [a, b]:
+            return a + b
+        case Op.SUB, [a, b]:
+            return a - b
+        case Op.MUL, [a, b]:
+            return a * b
+        case Op.MIN, [a, b]:
+            return min(a, b)
+        case Op.MAX, [a, b]:
+            return max(a, b)
+        case _:
+            return None
 
 
 def number_of(text: str) -> int | float | None:
