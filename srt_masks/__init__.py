@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import testing
     from .diagnostics import BackendError, Error, InputError, SpecError
+    from .explanation import explain
     from .models.builder import build_model
     from .models.checkpoint import load_model, save_model
     from .models.original import Transformer, stop_graddable_attn
+    from .packed import documents
+    from .schemes import zoo
     from .spec import Spec, load, parse
     from .surface import compile, dense, tokens
 
@@ -27,14 +30,15 @@ _HOMES = {
     "Spec": "spec", "parse": "spec", "load": "spec",
     "compile": "surface", "dense": "surface", "tokens": "surface",
     "build_model": "models.builder", "save_model": "models.checkpoint", "load_model": "models.checkpoint",
+    "zoo": "schemes", "explain": "explanation", "documents": "packed",
     "Transformer": "models.original", "stop_graddable_attn": "models.original",
     "Error": "diagnostics", "SpecError": "diagnostics", "InputError": "diagnostics", "BackendError": "diagnostics",
 }  # fmt: skip
-_NOT_YET = ("capabilities", "documents", "equivalent", "flow", "from_config", "from_dense", "huggingface", "nn", "prove", "zoo")
+_NOT_YET = ("capabilities", "equivalent", "flow", "from_config", "from_dense", "huggingface", "nn", "prove")
 
 __all__ = [
-    "BackendError", "Error", "InputError", "Spec", "SpecError", "Transformer", "build_model", "compile", "dense", "load", "load_model",
-    "parse", "save_model", "stop_graddable_attn", "testing", "tokens",
+    "BackendError", "Error", "InputError", "Spec", "SpecError", "Transformer", "build_model", "compile", "dense", "documents", "explain", "load",
+    "load_model", "parse", "save_model", "stop_graddable_attn", "testing", "tokens", "zoo",
 ]  # fmt: skip
 
 

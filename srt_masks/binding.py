@@ -6,7 +6,7 @@ Every mistake raises InputError naming the argument, what was wanted and what ca
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,11 +19,14 @@ from .grammar.constants import param_value
 DTYPES = {Type.BOOL: torch.bool, Type.INT: torch.int64, Type.FLOAT: torch.float64}
 
 
+GIVEN = ("role", "step", "slot")
+
+
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """The extents of one call."""
+    """The extents of one call. `tokens` are those of the layout that queries stand in; where only some ask, q holds fewer rows."""
 
-    queries: int
+    tokens: int
     keys: int
     heads: int
     layers: int | None
@@ -32,40 +35,66 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call, checked: `inputs` as (batch or 1, *axes, *sizes); `given` are the caller's own values of them, in the spec's order."""
+    """A call, checked: `inputs` as (batch or 1, *axes, *sizes); `layout` the role, step and slot of a `layout given`, each (batch or 1,
+    tokens); `row_params` the params that differ from row to row of the batch; `given` the caller's own values, by which a plan is known again."""
 
     sizes: Sizes
     lengths: tuple[int, ...] | None
     inputs: dict[str, Tensor]
+    layout: dict[str, Tensor]
     params: dict[str, int | float]
+    row_params: dict[str, tuple[int | float, ...]]
     given: tuple[Any, ...]
+
+    @property
+    def has_batch(self) -> bool:
+        """Whether anything but q, k and v tells the rows of the batch apart."""
+        return bool(self.row_params) or self.lengths is not None or any(t.shape[0] > 1 for t in (*self.inputs.values(), *self.layout.values()))
+
+    def row(self, number: int) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, int | float]]:
+        """Inputs, layout and params of one row of the batch, without a batch axis."""
+        inputs, layout = ({n: t[number if t.shape[0] > 1 else 0] for n, t in tensors.items()} for tensors in (self.inputs, self.layout))
+        return inputs, layout, {**self.params, **{n: values[number] for n, values in self.row_params.items()}}
+
+    def copied(self) -> Call:
+        """With tensors of its own, on the CPU."""
+        return replace(self, **{n: {k: t.to("cpu", copy=True) for k, t in tensors.items()} for n, tensors in (("inputs", self.inputs), ("layout", self.layout))})
 
 
 def bind_call(
-    checked: Checked, sizes: Sizes, lengths: Any, inputs: Mapping[str, Any] | None, named: Mapping[str, Any], device: torch.device | str = "cpu"
+    checked: Checked, sizes: Sizes, lengths: Any, inputs: Mapping[str, Any] | None, named: Mapping[str, Any], given: Any = None, device: torch.device | str = "cpu"
 ) -> Call:
     """Everything a caller gives beside q, k and v, checked against the spec and the sizes. Raises InputError."""
-    steps_of(checked.queries, sizes.queries, checked.roles)
-    given, params = split_arguments(checked, inputs, named)
+    steps_of(checked.queries, sizes.tokens, checked.roles)
+    tensors, numbers = split_arguments(checked, inputs, named)
     rows = bind_lengths(checked, lengths, sizes)
-    return Call(sizes, rows, bind_inputs(checked, given, sizes, device), bind_params(checked, params), tuple(given[i.name] for i in checked.inputs))
+    layout = bind_given(checked, given, sizes)
+    bound = bind_inputs(checked, tensors, sizes, device, layout)
+    params, row_params = bind_params(checked, numbers, sizes.batch)
+    own = (*(tensors[i.name] for i in checked.inputs), *((given[n] for n in GIVEN) if layout else ()))
+    return Call(sizes, rows, bound, layout, params, row_params, own)
 
 
-def batch_of(checked: Checked, lengths: Any, inputs: Mapping[str, Any] | None, named: Mapping[str, Any]) -> int:
-    """The batch that `lengths`, or an input with a batch axis, speaks of; 1 if nothing does."""
+def batch_of(checked: Checked, lengths: Any, inputs: Mapping[str, Any] | None, named: Mapping[str, Any], given: Any = None) -> int:
+    """The batch that `lengths`, or an input, a param or a given layout with a batch axis, speaks of; 1 if nothing does."""
     if isinstance(lengths, Sequence) or (isinstance(lengths, Tensor) and lengths.ndim == 1):
         return len(lengths)
-    given = {**(inputs if isinstance(inputs, Mapping) else {}), **named}
+    values = {**(inputs if isinstance(inputs, Mapping) else {}), **named}
+    axes = {i.name: len(i.axes) + len(i.sizes) for i in checked.inputs} | {p.name: 0 for p in checked.params}
     sizes = [1]
-    for declared in checked.inputs:
-        value = given.get(declared.name)
-        if isinstance(value, Tensor) and value.ndim == len(declared.axes) + len(declared.sizes) + 1:
+    for name, value in values.items():
+        if isinstance(value, Tensor) and name in axes and value.ndim == axes[name] + 1:
             sizes.append(value.shape[0])
+    if isinstance(given, Mapping):
+        sizes += [v.shape[0] for v in given.values() if isinstance(v, Tensor) and v.ndim == 2]
+        sizes += [len(v) for v in given.values() if isinstance(v, list | tuple) and v and isinstance(v[0], list | tuple)]
     return max(sizes)
 
 
 def steps_of(layout: Layout, tokens: int, roles: tuple[str, ...], what: str = "rows") -> int:
-    """Time steps of so many tokens. Raises InputError where the layout cannot have that many."""
+    """Time steps of so many tokens (0 for a given layout, which has any number). Raises InputError where the layout cannot have that many."""
+    if layout.given is not None:
+        return 0
     text = layout.describe(roles)
     rows = layout.rows_per_step
     if not rows:
@@ -83,8 +112,12 @@ def steps_of(layout: Layout, tokens: int, roles: tuple[str, ...], what: str = "r
     return steps
 
 
-def resolve_tokens(checked: Checked, layout: Layout, steps: int | None) -> int:
-    """Tokens of an axis for `steps=`. Raises InputError where it is needed and missing, or given and not wanted."""
+def resolve_tokens(checked: Checked, layout: Layout, steps: int | None, given: Any = None) -> int:
+    """Tokens of an axis for `steps=` or `given=`. Raises InputError where it is needed and missing, or given and not wanted."""
+    if layout.given is not None:
+        if steps is not None:
+            raise InputError(f"steps={steps} given; this layout takes its steps from given=")
+        return _tokens_given(checked, given)
     if layout.rows_per_step == 0:
         if steps is not None and checked.keys is None:
             raise InputError(f"steps={steps} given; the layout `{layout.describe(checked.roles)}` has one length, {layout.fixed} tokens")
@@ -130,27 +163,102 @@ def bind_lengths(checked: Checked, lengths: Any, sizes: Sizes) -> tuple[int, ...
         came = _describe(lengths) if isinstance(lengths, Tensor) else repr(lengths)
         raise InputError(f"lengths is a vector of whole numbers, one a row; got {came}")
     for n in lengths:
-        if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n <= sizes.queries:
-            raise InputError(f"lengths counts the tokens of each row, from 0 to {sizes.queries}; got {n!r}")
+        if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n <= sizes.tokens:
+            raise InputError(f"lengths counts the tokens of each row, from 0 to {sizes.tokens}; got {n!r}")
         steps_of(checked.queries, n, checked.roles, "of a row's tokens (lengths)")
     if len(lengths) != sizes.batch:
         raise InputError(f"lengths has one number a row: wanted {sizes.batch}, got {len(lengths)}")
     return tuple(lengths)
 
 
-def bind_params(checked: Checked, values: Mapping[str, Any]) -> dict[str, int | float]:
-    """Values of every param, those given at the call in place of the text's. Structural ones cannot be given here."""
+def bind_params(checked: Checked, values: Mapping[str, Any], batch: int) -> tuple[dict[str, int | float], dict[str, tuple[int | float, ...]]]:
+    """Values of every param, those given at the call in place of the text's; and of those given as a vector, one for each row of the batch.
+
+    Structural ones cannot be given here. Raises InputError.
+    """
     bound: dict[str, int | float] = {p.name: p.value for p in checked.params}
+    rows: dict[str, tuple[int | float, ...]] = {}
     for param in checked.params:
         if param.name not in values:
             continue
-        number = param_value(param.name, param.type, number_of_scalar(f"param `{param.name}`", values[param.name]))
+        value = values[param.name]
+        if isinstance(value, Tensor) and value.ndim == 1 and not param.structural:
+            if len(value) != batch:
+                raise InputError(f"param `{param.name}` is one number, or one for each of the {batch} rows of the batch; got {_describe(value)}")
+            rows[param.name] = tuple(param_value(param.name, param.type, x) for x in _plain(f"param `{param.name}`", value))
+            continue
+        number = param_value(param.name, param.type, number_of_scalar(f"param `{param.name}`", value))
         if param.structural and number != param.value:
             raise InputError(
                 f"param `{param.name}` sizes the layout, a range or a table: set it with spec.with_params({param.name}={number!r}), not at the call"
             )
         bound[param.name] = number
+    return bound, rows
+
+
+def bind_given(checked: Checked, given: Any, sizes: Sizes) -> dict[str, Tensor]:
+    """Role (its number in the spec's roles), step and slot of every token of a `layout given`, each (batch or 1, tokens) int64; else nothing.
+
+    Raises InputError unless given= is there exactly where the text wants it, with these three, of one length.
+    """
+    if checked.queries.given is None:
+        if given is not None:
+            raise InputError(f"given= belongs to `layout given {{ ... }}`; this layout is `{checked.queries.describe(checked.roles)}`")
+        return {}
+    tokens = _tokens_given(checked, given)
+    if tokens != sizes.tokens:
+        raise InputError(f"given= describes {tokens} tokens; this call has {sizes.tokens}")
+    bound = {}
+    for name in GIVEN:
+        value = given[name]
+        if name == "role":
+            value = _role_numbers(checked, value)
+        if not isinstance(value, Tensor):
+            try:
+                value = torch.as_tensor(value)
+            except (TypeError, ValueError, RuntimeError):
+                raise InputError(f"given[{name!r}] is a vector of whole numbers, one a token; got {type(value).__name__}") from None
+        if value.numel() == 0:
+            value = value.long()
+        if value.ndim not in (1, 2) or value.is_floating_point() or value.dtype is torch.bool or value.is_complex():
+            raise InputError(f"given[{name!r}] has one whole number a token, (tokens,) or (batch, tokens); got {_describe(value)}")
+        if value.shape[-1] != tokens or (value.ndim == 2 and value.shape[0] not in (1, sizes.batch)):
+            raise InputError(f"given[{name!r}] wants {tokens} tokens, and a batch axis of 1 or {sizes.batch} if any; got {_describe(value)}")
+        most = len(checked.roles) - 1 if name == "role" else None
+        if value.numel() and (int(value.min()) < 0 or (most is not None and int(value.max()) > most)):
+            raise InputError(f"given[{name!r}] is from 0{f' to {most} (the roles in order: {listing(checked.roles)})' if most is not None else ''}; got {int(value.min())} to {int(value.max())}")
+        bound[name] = (value if value.ndim == 2 else value[None]).to("cpu", torch.int64)
     return bound
+
+
+def _tokens_given(checked: Checked, given: Any) -> int:
+    text = checked.queries.describe(checked.roles)
+    if given is None:
+        raise InputError(f"the layout is `{text}`: give given={{'role': [...], 'step': [...], 'slot': [...]}}, one entry a token")
+    if not isinstance(given, Mapping) or set(given) != set(GIVEN):
+        came = f"the keys {', '.join(map(str, given)) or 'none'}" if isinstance(given, Mapping) else type(given).__name__
+        raise InputError(f"given= maps `role`, `step` and `slot` to one entry a token; got {came}")
+    role = given["role"]
+    if isinstance(role, Tensor):
+        return role.shape[-1] if role.ndim else 0
+    if not isinstance(role, list | tuple):
+        raise InputError(f"given['role'] is a list of role names, or a tensor of their numbers; got {type(role).__name__}")
+    return len(role[0]) if role and isinstance(role[0], list | tuple) else len(role)
+
+
+def _role_numbers(checked: Checked, role: Any) -> Tensor:
+    """Names of roles as numbers."""
+    if isinstance(role, Tensor):
+        return role
+    rows = role if role and isinstance(role[0], list | tuple) else [role]
+    if any(len(row) != len(rows[0]) for row in rows):
+        raise InputError("given['role'] has rows of different lengths: pad them to one, and give lengths=")
+    known = {name: number for number, name in enumerate(checked.roles)}
+    for name in (name for row in rows for name in row):
+        if isinstance(name, bool) or (name not in known and not isinstance(name, int)):
+            raise InputError(f"no role is called {name!r}; {did_you_mean(str(name), known) or 'roles here: ' + listing(known)}")
+    numbers = torch.tensor([[known.get(name, name) for name in row] for row in rows], dtype=torch.int64).reshape(len(rows), -1)
+    return numbers if rows is role else numbers[0]
 
 
 def number_of_scalar(what: str, value: Any) -> Any:
@@ -159,9 +267,13 @@ def number_of_scalar(what: str, value: Any) -> Any:
         return value
     if value.ndim != 0:
         raise InputError(f"{what} is one number; got {_describe(value)}")
+    return _plain(what, value)
+
+
+def _plain(what: str, value: Tensor) -> Any:
     if value.requires_grad:
         raise InputError(f"{what} requires grad, and no gradient flows to it: give its .detach()")
-    return value.item()
+    return value.tolist()
 
 
 def layer_number(checked: Checked, layer: Any, layers: int | None) -> int:
@@ -210,7 +322,9 @@ def _unknown_argument(name: str, known: set[str]) -> str:
     return f"unknown argument `{name}`: {reason or hint or 'this spec has ' + (listing(sorted(known)) or 'no inputs and no params')}"
 
 
-def bind_inputs(checked: Checked, given: Mapping[str, Any], sizes: Sizes, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+def bind_inputs(
+    checked: Checked, given: Mapping[str, Any], sizes: Sizes, device: torch.device | str = "cpu", layout: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Every input as (batch or 1, *axes, *sizes), cast to bool, int64 or float64.
 
     Raises InputError for an input that is missing, or of the wrong type, shape, batch or device.
@@ -243,7 +357,7 @@ def bind_inputs(checked: Checked, given: Mapping[str, Any], sizes: Sizes, device
             raise InputError(f"input `{name}` is an ordinary dense tensor; got layout {str(value.layout).removeprefix('torch.')}")
         if value.requires_grad:
             raise InputError(f"input `{name}` requires grad; masks and gates are constants of the backward: give {name}.detach()")
-        wanted: list[int | str] = [_extent(checked, axis, sizes) for axis in declared.axes]
+        wanted: list[int | str] = [_extent(checked, axis, sizes, layout or {}) for axis in declared.axes]
         wanted += declared.sizes
         batched = value.ndim == len(wanted) + 1
         if not batched and value.ndim != len(wanted):
@@ -262,14 +376,16 @@ def bind_inputs(checked: Checked, given: Mapping[str, Any], sizes: Sizes, device
     return bound
 
 
-def _extent(checked: Checked, axis: str, sizes: Sizes) -> int:
+def _extent(checked: Checked, axis: str, sizes: Sizes, layout: Mapping[str, Tensor]) -> int:
     match axis:
         case "token" | "query":
-            return sizes.queries
+            return sizes.tokens
         case "key":
             return sizes.keys
+        case "step" if layout:
+            return int(layout["step"].max()) + 1 if sizes.tokens else 0
         case "step":
-            return checked.queries.longest(checked.queries.steps(sizes.queries))
+            return checked.queries.longest(checked.queries.steps(sizes.tokens))
         case "head":
             return sizes.heads
         case _:

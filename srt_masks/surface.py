@@ -11,7 +11,7 @@ from .binding import Call, Sizes, batch_of, bind_call, resolve_heads, resolve_la
 from .diagnostics import InputError
 from .kernels.attention import compile_spec as compile
 from .reference import masks
-from .reference.masks import DenseMasks, TokenTable
+from .reference.masks import DenseMasks, Row, TokenTable
 from .spec import Spec
 
 __all__ = ["compile", "dense", "tokens"]
@@ -23,21 +23,16 @@ def dense(
 ) -> DenseMasks:  # fmt: skip
     """Every mask, gate, position and label of a spec as full tensors, from the reference.
 
-    `steps` counts time steps where the layout repeats. `inputs` maps names to tensors (and value params to numbers).
+    `steps` counts time steps where the layout repeats; `given` maps role, step and slot to one entry a token where the layout is given.
+    `inputs` maps names to tensors (and value params to numbers, or to one for each row of the batch).
     `attend` is bool and the gates float64, each ([batch,] layers, heads, queries, keys). Raises InputError.
     """
     call = _bound(spec, steps, heads, layers, lengths, inputs, given)
     sizes = call.sizes
     return masks.dense(
-        spec.checked,
-        queries=sizes.queries,
-        keys=sizes.keys,
-        heads=sizes.heads,
-        layers=sizes.layers or 1,
-        lengths=call.lengths,
-        inputs=call.inputs,
-        params=call.params,
-    )
+        spec.checked, [call.row(b) for b in range(sizes.batch)], tokens=sizes.tokens, keys=sizes.keys, heads=sizes.heads, layers=sizes.layers or 1,
+        lengths=call.lengths, has_batch=call.has_batch,
+    )  # fmt: skip
 
 
 def tokens(
@@ -48,20 +43,30 @@ def tokens(
 
     With `lengths`, of the one row they describe. Prints as a table. Raises InputError.
     """
+    return masks.token_table(lay_out_one(spec, steps=steps, heads=heads, layers=layers, lengths=lengths, inputs=inputs, given=given))
+
+
+def lay_out_one(
+    spec: Spec, *, steps: int | None = None, heads: int | None = None, layers: int | None = None,
+    lengths: Sequence[int] | Tensor | None = None, inputs: Mapping[str, Any] | None = None, given: Any = None,
+) -> Row:  # fmt: skip
+    """The one row of the batch that the arguments describe, for the reference. Raises InputError if they describe several."""
     call = _bound(spec, steps, heads, layers, lengths, inputs, given)
-    if call.sizes.batch != 1:
-        raise InputError(f"tokens describes one row; lengths or an input speak of {call.sizes.batch}")
-    queries = call.lengths[0] if call.lengths else call.sizes.queries
-    return masks.tokens(spec.checked, queries=queries, heads=call.sizes.heads, layers=call.sizes.layers or 1, inputs=call.inputs, params=call.params)
+    sizes = call.sizes
+    if sizes.batch != 1:
+        raise InputError(f"one row of the batch is wanted; lengths, an input, a param or the given layout speak of {sizes.batch}")
+    own, layout, params = call.row(0)
+    return masks.lay_out_row(
+        spec.checked, tokens=call.lengths[0] if call.lengths else sizes.tokens, keys=sizes.keys, heads=sizes.heads, layers=sizes.layers or 1,
+        inputs=own, layout=layout, params=params,
+    )  # fmt: skip
 
 
 def _bound(spec: Spec, steps: int | None, heads: int | None, layers: int | None, lengths: Any, inputs: Mapping[str, Any] | None, given: Any) -> Call:
     if not isinstance(spec, Spec):
         raise InputError(f"this takes a Spec; got {type(spec).__name__}. For a text: srt_masks.parse(text)")
-    if given is not None:
-        raise InputError("given= is part of the surface and not served yet; it is refused, never ignored")
     checked = spec.checked
-    queries = resolve_tokens(checked, checked.queries, steps)
-    keys = queries if checked.keys is None else resolve_tokens(checked, checked.keys, steps)
-    batch = batch_of(checked, lengths, inputs, {})
-    return bind_call(checked, Sizes(queries, keys, resolve_heads(checked, heads), resolve_layers(checked, layers), batch), lengths, inputs, {})
+    tokens = resolve_tokens(checked, checked.queries, steps, given)
+    keys = tokens if checked.keys is None else resolve_tokens(checked, checked.keys, steps)
+    batch = batch_of(checked, lengths, inputs, {}, given)
+    return bind_call(checked, Sizes(tokens, keys, resolve_heads(checked, heads), resolve_layers(checked, layers), batch), lengths, inputs, {}, given)

@@ -349,7 +349,7 @@ def test_a_plan_for_another_call_is_refused(backend: str):
     attend = srt.compile(srt.parse("attend causal"))
     q = torch.randn(1, 1, 8, 4)
     with pytest.raises(srt.BackendError, match="64 x 64 tokens was given to"):
-        op.attend(q, q, q, attend.plan(64), attend.compiled, backend_of(backend), 0.5)
+        op.attend(q, q, q, op.Planned(attend.plan(64), attend.compiled), backend_of(backend), 0.5)
 
 
 def test_neither_autocast_nor_a_lower_matmul_precision_reaches_the_kernels(backend: str):

@@ -35,7 +35,7 @@ GOLDEN = Path(__file__).parent / "golden"
 def test_layouts_agree_with_the_reference(text: str, steps: int):
     checked = srt.parse(text + "\ndata " + ("word" if "word" in text else "note" if "note" in text else "sink") + "\nattend full").checked
     tokens = checked.queries.tokens(steps)
-    mine, theirs = attributes(checked.queries, tokens, checked.data), lay_out(checked.queries, tokens, checked.data)
+    mine, theirs = attributes(checked.queries, tokens, checked.data, {}), lay_out(checked.queries, tokens, checked.data, {})
     assert mine.keys() == theirs.keys()
     for name in mine:
         assert torch.equal(mine[name], theirs[name]), name
@@ -85,7 +85,7 @@ def test_simplifying_keeps_the_meaning(case: Case):
     assert len(list(ir.postorder(*simple.pair_roots))) <= len(list(ir.postorder(*program.pair_roots)))
     assert simplify(simple) == simple
     tokens = program.queries.tokens(case.steps or 0)
-    own = attributes(program.queries, tokens, program.data)
+    own = attributes(program.queries, tokens, program.data, {})
     inputs = {n: t.double() if t.is_floating_point() else t for n, t in case.inputs.items()}
     scalars = {**case.spec.params, "head": 0, "heads": case.heads, "layer": 0, "layers": 1, "length": tokens, "steps": case.steps or 0}
     before, after = (

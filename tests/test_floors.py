@@ -21,12 +21,17 @@ ALLOWED = {
     "reference": {"diagnostics", "grammar", "reference"},
     "compiler": {"diagnostics", "grammar", "compiler"},
     "kernels": {"diagnostics", "grammar", "compiler", "kernels", "reference", "spec", "binding"},
+    "schemes": {"diagnostics", "spec"},
+    "packed": {"diagnostics"},
+    "highlight": {"diagnostics", "grammar", "highlight"},
+    "highlight_pygments": {"highlight", "highlight_pygments"},
+    "explanation": {"diagnostics", "grammar", "reference", "spec", "surface"},
     "surface": {"diagnostics", "grammar", "reference", "kernels", "spec", "binding"},
     "models": {"diagnostics", "grammar", "compiler", "kernels", "spec", "binding", "models"},
     "testing": {"diagnostics", "grammar", "reference", "kernels", "spec", "binding", "surface", "testing"},
     "view": {"diagnostics", "grammar", "spec", "surface", "view"},
 }
-NO_TORCH = ["diagnostics.py", "spec.py", "grammar", "compiler/ir.py", "compiler/lower.py", "compiler/simplify.py", "compiler/front.py"]
+NO_TORCH = ["diagnostics.py", "spec.py", "schemes.py", "highlight.py", "grammar", "compiler/ir.py", "compiler/lower.py", "compiler/simplify.py", "compiler/front.py"]
 NO_FILES = ["diagnostics.py", "compiler", "reference", "kernels"]
 NN_ONLY_IN = {"models"}
 

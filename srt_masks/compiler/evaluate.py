@@ -40,7 +40,7 @@ class Environment:
                 case Load(table=table, indices=indices):
                     values[node] = self._load(node, [values[i] for i in indices], self.inputs[table])
                 case Gather(value=value, index=index, filler=filler):
-                    table = values[value].expand(len(self.queries["pos"]))
+                    table = values[value].expand(len(self.keys["pos"]))
                     values[node] = read(table, [values[index]], filler)
                 case _:
                     values[node] = step(node, values)

@@ -91,7 +91,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Gather:
-    """A token expression (written with `q` fields) at a position; out of range `filler`."""
+    """A token expression (written with `k` fields: the key axis has every token) at a position; out of range `filler`."""
 
     value: Expr
     index: Expr
@@ -240,8 +240,10 @@ class Program:
     gate_q: Gate
     gate_k: Gate
     gate_v: Gate
+    gate_hidden: Gate  # of the state that a pair's key and value are made from
     position: Expr
     labels: tuple[Label, ...]
+    asks: Expr  # which tokens have a row of q
 
     @property
     def gates(self) -> tuple[Gate, Gate, Gate]:
@@ -254,11 +256,13 @@ class Program:
 
     def __str__(self) -> str:
         roots = {"attend": self.attend}
-        for name, gate in zip("qkv", self.gates, strict=True):
+        for name, gate in zip(("q", "k", "v", "hidden"), (*self.gates, self.gate_hidden), strict=True):
             if gate.open is not TRUE:
                 roots[f"open {name}"] = gate.open
             if gate.weight is not ONE:
                 roots[f"weight {name}"] = gate.weight
+        if self.asks is not TRUE:
+            roots["asks"] = self.asks
         roots["position"] = self.position
         for label in self.labels:
             roots[f"predict {self.roles[label.role]}"] = label.target

@@ -1,4 +1,4 @@
-"""Checked tree -> IR: lets and sides disappear, rules become one gate each for q, k and v.
+"""Checked tree -> IR: lets and sides disappear, rules become one gate each for q, k, v and the hidden state.
 
 Input: `Checked`. Output: `Program`. Non-goals: making it smaller (`simplify.py`).
 """
@@ -44,7 +44,7 @@ def lower(checked: Checked) -> Program:
             case c.Read(input=name, indices=indices, type=type):
                 return ir.load(name, tuple(expr(i) for i in indices), type)
             case c.At(value=value, index=index):
-                return ir.gather(expr(value), expr(index))
+                return ir.gather(expr(c.bind(value, c.Side.KEY)), expr(index))
             case c.Apply(op=c.Op.GT, args=(a, b)):
                 return ir.apply(Op.LT, expr(b), expr(a))
             case c.Apply(op=c.Op.GE, args=(a, b)):
@@ -76,7 +76,8 @@ def lower(checked: Checked) -> Program:
     position = ir.attribute(Side.QUERY, "step") if checked.position is None else expr(checked.position)
     return Program(
         checked.roles, checked.data, checked.queries, checked.keys, checked.params, checked.inputs,
-        expr(checked.attend), gate("q"), gate("k"), gate("v"), position, tuple(label(p) for p in checked.predictions),
+        expr(checked.attend), gate("q"), gate("k"), gate("v"), gate("hidden"), position, tuple(label(p) for p in checked.predictions),
+        ir.TRUE if checked.asks is None else expr(checked.asks),
     )  # fmt: skip
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from . import ir
 from .boxes import PARTIAL, Boxes, Questions, classify, questions
 from .evaluate import Environment
 from .ir import Program
-from .layout import attributes
+from .layout import attributes, steps_of
 from .leaves import Leaves, Split, evaluate, same, split
 from .runs import Consumer, Runs, emit
 
@@ -28,7 +29,7 @@ class Geometry:
 
     batch: int
     heads: int
-    queries: int
+    queries: int  # rows of q: the tokens that ask
     keys: int
     tile: int
     lengths: tuple[int, ...] | None
@@ -40,7 +41,7 @@ class GroupPlan:
 
     batch: tuple[int, ...]
     heads: tuple[int, ...]
-    queries: int  # the group's own length: tokens beyond it are padding
+    queries: int  # the group's own rows of q: those beyond them are padding
     keys: int
     boxes: Boxes
     leaves: Leaves
@@ -161,29 +162,67 @@ class Compiled:
 
     @cached_property
     def key(self) -> str:
-        return ir.digest(*self.program.pair_roots)
+        return ir.digest(*self.program.pair_roots, self.program.asks)
 
 
-def make_plan(compiled: Compiled, geometry: Geometry, inputs: Mapping[str, Tensor], scalars: Mapping[str, int | float]) -> Plan:
-    """Plan one call. `inputs` are (batch or 1, ...); `scalars` hold the params, `heads`, `layer` and `layers`."""
+@dataclass(frozen=True)
+class BatchRow:
+    """What tells the rows of a batch apart: its length (None: all tokens), inputs, the layout given for it, and params."""
+
+    length: int | None
+    inputs: Mapping[str, Tensor]
+    layout: Mapping[str, Tensor]
+    params: Mapping[str, int | float]
+
+
+def make_plan(compiled: Compiled, geometry: Geometry, rows: Sequence[BatchRow], scalars: Mapping[str, int | float]) -> Plan:
+    """Plan one call. `rows` has an entry for each row of the batch; equal ones share a plan. `scalars` are `heads`, `layer` and `layers`.
+
+    The plan keeps the tensors it is given, on the CPU: they must not change. Raises InputError if q has not as many rows as tokens ask.
+    """
     begin = time.perf_counter()
     program = compiled.program
+    check_asking(program, geometry, rows, scalars)
     groups: list[GroupPlan] = []
-    # The plan outlives the call, up to its backward: what the caller does to the inputs meanwhile must not reach it.
-    inputs = {n: t.to("cpu", copy=True) for n, t in inputs.items()}
-    for rows, length in _batch_groups(geometry, inputs):
-        nq = geometry.queries if length is None else length
-        nk = nq if program.keys is None else geometry.keys
-        q = attributes(program.queries, nq, program.data)
-        k = q if program.keys is None else attributes(program.keys, nk, program.data)
-        mine = {n: t[rows[0] if t.shape[0] > 1 else 0] for n, t in inputs.items()}
-        numbers = {**scalars, "length": nq, "steps": program.queries.steps(nq)}
-        for leaves, heads in _head_groups(compiled, geometry.heads, Environment(numbers, mine, q, k)):
+    for members, row in _batch_groups(rows):
+        environment = lay_out(program, geometry, row, scalars)
+        nq, nk = (len(side["pos"]) for side in (environment.queries, environment.keys))
+        for leaves, heads in _head_groups(compiled, geometry.heads, environment):
             boxes = classify(compiled.questions, program, leaves, nq, nk, geometry.tile)
             counts = [-(-n // geometry.tile) for n in (nq, nk)]
             emitted = {c: emit(boxes, c, *(counts[::-1] if c.key_major else counts)) for c in Consumer}
-            groups.append(GroupPlan(rows, heads, nq, nk, boxes, Leaves(compiled.split, leaves.values, leaves.tables), emitted))
+            groups.append(GroupPlan(members, heads, nq, nk, boxes, Leaves(compiled.split, leaves.values, leaves.tables), emitted))
     return Plan(geometry, program, tuple(groups), time.perf_counter() - begin)
+
+
+def lay_out(program: Program, geometry: Geometry, row: BatchRow, scalars: Mapping[str, int | float]) -> Environment:
+    """What the names mean in one row of the batch: its queries are the tokens that ask."""
+    tokens = (geometry.keys if program.keys is None else geometry.queries) if row.length is None else row.length
+    own = attributes(program.queries, tokens, program.data, row.layout)
+    keys = own if program.keys is None else attributes(program.keys, geometry.keys, program.data, row.layout)
+    numbers = {**scalars, **row.params, "length": tokens, "steps": steps_of(program.queries, own)}
+    environment = Environment(numbers, row.inputs, own, keys)
+    if program.asks is ir.TRUE:
+        return environment
+    (asks,) = environment.evaluate(program.asks)
+    return replace(environment, queries={n: x[asks.expand(tokens)] for n, x in own.items()})
+
+
+def count_asking(program: Program, geometry: Geometry, rows: Sequence[BatchRow], scalars: Mapping[str, int | float]) -> int:
+    """Rows that q has: as many as ask in a row of full length, or more if some row of the batch has more."""
+    full = [replace(row, length=None) for row in rows]
+    return max((len(lay_out(program, geometry, row, scalars).queries["pos"]) for _, row in _batch_groups([*rows, *full])), default=0)
+
+
+def check_asking(program: Program, geometry: Geometry, rows: Sequence[BatchRow], scalars: Mapping[str, int | float]) -> None:
+    """Raises InputError if q has not as many rows as tokens ask."""
+    if program.asks is ir.TRUE or not rows:
+        return
+    asking = count_asking(program, geometry, rows, scalars)
+    if asking != geometry.queries:
+        raise InputError(
+            f"q has {geometry.queries} rows, and {asking} of the {geometry.keys} tokens ask (`queries where`): q holds the rows of those, in order; k and v hold all"
+        )
 
 
 def _head_groups(compiled: Compiled, heads: int, environment: Environment) -> list[tuple[Leaves, tuple[int, ...]]]:
@@ -203,13 +242,10 @@ def _head_groups(compiled: Compiled, heads: int, environment: Environment) -> li
     return [(leaves, tuple(members)) for leaves, members in found]
 
 
-def _batch_groups(geometry: Geometry, inputs: Mapping[str, Tensor]) -> list[tuple[tuple[int, ...], int | None]]:
-    """Rows of the batch that share every input and the length."""
-    if any(t.shape[0] > 1 for t in inputs.values()):
-        return [((b,), geometry.lengths[b] if geometry.lengths else None) for b in range(geometry.batch)]
-    if geometry.lengths is None:
-        return [(tuple(range(geometry.batch)), None)] if geometry.batch else []
-    by_length: dict[int, list[int]] = {}
-    for row, length in enumerate(geometry.lengths):
-        by_length.setdefault(length, []).append(row)
-    return [(tuple(rows), length) for length, rows in by_length.items()]
+def _batch_groups(rows: Sequence[BatchRow]) -> list[tuple[tuple[int, ...], BatchRow]]:
+    """Rows of the batch that share everything: the same tensors, length and params."""
+    found: dict[Any, list[int]] = {}
+    for number, row in enumerate(rows):
+        tensors = tuple((t.data_ptr(), t.storage_offset(), tuple(t.shape)) for t in (*row.inputs.values(), *row.layout.values()))
+        found.setdefault((row.length, tensors, tuple(row.params.items())), []).append(number)
+    return [(tuple(members), rows[members[0]]) for members in found.values()]

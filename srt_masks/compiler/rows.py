@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .evaluate import Environment
 from .ir import Program
-from .layout import attributes
+from .layout import attributes, steps_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +26,15 @@ class Rows:
     weight: Tensor
 
 
-def rows_of(program: Program, tokens: int, inputs: Mapping[str, Tensor], scalars: Mapping[str, int | float]) -> Rows:
-    """`inputs` are (batch or 1, ...)."""
-    own = attributes(program.queries, tokens, program.data)
-    batch = max((t.shape[0] for t in inputs.values()), default=1)
-    labels = []
-    for b in range(batch):
-        mine = {n: t[b if t.shape[0] > 1 else 0].cpu() for n, t in inputs.items()}
-        numbers = {**scalars, "head": 0, "layer": 0, "length": tokens, "steps": program.queries.steps(tokens)}
-        labels.append(_labels(program, Environment(numbers, mine, own, own), own["role"]))
-    position, target, weight = (x[0] if batch == 1 else torch.stack(x) for x in zip(*labels, strict=True))
+def rows_of(
+    program: Program, tokens: int, batch: Sequence[tuple[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, int | float]]], scalars: Mapping[str, int | float]
+) -> Rows:
+    """`batch` holds (inputs, layout, params) of each row of the batch that differs from the others, or one for all."""
+    labels, own = [], attributes(program.queries, tokens, program.data, batch[0][1])
+    for inputs, _, params in batch:
+        numbers = {**scalars, **params, "head": 0, "layer": 0, "length": tokens, "steps": steps_of(program.queries, own)}
+        labels.append(_labels(program, Environment(numbers, {n: t.cpu() for n, t in inputs.items()}, own, own), own["role"]))
+    position, target, weight = (x[0] if len(batch) == 1 else torch.stack(x) for x in zip(*labels, strict=True))
     is_data = torch.isin(own["role"], torch.tensor(program.data, dtype=torch.int64))
     return Rows(own["role"], own["slot"], is_data, position, target, weight)
 

@@ -76,7 +76,7 @@ def simplify(program: Program) -> Program:
     return replace(
         program,
         attend=simplified(program.attend), gate_q=gate(program.gate_q), gate_k=gate(program.gate_k), gate_v=gate(program.gate_v),
-        position=simplified(program.position), labels=labels,
+        gate_hidden=gate(program.gate_hidden), position=simplified(program.position), labels=labels, asks=simplified(program.asks),
     )  # fmt: skip
 
 

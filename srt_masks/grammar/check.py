@@ -1,12 +1,12 @@
 """Tree -> checked tree: one function a statement, in the order of the text.
 
 Input: a `Tree`. Output: `Checked`, or every mistake of the text. Non-goals: evaluation, simplification.
-A statement of the language that is not served yet is a mistake of its own; it is never ignored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 
@@ -17,7 +17,7 @@ from .checked import Kind, Side, Type
 from .constants import number_of, param_value
 from .expressions import Expressions
 from .parser import parse
-from .scope import POISON, Entry, Function, Value
+from .scope import POISON, Entry, Function, Traced, Value
 
 MAX_TOKENS = 2**31 - 1
 MAX_ROWS = 100_000  # entries of one step's row list, nested repeats written out
@@ -35,6 +35,27 @@ def check(tree: t.Tree, params: Mapping[str, int | float]) -> tuple[c.Checked | 
     return (None if mistakes else checked), mistakes
 
 
+def trace(tree: t.Tree, params: Mapping[str, int | float]) -> tuple[list[tuple[t.Statement, tuple[Traced, ...]]], dict[str, Traced]]:
+    """Every statement of a right text with what its expressions were checked to, in their order; and the bodies of the prelude's names."""
+    checker = _Checker(dict(params))
+    checker.names.traced = [[]]
+    checker.begin(tree)
+    found = []
+    for statement in tree.statements:
+        checker.names.traced[0].clear()
+        checker.next(statement)
+        found.append((statement, tuple(checker.names.traced[0])))
+    prelude = Expressions(traced=[[]])
+    bodies = {}
+    for s in _prelude_tree().statements:
+        if isinstance(s, t.Let) and s.parameters is None:
+            value = prelude.check(s.body)
+            (last,) = prelude.traced[0][-1:]  # type: ignore[index]
+            bodies[s.name.text] = replace(last, is_prelude=True)
+            assert value is not POISON
+    return found, bodies
+
+
 class _Checker:
     def __init__(self, params: dict[str, int | float]):
         self.names = Expressions(prelude=_prelude())
@@ -49,20 +70,30 @@ class _Checker:
         self.rules: list[c.Rule] = []
         self.position: c.Expr | None = None
         self.predictions: list[c.Prediction] = []
+        self.asks: c.Expr | None = None
+        self.claims: list[c.Claim] = []
         self.order = 0
+        self.predicts = False
 
     def run(self, tree: t.Tree) -> c.Checked | None:
-        self.names.defined = frozenset(s.name.text for s in tree.statements if isinstance(s, t.Param | t.Input | t.Let))
-        self.collect_roles(tree)
-        self.collect_data(tree)
-        self.refuse_repeats(tree)
+        self.begin(tree)
         for statement in tree.statements:
-            self.order += 1
-            self.names.defining = statement.name.text if isinstance(statement, t.Let) else ""
-            self.statement(statement)
+            self.next(statement)
             if len(self.names.mistakes) >= MOST_FOUND:
                 return None
         return self.result(tree)
+
+    def begin(self, tree: t.Tree) -> None:
+        self.names.defined = frozenset(s.name.text for s in tree.statements if isinstance(s, t.Param | t.Input | t.Let))
+        self.predicts = any(isinstance(s, t.Predict) for s in tree.statements)
+        self.collect_roles(tree)
+        self.collect_data(tree)
+        self.refuse_repeats(tree)
+
+    def next(self, statement: t.Statement) -> None:
+        self.order += 1
+        self.names.defining = statement.name.text if isinstance(statement, t.Let) else ""
+        self.statement(statement)
 
     def result(self, tree: t.Tree) -> c.Checked | None:
         names = self.names
@@ -81,11 +112,8 @@ class _Checker:
         params = tuple(c.Param(p.name, p.type, p.value, p.name in names.structural) for p in self.params)
         return c.Checked(
             tuple(self.roles), self.data, queries, self.layouts.get("keys"), params, tuple(self.inputs), tuple(self.lets),
-            self.attend, tuple(self.rules), self.position, tuple(self.predictions),
+            self.attend, tuple(self.rules), self.position, tuple(self.predictions), self.asks, tuple(self.claims),
         )  # fmt: skip
-
-    def not_served(self, span: Span, what: str) -> None:
-        self.names.mistake("not-served", f"{what} is part of the language and not served yet", span, "refused, never ignored")
 
     # -------------------------------------------------------------------------------------- before the statements
 
@@ -116,6 +144,8 @@ class _Checker:
             match s:
                 case t.Attend() | t.Data() | t.Position():
                     key: object = type(s).__name__.lower()
+                case t.QueriesWhere():
+                    key = "queries where"
                 case t.Layout(axis=axis):
                     key = f"{axis} layout" if axis else "layout"
                 case _:
@@ -147,10 +177,13 @@ class _Checker:
                 self.position = value.expr
             case t.Predict():
                 self.predict(s)
-            case t.Assert(claim=claim):
-                self.not_served(s.span, f"`{claim.value}`")
+            case t.Assert(claim=kind, where=where):
+                value = self.names.typed(self.names.pair(where, kind.value), (Type.BOOL,), f"`{kind.value}`") if where else None
+                if kind is t.Claim.NO_LEAK and not self.predicts:
+                    self.names.mistake("no-predict", "nothing can leak: no output is trained", s.span, "needs a `predict`", "for example `predict token -> index + 1`")
+                self.claims.append(c.Claim(kind, value.expr if value else None, s.span))
             case t.QueriesWhere():
-                self.not_served(s.span, "`queries where`")
+                self.queries_where(s)
             case t.Data():
                 pass  # collected before
 
@@ -239,9 +272,7 @@ class _Checker:
     def rule(self, s: t.Rule) -> None:
         targets = []
         for target in s.targets:
-            if target.text == "hidden":
-                self.not_served(target.span, f"`{'stop' if s.factor is None else 'scale'} hidden`")
-            elif target.text not in ("q", "k", "v"):
+            if target.text not in ("q", "k", "v", "hidden"):
                 self.names.mistake(
                     "unknown-target",
                     f"no gradient is called `{target.text}`",
@@ -284,18 +315,35 @@ class _Checker:
         weight = self.names.typed(self.names.token(s.weight, "weight"), (Type.INT, Type.FLOAT), "`weight`") if s.weight else None
         self.predictions.append(c.Prediction(entry.what, target.expr, weight.expr if weight else None, where.expr if where else None))
 
+    def queries_where(self, s: t.QueriesWhere) -> None:
+        if self.names.two_axes:
+            self.names.mistake("two-axes", "with two layouts, every query asks", s.span, "one axis only", "leave the silent tokens out of `queries layout`")
+        value = self.names.typed(self.names.token(s.where, "queries where"), (Type.BOOL,), "`queries where`")
+        reads = self.names.run_time_reads(value.expr)
+        if reads:
+            self.names.mistake(
+                "not-static", "who asks is decided by the layout alone: q holds just those rows", value.span, f"this rests on {listing(reads)}",
+                "use role, step, slot, section, pos, index and params",
+            )  # fmt: skip
+        self.asks = value.expr
+
     # -------------------------------------------------------------------------------------- layouts
 
     def layout(self, s: t.Layout) -> None:
         before = len(self.names.mistakes)
         sections = []
+        if len(s.items) == 1 and isinstance(s.items[0], t.Given):
+            if s.axis is not None:
+                self.names.mistake("two-axes", "a given layout serves both axes", s.span, "one of two here", "write `layout given { ... }`, or give inputs per query and per key")
+            self.layouts[s.axis] = c.Layout((), tuple(self.roles.index(w.text) for w in s.items[0].roles if w.text in self.roles))
+            return
         for item in s.items:
             match item:
                 case t.Repeat(count=count, items=items):
                     number = None if count is None else self.names.structural_int(count, "a repeat")
                     sections.append(c.Section(0 if count is not None and number is None else number, self.rows(items)))
                 case t.Given():
-                    self.not_served(item.span, "`layout given`")
+                    self.given_among_others(item)
                 case t.Rows():
                     sections.append(c.Section(1, self.rows((item,))))
         layout = c.Layout(tuple(sections))
@@ -307,6 +355,9 @@ class _Checker:
         if len(self.names.mistakes) == before and any(section.count is None and not section.rows_per_step for section in sections):
             self.names.mistake("empty-repeat", "a repeat of steps needs a row in each step", s.span, "this repeat is empty")
         self.layouts[s.axis] = layout
+
+    def given_among_others(self, item: t.Given) -> None:
+        self.names.mistake("given-alone", "`given { ... }` is a whole layout: role, step and slot of every token come with the call", item.span, "beside other items", "list every role in it: `layout given { a, b }`")
 
     def rows(self, items: tuple[t.Item, ...]) -> tuple[tuple[int, int], ...]:
         """The rows of one step, as (role, how many), nested repeats written out."""
@@ -335,7 +386,7 @@ class _Checker:
                     else:
                         rows += once * count
                 case t.Given():
-                    self.not_served(item.span, "`layout given`")
+                    self.given_among_others(item)
         return tuple((r, n) for r, n in rows if n)
 
 
@@ -353,13 +404,22 @@ def _roles(items: tuple[t.Item, ...]) -> list[t.Word]:
 
 
 @cache
+def prelude_text() -> str:
+    return resources.files("srt_masks.grammar").joinpath("prelude.mask").read_text(encoding="utf-8")
+
+
+@cache
+def _prelude_tree() -> t.Tree:
+    tree, mistakes = parse(Source(prelude_text(), "prelude.mask"))
+    assert not mistakes
+    return tree
+
+
+@cache
 def _prelude() -> dict[str, Entry]:
     """The names every spec starts with, from `prelude.mask`."""
-    text = resources.files("srt_masks.grammar").joinpath("prelude.mask").read_text(encoding="utf-8")
-    tree, mistakes = parse(Source(text, "prelude.mask"))
-    assert not mistakes
     names = Expressions()
-    for order, s in enumerate(tree.statements, 1):
+    for order, s in enumerate(_prelude_tree().statements, 1):
         assert isinstance(s, t.Let)
         if s.parameters is not None:
             names.scope[s.name.text] = Entry(Function(s.parameters, s.body, order, is_prelude=True), order, is_prelude=True)

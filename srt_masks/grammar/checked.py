@@ -7,8 +7,11 @@ Functions and `any`/`all` are expanded; `let`s without parameters are kept and r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+
+from ..diagnostics import Span
+from . import syntax
 
 ATTRIBUTES = ("pos", "section", "step", "slot", "role", "index")
 GLOBALS = ("head", "heads", "layer", "layers", "steps", "length")
@@ -182,6 +185,7 @@ class Section:
 @dataclass(frozen=True, slots=True)
 class Layout:
     sections: tuple[Section, ...]
+    given: tuple[int, ...] | None = None  # the roles of a `layout given`, which has no sections: role, step and slot come with the call
 
     @property
     def fixed(self) -> int:
@@ -210,6 +214,8 @@ class Layout:
 
     def describe(self, roles: tuple[str, ...]) -> str:
         """The layout as its text would say it: `repeat { token, reason * 4 }`."""
+        if self.given is not None:
+            return f"given {{ {', '.join(roles[r] for r in self.given)} }}"
 
         def rows(section: Section) -> str:
             return ", ".join(roles[r] if n == 1 else f"{roles[r]} * {n}" for r, n in section.rows)
@@ -226,7 +232,7 @@ class Layout:
 class Rule:
     """`stop` (factor None) or `scale`: the gate of each target is multiplied by 0, or by the factor, where the condition holds."""
 
-    targets: tuple[str, ...]  # of q, k, v
+    targets: tuple[str, ...]  # of q, k, v, hidden
     factor: Expr | None
     where: Expr
 
@@ -239,6 +245,15 @@ class Prediction:
     target: Expr
     weight: Expr | None
     where: Expr | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An `assert`: what it states, of which pairs, and where it stands in the text."""
+
+    kind: syntax.Claim
+    where: Expr | None
+    span: Span = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,9 +271,15 @@ class Checked:
     rules: tuple[Rule, ...]
     position: Expr | None
     predictions: tuple[Prediction, ...]
+    asks: Expr | None  # `queries where`: which tokens ask; None: all
+    claims: tuple[Claim, ...]
+
+    @property
+    def has_hidden_rules(self) -> bool:
+        return any("hidden" in r.targets for r in self.rules)
 
     def mentions(self, name: str) -> bool:
-        """Whether any expression reads a global such as `head` or `layer`, an input indexed by it included."""
+        """Whether any expression but a claim reads a global such as `head` or `layer`, an input indexed by it included."""
         roots = [self.attend, *(let.body for let in self.lets), *(e for r in self.rules for e in (r.where, r.factor) if e)]
         roots += [e for p in self.predictions for e in (p.target, p.weight, p.where) if e] + ([self.position] if self.position else [])
         return any(isinstance(e, Global) and e.name == name for root in roots for e in walk(root))
@@ -269,6 +290,7 @@ class Checked:
         lines += [f"data {', '.join(self.roles[r] for r in self.data)}"] if self.data else []
         lines += [f"param {p.name}: {p.type.value} = {p.value}{'  # structural' if p.structural else ''}" for p in self.params]
         lines += [f"input {i}" for i in self.inputs]
+        lines += [f"queries where {show(self.asks, self.roles)}"] if self.asks else []
         lines += [f"let {x.name}: {x.kind.value} {x.type.value} = {show(x.body, self.roles)}" for x in self.lets]
         lines += [f"attend {show(self.attend, self.roles)}"]
         for r in self.rules:
@@ -279,6 +301,9 @@ class Checked:
             weight = f" weight {show(p.weight, self.roles)}" if p.weight else ""
             where = f" where {show(p.where, self.roles)}" if p.where else ""
             lines.append(f"predict {self.roles[p.role]} -> {show(p.target, self.roles)}{weight}{where}")
+        for claim in self.claims:
+            link = " " if claim.kind is syntax.Claim.PAIRS else " where "
+            lines.append(claim.kind.value + (link + show(claim.where, self.roles) if claim.where else ""))
         return "\n".join(lines)
 
 

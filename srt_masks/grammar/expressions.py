@@ -16,7 +16,7 @@ from . import syntax as t
 from .checked import Kind, Op, Side, Type
 from .constants import fold, number_of
 from .names import Names
-from .scope import MAX_DEPTH, MAX_NODES, NOUNS, POISON, Function, Value
+from .scope import MAX_DEPTH, MAX_NODES, NOUNS, POISON, Function, Traced, Value
 
 MAX_RANGE = 1024  # steps of one `any` or `all`
 INTEGER_OPS = {"+": Op.ADD, "-": Op.SUB, "*": Op.MUL, "//": Op.FLOORDIV, "%": Op.MOD, "**": Op.POW, "/": Op.TRUEDIV}
@@ -76,6 +76,22 @@ class Expressions(Names):
             return result
         return None
 
+    def run_time_reads(self, expr: c.Expr) -> list[str]:
+        """What an expression reads that only a call, a head or a layer decides: inputs by name, `head`, `heads`, `layer`, `layers`."""
+        found: dict[str, None] = {}
+        stack, seen = [expr], set()
+        while stack:
+            for node in c.walk(stack.pop()):
+                match node:
+                    case c.Read(input=name):
+                        found[f"input `{name}`"] = None
+                    case c.Global(name="head" | "heads" | "layer" | "layers" as name):
+                        found[f"`{name}`"] = None
+                    case c.LetRef(name=name) if name in self.let_bodies and name not in seen:
+                        seen.add(name)
+                        stack.append(self.let_bodies[name])
+        return list(found)
+
     def _make_structural(self, expr: c.Expr) -> None:
         for node in c.walk(expr):
             match node:
@@ -94,10 +110,15 @@ class Expressions(Names):
         if self._depth >= MAX_DEPTH:
             return self._too_deep(expr.span)
         self._depth += 1
+        if self.traced is not None:
+            self.traced.append([])
         try:
             value = self._dispatch(expr)
         finally:
             self._depth -= 1
+        if self.traced is not None:
+            parts = tuple(self.traced.pop())
+            self.traced[-1].append(Traced(expr, value.expr, self._prelude_call is not None, parts))
         return value if value is POISON else replace(value, span=expr.span)
 
     def _dispatch(self, expr: t.Expr) -> Value:

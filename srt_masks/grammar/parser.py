@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from functools import cache
-from importlib import resources
 from typing import Any
-
-from lark import Lark, Token
-from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedInput, UnexpectedToken
-from lark.utils import TextSlice
 
 from ..diagnostics import MOST_FOUND, Diagnostic, Source, Span, SpecError, did_you_mean
 from . import syntax as t
+from .tables import END, NAME, NUMBER, PIECES, Token, TooDeep, Unexpected, load, run
+from .tables import grammar as grammar
 
 MAX_TEXT = 1_000_000  # characters
 MAX_NAME = 100  # characters
@@ -29,64 +25,69 @@ def parse(source: Source) -> tuple[t.Tree, list[Diagnostic]]:
     Raises SpecError where the text cannot be cut into statements at all (too long, too deep, not text).
     """
     _refuse_what_is_no_text(source)
+    tables = load()
     statements: list[t.Statement] = []
     mistakes: list[Diagnostic] = []
-    for span in _cut(source.text):
+    for tokens in _statements(source, tables.soft.union(t.RESERVED)):
         try:
-            tree = _lark().parse(TextSlice(source.text, span.start, span.end))
-            statements.append(_build(tree, source))
-        except UnexpectedInput as error:
-            mistakes.append(_explain(error, source, span))
-        except _TooDeep as error:
-            mistakes.append(_too_deep(error.span))
+            statements.append(run(tables, tokens, _word, _node, MAX_NESTING))
+        except Unexpected as error:
+            mistakes.append(_explain(error, source, tokens))
+        except TooDeep as error:
+            mistakes.append(_too_deep(Span(error.start, error.end)))
         if len(mistakes) >= MOST_FOUND:
             break
     return t.Tree(tuple(statements)), mistakes
 
 
-def grammar() -> str:
-    """`mask.lark`, every word in quotes made a terminal that ends where the word ends: `attendcausal` is no `attend causal`."""
-    text = resources.files("srt_masks.grammar").joinpath("mask.lark").read_text(encoding="utf-8")
-    words = sorted(set(re.findall(r'"([a-z]+)"', text)))
-    text = re.sub(r'"([a-z]+)"', lambda m: f"_{m[1].upper()}", text)
-    return text + "".join(f"\n_{w.upper()}: /{w}(?![A-Za-z0-9_])/" for w in words)
-
-
-@cache
-def _lark() -> Lark:
-    return Lark(grammar(), parser="lalr", lexer="contextual", propagate_positions=True, maybe_placeholders=False)
-
-
 # --------------------------------------------------------------------------------------------- cutting into statements
-
-_PIECES = re.compile(r"#[^\n]*|[A-Za-z_][A-Za-z0-9_]*|[0-9][A-Za-z0-9_.]*|\s+|->|//|\*\*|[<>=!]=|[^\w\s]|.", re.DOTALL)
 
 # After one of these on the same line a statement word stands where a name or an expression should: it begins no statement.
 _CONNECTING_WORDS = ("let", "param", "input", "data", "predict", "is", "not", "in", "for", "per", "and", "or", "implies", "if", "else", "where", "by", "repeat")
 _CONNECTORS = frozenset([*_CONNECTING_WORDS, *",([{.=+-*/%<>", "->", "//", "**", "==", "!=", "<=", ">="])
 
 
-def _cut(text: str) -> Iterator[Span]:
-    """Spans of the statements. Each begins at a statement word; text before the first is a statement that cannot parse."""
-    starts: list[int] = []
-    ends: list[int] = []
+def _statements(source: Source, words: frozenset[str]) -> Iterator[list[Token]]:
+    """The tokens of each statement, and END. A statement begins at a statement word; text before the first is one that cannot parse.
+    Those among `words` belong to the language. Raises SpecError at a name too long, and where too many brackets are open."""
+    tokens: list[Token] = []
     last, end, depth, fresh_line = "", 0, 0, True
-    for piece in _PIECES.finditer(text):
-        word = piece.group()
-        if word.isspace() or word.startswith("#"):
-            fresh_line = fresh_line or "\n" in word
+    for piece in PIECES.finditer(source.text):
+        kind = piece.lastgroup
+        text = piece.group()
+        if kind is None:
+            fresh_line = fresh_line or "\n" in text
             continue
-        inside = not fresh_line and (last in _CONNECTORS or depth > 0)
-        if not starts or (word in t.STATEMENTS and not inside and not (word == "layout" and last in ("queries", "keys"))):
-            if starts:
-                ends.append(end)
-            starts.append(piece.start())
-            depth = 0
-        depth = max(0, depth + (word in "([{") - (word in ")]}"))
-        last, end, fresh_line = word, piece.end(), False
-    if starts:
-        ends.append(end)
-    return (Span(a, b) for a, b in zip(starts, ends, strict=True))
+        start = piece.start()
+        glued = start == end and bool(tokens) and tokens[-1].key in (NUMBER, ".")  # as in `3attend`, `0.`
+        if kind == "word":
+            if text in t.STATEMENTS and tokens and not glued and _begins(text, last, fresh_line, depth):
+                yield [*tokens, Token(END, end, end, "")]
+                tokens, depth = [], 0
+            elif len(text) > MAX_NAME:
+                message = f"a name has at most {MAX_NAME} characters; this one has {len(text):,}"
+                raise SpecError([Diagnostic("name-too-long", message, Span(start, piece.end()))], source)
+            key = text if text in words else NAME
+        elif kind == "number":
+            key = NUMBER
+        else:
+            key = text
+            if text in "([{":
+                depth += 1
+                if depth > MAX_NESTING:
+                    raise SpecError([_too_deep(Span(start, start + 1))], source)
+            elif text in ")]}":
+                depth = max(0, depth - 1)
+        last, end, fresh_line = "" if glued and text == "." else text, piece.end(), False
+        tokens.append(Token(key, start, end, text))
+    if tokens:
+        yield [*tokens, Token(END, end, end, "")]
+
+
+def _begins(word: str, last: str, fresh_line: bool, depth: int) -> bool:
+    """Whether a statement word behind others begins a statement."""
+    inside = not fresh_line and (last in _CONNECTORS or depth > 0)
+    return not inside and not (word == "layout" and last in ("queries", "keys"))
 
 
 def _refuse_what_is_no_text(source: Source) -> None:
@@ -98,21 +99,6 @@ def _refuse_what_is_no_text(source: Source) -> None:
     if bad:
         place = Span(bad.start(), bad.end())
         raise SpecError([Diagnostic("not-text", f"a spec is plain text; this one holds the character {ord(bad.group()):#04x}", place, "here")], source)
-    long = re.search(rf"[A-Za-z_][A-Za-z0-9_]{{{MAX_NAME},}}", text)
-    if long:
-        place = Span(long.start(), long.end())
-        raise SpecError([Diagnostic("name-too-long", f"a name has at most {MAX_NAME} characters; this one has {len(long.group()):,}", place)], source)
-    depth = 0
-    for piece in re.finditer(r"#[^\n]*|[()\[\]{}]", text):
-        depth += {"(": 1, "[": 1, "{": 1}.get(piece.group()[0], -1 if piece.group()[0] in ")]}" else 0)
-        depth = max(depth, 0)
-        if depth > MAX_NESTING:
-            raise SpecError([_too_deep(Span(piece.start(), piece.end()))], source)
-
-
-class _TooDeep(Exception):
-    def __init__(self, span: Span):
-        self.span = span
 
 
 def _too_deep(span: Span) -> Diagnostic:
@@ -120,32 +106,19 @@ def _too_deep(span: Span) -> Diagnostic:
     return Diagnostic("nested-too-deeply", f"an expression nests at most {MAX_NESTING} levels", span, "deeper than that here", help)
 
 
-# -------------------------------------------------------------------------------------------- lark's tree -> our nodes
+# -------------------------------------------------------------------------------------------- the grammar's nodes -> ours
 
 
-def _build(tree: Any, source: Source) -> t.Statement:
-    """Bottom-up and without recursion, so that no text can exhaust Python's stack."""
-    built: dict[int, Any] = {}
-    depth: dict[int, int] = {}
-    node: Any = None
-    for branch in tree.iter_subtrees():
-        span = Span(branch.meta.start_pos, branch.meta.end_pos)
-        children: list[Any] = [_word(c) if isinstance(c, Token) else built[id(c)] for c in branch.children]
-        depth[id(branch)] = 1 + max((depth[id(c)] for c in branch.children if not isinstance(c, Token)), default=0)
-        if depth[id(branch)] > MAX_NESTING:
-            raise _TooDeep(span)
-        if branch.data == "start":
-            return children[0]
-        node = built[id(branch)] = _NODES[branch.data](span, *children)
-    return node
+def _node(name: str, start: int, end: int, children: list[Any]) -> Any:
+    return _NODES[name](Span(start, end), *children)
 
 
 def _word(token: Token) -> t.Word:
-    return t.Word(Span(token.start_pos or 0, token.end_pos or 0), str(token))
+    return t.Word(Span(token.start, token.end), token.text)
 
 
 class _Where(tuple):
-    """The expression of a trailing `where` or `weight`, kept apart from the expressions before it."""
+    """The expression of a trailing `where`, kept apart from the expressions before it."""
 
 
 class _Weight(tuple):
@@ -256,7 +229,7 @@ _NODES: dict[str, Callable[..., Any]] = {
     "args": lambda s, *args: args,
 }
 
-# ------------------------------------------------------------------------------------------ lark's error -> our words
+# ------------------------------------------------------------------------------------------ what does not fit -> our words
 
 _INSTEAD = {
     "&": "write `and`",
@@ -273,94 +246,64 @@ _INSTEAD = {
 }
 
 
-def _explain(error: UnexpectedInput, source: Source, statement: Span) -> Diagnostic:
-    """One diagnostic in the user's words: lark's names of terminals never appear."""
+def _explain(error: Unexpected, source: Source, statement: list[Token]) -> Diagnostic:
+    """One diagnostic in the user's words."""
+    token, expected = error.token, error.expected
     text = source.text
-    expected: set[str] = set()
-    match error:
-        case UnexpectedToken(token=token) if token.type != "$END" and (token.end_pos or 0) > (token.start_pos or 0):
-            span, expected = Span(token.start_pos or 0, token.end_pos or 0), {str(x) for x in error.accepts or error.expected}
-        case UnexpectedCharacters():
-            start = error.pos_in_stream
-            word = re.compile(r"[A-Za-z_]\w*|&&|\|\||:=|=>|.", re.DOTALL).match(text, start)
-            span, expected = Span(start, word.end() if word else start + 1), {str(x) for x in error.allowed or ()}
-        case UnexpectedToken():
-            span, expected = Span(statement.end, statement.end), {str(x) for x in error.accepts or error.expected}
-        case UnexpectedEOF():
-            span, expected = Span(statement.end, statement.end), {str(x) for x in error.expected}
-        case _:
-            span = statement
+    pair = text[token.start : token.start + 2]
+    span = Span(token.start, token.start + 2 if pair in _NOT_ONE_SIGN else token.end)
     found = text[span.start : span.end]
     wanted = _wanted(expected)
-    opening = re.match(r"[A-Za-z_]\w*", text[statement.start : statement.end])
-    first = opening.group() if opening else ""
-    if span.start == statement.start and first not in t.STATEMENTS:
+    first = statement[0]
+    if token is first and token.text not in t.STATEMENTS:
         words = "param, input, layout, data, let, attend, stop, scale, position, predict, assert"
         label = did_you_mean(found, t.STATEMENTS) or "a statement begins with a word of the language"
         return Diagnostic("not-a-statement", f"no statement begins with `{_short(found)}`", span, label, (f"one of {words}",))
-    if found in t.RESERVED and "NAME" in expected and not expected & {"NUMBER", "SUBJECT"}:
+    if found in t.RESERVED and NAME in expected and not expected & {NUMBER, "q"}:
         return Diagnostic(
             "reserved-word", f"`{found}` is a word of the language and cannot be a name", span, "choose another name", (f"for example `my_{found}`",)
         )
-    operator_wanted = "ADD" in expected or "MUL" in expected or "COMPARE" in expected
-    pair = text[span.start : span.start + 2]
+    operator_wanted = "+" in expected or "<" in expected
     for key in (pair, found, found[:1]):
         if key in _INSTEAD and (operator_wanted or key not in ("=", "=>")):
             return Diagnostic("syntax", f"`{found}` is not written here", span, _INSTEAD[key])
-    if not found:
-        return Diagnostic("unfinished", f"this `{first}` statement ends too early", span, f"expected {wanted}")
+    if token.key == END:
+        return Diagnostic("unfinished", f"this `{first.text}` statement ends too early", span, f"expected {wanted}")
     line_start = not text[: span.start].rpartition("\n")[2].strip()
-    meant = did_you_mean(found, t.STATEMENTS) if line_start and re.fullmatch(r"[A-Za-z_]\w*", found) else ""
+    meant = did_you_mean(found, t.STATEMENTS) if line_start and found.isidentifier() else ""
     return Diagnostic("syntax", f"`{_short(found)}` does not fit here", span, meant or f"expected {wanted}")
 
 
+_NOT_ONE_SIGN = ("&&", "||", ":=", "=>")  # written as one elsewhere, two here
 _PHRASES = {
-    "NAME": "a name",
-    "NUMBER": "a number",
-    "TYPE": "`bool`, `int` or `float`",
-    "COMPARE": "a comparison",
-    "EQUAL": "`=`",
-    "LPAR": "`(`",
-    "RPAR": "`)`",
-    "LBRACE": "`{`",
-    "RBRACE": "`}`",
-    "LSQB": "`[`",
-    "RSQB": "`]`",
-    "COMMA": "`,`",
-    "COLON": "`:`",
-    "STAR": "`*`",
-    "__ANON_0": "`->`",
-    "_BY": "`by`",
-    "_WHERE": "`where`",
-    "_WEIGHT": "`weight`",
-    "_PER": "`per`",
-    "_ELSE": "`else`",
-    "_FOR": "`for`",
-    "_IN": "`in`",
-    "_RANGE": "`range(`",
-    "_LAYOUT": "`layout`",
-    "_REPEAT": "`repeat`",
-    "FLOW_GRAD": "`flow` or `grad`",
-    "_LEAK": "`leak`",
-    "_QUERY": "`query attends`",
-    "_ATTENDS": "`attends`",
-    "_EVERY": "`every query attends`",
+    NAME: "a name",
+    NUMBER: "a number",
+    "int": "`bool`, `int` or `float`",
+    "<": "a comparison",
+    **{sign: f"`{sign}`" for sign in ("=", "(", ")", "{", "}", "[", "]", ",", ":", "*", "->", "by", "where", "weight", "per", "else", "for", "in")},
+    "range": "`range(`",
+    "layout": "`layout`",
+    "repeat": "`repeat`",
+    "flow": "`flow` or `grad`",
+    "leak": "`leak`",
+    "query": "`query attends`",
+    "attends": "`attends`",
+    "every": "`every query attends`",
 }
-_OPERATORS = {"ADD", "MUL", "POW", "COMPARE", "_AND", "_OR", "_IMPLIES", "_IF", "_IS", "_NOT", "_IN"}
+_OPERATORS = frozenset([*"+-*/%<>", "//", "**", "<=", ">=", "==", "!=", "and", "or", "implies", "if", "is", "not", "in"])
 
 
-def _wanted(expected: set[str]) -> str:
-    expected = expected - {"COMMENT", "$END"}
-    if {"NUMBER", "NAME"} <= expected:
+def _wanted(expected: frozenset[str]) -> str:
+    if {NUMBER, NAME} <= expected:
         return "an expression"
     phrases = []
-    if {"ADD", "MUL"} <= expected or {"_AND", "_OR"} <= expected:
+    if {"+", "*"} <= expected or {"and", "or"} <= expected:
         phrases.append("an operator")
         expected = expected - _OPERATORS
-    if "SUBJECT" in expected and "NAME" in expected:
+    if "q" in expected and NAME in expected:
         phrases.append("`q`, `k`, `v` or `hidden`")
-        expected = expected - {"SUBJECT", "NAME"}
-    phrases += [_PHRASES[e] for e in _PHRASES if e in expected]
+        expected = expected - {"q", NAME}
+    phrases += [phrase for key, phrase in _PHRASES.items() if key in expected]
     phrases = phrases or ["the end of the statement"]
     return phrases[0] if len(phrases) == 1 else ", ".join(phrases[:-1]) + " or " + phrases[-1]
 

@@ -69,6 +69,17 @@ class Entry:
                 return "a let"
 
 
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """An expression of the tree, what it was checked to, and the expressions inside it that were checked on the way: the arguments of a call
+    and the body behind it, every member of an `any`. Kept only for `explain`."""
+
+    tree: t.Expr
+    expr: c.Expr
+    is_prelude: bool  # its spans are those of the prelude
+    parts: tuple[Traced, ...]
+
+
 NOUNS = {Type.BOOL: "true or false", Type.INT: "an integer", Type.FLOAT: "a float", Type.ROLE: "a role"}
 
 
@@ -94,6 +105,7 @@ class Scope:
     _nodes: int = 0
     _exhausted: bool = False
     defining: str = ""  # the name whose statement is being checked
+    traced: list[list[Traced]] | None = None  # while tracing: the parts found so far of every expression being checked, outermost first
 
     # ------------------------------------------------------------------------------------------ mistakes
 

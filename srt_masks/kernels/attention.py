@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..binding import Call, Sizes, batch_of, bind_call, layer_number, mentions_layer, number_of_scalar, steps_of
 from ..compiler.pipeline import Compiled, Plan, compile_checked, make_plan
-from ..compiler.plan import Geometry
+from ..compiler.plan import BatchRow, Geometry, count_asking
 from ..diagnostics import BackendError, InputError
 from ..grammar.checked import Checked
 from ..reference import attention as reference_attention
@@ -43,7 +43,7 @@ class Attention:
     def __init__(self, spec: Spec, options: Options):
         self.spec = spec
         self.options = options
-        self.compiled: Compiled = compile_checked(spec.checked)
+        self.compiled, self.twins = compile_checked(spec.checked)
         self._plans = PlanCache()
 
     def __reduce__(self):
@@ -68,24 +68,33 @@ class Attention:
 
         q (batch, heads, queries, head_dim); k (batch, key_heads, keys, head_dim); v (batch, key_heads, keys, value_dim): float16,
         bfloat16, float32 or float64 of one dtype and device. `heads` is a multiple of `key_heads`. `scale` is 1 / sqrt(head_dim)
-        unless given. `lengths` counts the tokens of each row of the batch. Inputs and value params of the spec are given by name,
-        or in `inputs`. Raises InputError naming the argument that is wrong, BackendError where the backend cannot do it.
+        unless given. `lengths` counts the tokens of each row of the batch. Under `queries where` q holds the rows of the tokens that ask, in
+        order, and k and v those of all. `given` holds role, step and slot of every token of a `layout given`. `hidden_k` and `hidden_v`, for a
+        text with `stop hidden`, are k and v again, of equal value, projected from the detached hidden state: what the stopped pairs teach the
+        projections. Inputs and value params of the spec are given by name, or in `inputs`; a param is a number, or a vector with one for each
+        row of the batch. Raises InputError naming the argument that is wrong, BackendError where the backend cannot do it.
         """
-        _refuse_unserved(queries=queries, given=given, hidden_k=hidden_k, hidden_v=hidden_v)
-        q, k, v = _autocast(q, k, v)
+        _refuse_unserved(queries=queries)
+        q, k, v, hidden_k, hidden_v = _autocast(q, k, v, hidden_k, hidden_v)
         check_tensors(q, k, v)
-        call, layer = self._bind(q, k, layer, lengths, inputs, inputs_and_params)
+        twins = self._check_twins(k, v, hidden_k, hidden_v)
+        call, layer = self._bind(q, k, layer, lengths, given, inputs, inputs_and_params)
         factor = q.shape[-1] ** -0.5 if scale is None else number_of_scalar("scale", scale)
         if isinstance(factor, bool) or not isinstance(factor, int | float):
             raise InputError(f"scale is a number; got {factor!r}")
         if not math.isfinite(factor):
             raise InputError(f"scale is a finite number; got {factor!r}")
+        rows = q.shape[2]
         if self.options.backend == "reference":
-            out, lse = self._reference(q, k, v, call, layer, float(factor))
+            out, lse = self._reference(q, k, v, twins, call, layer, float(factor))
         else:
             backend = backend_of(self.options.backend)
-            tile = backend.tile(self.compiled, Operands.of(q, k, v))
-            out, lse = op.attend(q, k, v, self._plan(call, layer, self.options.tile or tile), self.compiled, backend, float(factor))
+            tile = self.options.tile or backend.tile(self.compiled, Operands.of(q, k, v))
+            planned = op.Planned(self._plan(self.compiled, call, rows, layer, tile), self.compiled)
+            hidden = None
+            if twins is not None and self.twins is not None:
+                hidden = op.Hidden(*twins, op.Planned(self._plan(self.twins, call, rows, layer, tile), self.twins))
+            out, lse = op.attend(q, k, v, planned, backend, float(factor), hidden)
         return (out, lse) if return_lse else out
 
     def plan(
@@ -95,9 +104,8 @@ class Attention:
         """The plan of a call on so many tokens: print it to see which tiles are visited. `heads` is 1, or what was compiled for.
 
         `dtype` (float32) and `head_dim` are for `triton`, whose tile depends on them; it is that of ungrouped heads. With two layouts
-        `tokens` counts queries. Raises InputError.
+        `tokens` counts queries; with `queries where` it counts all tokens. Raises InputError.
         """
-        _refuse_unserved(given=given)
         checked, options = self.spec.checked, self.options
         if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
             raise InputError(f"tokens is a whole number of rows, 0 or more; got {tokens!r}")
@@ -107,7 +115,7 @@ class Attention:
         if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1 or heads != (options.heads or heads):
             raise InputError(f"heads is {f'{options.heads}, as compiled' if options.heads else 'a whole number, 1 or more'}; got {heads!r}")
         keys = tokens if checked.keys is None else checked.keys.fixed
-        batch = batch_of(checked, lengths, inputs, inputs_and_params)
+        batch = batch_of(checked, lengths, inputs, inputs_and_params, given)
         number = layer_number(checked, layer, options.layers)
         if dtype is not None and dtype not in DTYPES:
             raise InputError(f"dtype is torch.float16, bfloat16, float32 or float64; got {dtype!r}")
@@ -116,50 +124,86 @@ class Attention:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         planner = backend_of("tiled" if options.backend == "reference" else options.backend)
         tile = options.tile or planner.tile(self.compiled, Operands(dtype or torch.float32, head_dim, head_dim, 1, device))
-        return self._plan(bind_call(checked, Sizes(tokens, keys, heads, options.layers, batch), lengths, inputs, inputs_and_params), number, tile)
+        call = bind_call(checked, Sizes(tokens, keys, heads, options.layers, batch), lengths, inputs, inputs_and_params, given)
+        rows = tokens
+        if checked.asks is not None:
+            geometry = Geometry(batch, heads, 0, keys, tile, call.lengths)
+            rows = count_asking(self.compiled.program, geometry, _rows(call), self._scalars(call, number))
+        return self._plan(self.compiled, call, rows, number, tile)
 
     # ------------------------------------------------------------------------------------------ arguments
 
-    def _bind(self, q: Tensor, k: Tensor, layer: int | None, lengths: Any, inputs: Mapping[str, Any] | None, named: Mapping[str, Any]) -> tuple[Call, int]:
+    def _bind(
+        self, q: Tensor, k: Tensor, layer: int | None, lengths: Any, given: Any, inputs: Mapping[str, Any] | None, named: Mapping[str, Any]
+    ) -> tuple[Call, int]:  # fmt: skip
         checked, options = self.spec.checked, self.options
         batch, heads, nq, _ = q.shape
-        swapped = _fits(checked, heads) and not _fits(checked, nq)
+        tokens, what = (nq, "rows of q") if checked.asks is None else (k.shape[2], "rows of k")
+        swapped = _fits(checked, heads) and not _fits(checked, tokens)
         hint = f"; if q is (batch, tokens, heads, head_dim), give q.transpose(1, 2), and k and v so: {tuple(q.shape)} came"
         if options.heads is not None and heads != options.heads:
             raise InputError(f"this attention was compiled for {options.heads} heads; q has {heads}{hint}")
-        if checked.keys is None and k.shape[2] != nq:
+        if checked.keys is None and k.shape[2] != tokens:
             first = max(0, k.shape[2] - nq)
             raise InputError(
                 f"q has {nq} rows and k has {k.shape[2]}, and the spec has one layout for both: which rows does q hold? "
                 f"queries=range({first}, {first + nq}) will say so; it is not served yet"
             )
         try:
-            steps_of(checked.queries, nq, checked.roles, "rows of q")
+            steps_of(checked.queries, tokens, checked.roles, what)
             if checked.keys is not None:
                 steps_of(checked.keys, k.shape[2], checked.roles, "rows of k")
         except InputError as error:
             raise InputError(str(error) + (hint if swapped else "")) from None
         number = layer_number(checked, layer, options.layers)
-        return bind_call(checked, Sizes(nq, k.shape[2], heads, options.layers, batch), lengths, inputs, named, q.device), number
+        return bind_call(checked, Sizes(tokens, k.shape[2], heads, options.layers, batch), lengths, inputs, named, given, q.device), number
 
-    def _plan(self, call: Call, layer: int, tile: int) -> Plan:
-        sizes = call.sizes
-        geometry = Geometry(sizes.batch, sizes.heads, sizes.queries, sizes.keys, tile, call.lengths)
-        scalars = {**call.params, "heads": sizes.heads, "layers": sizes.layers or 1, "layer": layer if mentions_layer(self.spec.checked) else 0}
+    def _check_twins(self, k: Tensor, v: Tensor, hidden_k: Tensor | None, hidden_v: Tensor | None) -> tuple[Tensor, Tensor] | None:
+        """hidden_k and hidden_v, where the text has `stop hidden`. Raises InputError unless they are there exactly then, and fit k and v."""
+        if not self.spec.checked.has_hidden_rules:
+            if hidden_k is not None or hidden_v is not None:
+                raise InputError("hidden_k= and hidden_v= belong to a text with `stop hidden`, and this one has none: leave them out")
+            return None
+        if hidden_k is None or hidden_v is None:
+            raise InputError(
+                "this spec has `stop hidden`, which acts on the state that k and v are projected from: give hidden_k= and hidden_v=, "
+                "k and v projected once more from the detached state (srt_masks.build_model does)"
+            )
+        for name, twin, x in (("hidden_k", hidden_k, k), ("hidden_v", hidden_v, v)):
+            if not isinstance(twin, Tensor) or twin.shape != x.shape or twin.dtype is not x.dtype or twin.device != x.device:
+                came = f"{tuple(twin.shape)}, {twin.dtype}, {twin.device}" if isinstance(twin, Tensor) else type(twin).__name__
+                raise InputError(f"{name} is {name[-1]} once more, from the detached state: {tuple(x.shape)}, {x.dtype}, {x.device}; got {came}")
+            # Asking a GPU would wait for it; on the CPU the question costs nothing.
+            if twin.device.type == "cpu" and not torch.equal(torch.nan_to_num(twin.detach()), torch.nan_to_num(x.detach())):
+                raise InputError(f"{name} has the values of {name[-1]}, and these differ: project both from the same state, one of them detached")
+        return hidden_k, hidden_v
+
+    def _scalars(self, call: Call, layer: int) -> dict[str, int | float]:
+        return {"heads": call.sizes.heads, "layers": call.sizes.layers or 1, "layer": layer if mentions_layer(self.spec.checked) else 0}
+
+    def _plan(self, compiled: Compiled, call: Call, rows: int, layer: int, tile: int) -> Plan:
+        sizes, scalars = call.sizes, self._scalars(call, layer)
+        geometry = Geometry(sizes.batch, sizes.heads, rows, sizes.keys, tile, call.lengths)
         # NaN is refused and -0.0 is 0.0 in every gate, so equal numbers are the same call.
-        key = (geometry, tuple(sorted(scalars.items())))
-        return self._plans.find(key, call.given, lambda: make_plan(self.compiled, geometry, call.inputs, scalars))
+        key = (compiled is self.twins, geometry, tuple(scalars.items()), tuple(call.params.items()), tuple(call.row_params.items()))
+        # The plan outlives the call, up to its backward: what the caller does to the inputs meanwhile must not reach it.
+        return self._plans.find(key, call.given, lambda: make_plan(compiled, geometry, _rows(call.copied()), scalars))
 
     # ------------------------------------------------------------------------------------------ the reference as a backend
 
-    def _reference(self, q: Tensor, k: Tensor, v: Tensor, call: Call, layer: int, scale: float) -> tuple[Tensor, Tensor]:
-        sizes = call.sizes
+    def _reference(
+        self, q: Tensor, k: Tensor, v: Tensor, twins: tuple[Tensor, Tensor] | None, call: Call, layer: int, scale: float
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        sizes, call = call.sizes, call.copied()
         dense = reference_masks.dense(
-            self.spec.checked, queries=sizes.queries, keys=sizes.keys, heads=sizes.heads, layers=sizes.layers or 1, lengths=call.lengths,
-            inputs={n: t.cpu() for n, t in call.inputs.items()}, params=call.params,
+            self.spec.checked, [call.row(b) for b in range(sizes.batch)], tokens=sizes.tokens, keys=sizes.keys, heads=sizes.heads,
+            layers=sizes.layers or 1, lengths=call.lengths, has_batch=call.has_batch,
         )  # fmt: skip
-        pick = [m.select(-4, layer).to(q.device) for m in (dense.attend, dense.gate_q, dense.gate_k, dense.gate_v)]
-        out, lse = reference_attention.attention(q.double(), k.double(), v.double(), *pick, scale=scale)
+        if dense.attend.shape[-2] != q.shape[2]:
+            raise InputError(f"q has {q.shape[2]} rows, and {dense.attend.shape[-2]} of the {sizes.tokens} tokens ask (`queries where`)")
+        pick = [m.select(-4, layer).to(q.device) for m in (dense.attend, dense.gate_q, dense.gate_k, dense.gate_v, dense.gate_hidden)]
+        hidden_k, hidden_v = (x.double() for x in twins) if twins is not None else (None, None)
+        out, lse = reference_attention.attention(q.double(), k.double(), v.double(), *pick, hidden_k=hidden_k, hidden_v=hidden_v, scale=scale)
         return out.to(q.dtype), lse if q.dtype is torch.float64 else lse.float()
 
 
@@ -196,11 +240,16 @@ def _refuse_unserved(**arguments: Any) -> None:
             raise InputError(f"{name}= is part of the surface and not served yet; it is refused, never ignored")
 
 
-def _autocast(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _rows(call: Call) -> list[BatchRow]:
+    return [BatchRow(None if call.lengths is None else call.lengths[b], *call.row(b)) for b in range(call.sizes.batch)]
+
+
+def _autocast(*tensors: Any) -> tuple[Any, ...]:
+    q = tensors[0]
     if isinstance(q, Tensor) and not q.is_meta and torch.is_autocast_enabled(q.device.type):
         dtype = torch.get_autocast_dtype(q.device.type)
-        q, k, v = (x.to(dtype) if isinstance(x, Tensor) and x.dtype is torch.float32 else x for x in (q, k, v))
-    return q, k, v
+        return tuple(x.to(dtype) if isinstance(x, Tensor) and x.dtype is torch.float32 else x for x in tensors)
+    return tensors
 
 
 def check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:

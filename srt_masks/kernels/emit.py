@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from ..compiler import ir
-from ..compiler.ir import Apply, Const, Expr, Field, Gate, Gather, Load, Op
+from ..compiler.ir import Apply, Const, Expr, Gate, Gather, Load, Op, Program, Side
 from ..compiler.leaves import Split
 from ..compiler.plan import Compiled
 from ..grammar.checked import Type
@@ -82,14 +82,16 @@ class Source:
         return sha256(self.text.encode()).hexdigest()[:24]
 
 
-def is_position(leaf: Expr) -> bool:
-    """The position itself is known where it is asked for, and never loaded."""
-    return isinstance(leaf, Field) and leaf.name == "pos"
+def row_numbers(program: Program) -> frozenset[Expr]:
+    """Positions that are the number of the row itself: known where they are asked for, and never loaded. Where only some tokens ask, rows
+    of q are numbered otherwise."""
+    numbered: set[Expr] = {ir.attribute(Side.KEY, "pos")}
+    return frozenset(numbered | {ir.attribute(Side.QUERY, "pos")} if program.asks is ir.TRUE else numbered)
 
 
-def columns(split: Split) -> Columns:
+def columns(split: Split, numbered: frozenset[Expr]) -> Columns:
     landed = dict.fromkeys(n.value for n in split.pairs if isinstance(n, Gather))
-    vectors = dict.fromkeys(x for x in (*split.query, *split.key, *landed) if not is_position(x))
+    vectors = dict.fromkeys(x for x in (*split.query, *split.key, *landed) if x not in numbered)
     axes = {n.table: (n.table, n.type, len(n.indices)) for n in split.pairs if isinstance(n, Load)}
     whole = tuple(x for x in split.constants if x.type is not Type.FLOAT and not isinstance(x, Const))
     floats = tuple(x for x in split.constants if x.type is Type.FLOAT and not isinstance(x, Const))
@@ -101,10 +103,11 @@ def emit(compiled: Compiled, wide: bool) -> Source:
     split, program = compiled.split, compiled.program
     if len(split.pairs) > LONGEST:
         raise Unfit(f"its rules about pairs have {len(split.pairs):,} operations, and a kernel takes {LONGEST:,}")
-    layout = columns(split)
+    numbered = row_numbers(program)
+    layout = columns(split, numbered)
     floats = any(isinstance(n, Apply) and n.type is Type.FLOAT and n.op is not Op.SELECT for n in split.pairs)
     weighted = tuple(g.weight is not ir.ONE for g in program.gates)
-    writer = _Writer(split, layout, "tl.int64" if wide else "tl.int32")
+    writer = _Writer(split, layout, numbered, "tl.int64" if wide else "tl.int32")
     parts = [_HEADER, writer.constants(), writer.leaves("queries", split.query), writer.leaves("keys", split.key)]
     parts.append(writer.function("attended", program.attend))
     for name, gate in zip("qkv", program.gates, strict=True):
@@ -130,14 +133,14 @@ from srt_masks.kernels.triton_arithmetic import floordiv, mod, power, ratio'''
 class _Writer:
     """Writes functions; keeps which element of the tuples `c`, `q` and `k` holds what."""
 
-    def __init__(self, split: Split, layout: Columns, whole: str):
-        self.split, self.layout, self.whole = split, layout, whole
+    def __init__(self, split: Split, layout: Columns, numbered: frozenset[Expr], whole: str):
+        self.split, self.layout, self.numbered, self.whole = split, layout, numbered, whole
         self.c: dict[Expr | int, int] = {}  # a constant, or a column of `facts`
         self.dtypes = {Type.BOOL: "tl.int1", Type.INT: whole, Type.ROLE: whole, Type.FLOAT: "tl.float64"}
 
     def constants(self) -> str:
         # Addresses are 64-bit whatever the numbers are.
-        items = ["tl.load(facts)"]
+        items = ["tl.load(facts + 1)"]  # keys: what a `Gather` may land on
         for leaf in self.layout.whole:
             self.c[leaf] = len(items)
             items.append(f"tl.load(facts + {self.layout.of_constant(leaf)})")
@@ -156,7 +159,7 @@ class _Writer:
     def leaves(self, name: str, leaves: tuple[Expr, ...]) -> str:
         items = [f"at.to({self.whole})"]
         for leaf in leaves:
-            if is_position(leaf):
+            if leaf in self.numbered:
                 continue
             buffer, other, after = self.buffer(leaf.type)
             items.append(f"tl.load({buffer} + c[{self.c[self.layout.of_vector(leaf)]}] + at, mask=inside, other={other}){after}")
@@ -209,8 +212,8 @@ class _Writer:
         found = []
         number = 1
         for leaf in leaves:
-            here = 0 if is_position(leaf) else number
-            number += not is_position(leaf)
+            here = 0 if leaf in self.numbered else number
+            number += leaf not in self.numbered
             found.append((leaf, f"tl.expand_dims({side}[{here}], {axis})"))
         return found
 
@@ -233,7 +236,7 @@ class _Writer:
 
     def gather(self, value: Expr, index: str, filler: int, lines: list[str], name: str) -> str:
         lines.append(f"{name}_inside = ({index} >= 0) & ({index} < {_block('c[0]', self.whole)})")
-        if is_position(value):
+        if value in self.numbered:
             return f"tl.where({name}_inside, {index}, {_block(str(filler), self.whole)})"
         buffer, _, after = self.buffer(value.type)
         return f"tl.load({buffer} + c[{self.c[self.layout.of_vector(value)]}] + {index}, mask={name}_inside, other={filler}){after}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -32,16 +33,44 @@ torch.library.define(
 )
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, plan: Plan, compiled: Compiled, backend: Backend, scale: float) -> tuple[Tensor, Tensor]:
-    """out and lse of the planned attention, both differentiable once in q, k and v.
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan, and what it was made from."""
 
-    Raises BackendError if the plan was made for another call.
+    plan: Plan
+    compiled: Compiled
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """k and v once more, of equal value, from the detached hidden state, and the plan of their gradients."""
+
+    k: Tensor
+    v: Tensor
+    planned: Planned
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, planned: Planned, backend: Backend, scale: float, hidden: Hidden | None = None) -> tuple[Tensor, Tensor]:
+    """out and lse of the planned attention, both differentiable once in q, k and v, and in the twins of k and v.
+
+    The twins cost no forward, and a second pass over dK and dV. Raises BackendError if the plan was made for another call.
     """
-    g = plan.geometry
+    g = planned.plan.geometry
     if (g.batch, g.heads, g.queries, g.keys) != (*q.shape[:3], k.shape[2]):
         raise BackendError(f"a plan for batch {g.batch}, heads {g.heads}, {g.queries} x {g.keys} tokens was given to q {tuple(q.shape)} and k {tuple(k.shape)}")
-    out, lse, *_ = _Attend.apply(q, k, v, backend.pack(plan, compiled, Operands.of(q, k, v)), compiled, backend.name, scale)  # type: ignore[misc]
+    operands = Operands.of(q, k, v)
+    works = tuple(_Work(backend.pack(p.plan, p.compiled, operands), p.compiled) for p in (planned, *((hidden.planned,) if hidden else ())))
+    twins = (hidden.k, hidden.v) if hidden else (None, None)
+    out, lse, *_ = _Attend.apply(q, k, v, *twins, works, backend.name, scale)  # type: ignore[misc]
     return out, lse
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A packed plan and its predicate."""
+
+    packed: list[Tensor]
+    compiled: Compiled
 
 
 def _named(compiled: Compiled) -> str:
@@ -59,23 +88,32 @@ def _predicate(name: str) -> Compiled:
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(q: Tensor, k: Tensor, v: Tensor, plan: list[Tensor], compiled: Compiled, backend: str, scale: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return torch.ops.srt_masks.forward(q, k, v, plan, _named(compiled), backend, scale)
+    def forward(
+        q: Tensor, k: Tensor, v: Tensor, hidden_k: Tensor | None, hidden_v: Tensor | None, works: tuple[_Work, ...], backend: str, scale: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return torch.ops.srt_masks.forward(q, k, v, works[0].packed, _named(works[0].compiled), backend, scale)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
-        q, k, v, ctx.plan, ctx.compiled, ctx.backend, ctx.scale = inputs
+        q, k, v, _, _, ctx.works, ctx.backend, ctx.scale = inputs
         ctx.save_for_backward(q, k, v, *output)
         ctx.mark_non_differentiable(*output[2:])
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, dout: Tensor | None, dlse: Tensor | None, *_: None) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        needs = tuple(ctx.needs_input_grad[:3])
-        if (dout is None and dlse is None) or not any(needs):
-            return None, None, None, None, None, None, None
-        grads = _Gradients.apply(dout, dlse, *ctx.saved_tensors, ctx.plan, ctx.compiled, ctx.backend, ctx.scale, needs)
-        return *(g if need else None for g, need in zip(grads, needs, strict=True)), None, None, None, None  # type: ignore[arg-type]
+        grads: list[Tensor | None] = [None] * 8
+        needs = ctx.needs_input_grad
+        # The twins equal k and v, so their gradients are those of k and v under the second plan.
+        for work, places in zip(ctx.works, ((0, 1, 2), (None, 3, 4)), strict=False):
+            wanted = tuple(place is not None and needs[place] for place in places)
+            if (dout is None and dlse is None) or not any(wanted):
+                continue
+            found = _Gradients.apply(dout, dlse, *ctx.saved_tensors, work.packed, work.compiled, ctx.backend, ctx.scale, wanted)
+            for place, want, grad in zip(places, wanted, found, strict=True):  # type: ignore[arg-type]
+                if want:
+                    grads[place] = grad
+        return tuple(grads)
 
 
 class _Gradients(torch.autograd.Function):

@@ -35,6 +35,10 @@ def build_model(
     checked = spec.checked
     if checked.keys is not None:
         raise InputError("this spec has two layouts; models with cross attention are not served yet")
+    if checked.queries.given is not None:
+        raise InputError("models of `layout given` are not served yet; srt_masks.compile is, with given=")
+    if checked.asks is not None:
+        raise InputError("where only some tokens ask (`queries where`), the states of the others come from elsewhere; such models are not served yet, srt_masks.compile is")
     if not checked.data:
         raise InputError("this spec says nothing of data: write `data ROLE` for the tokens that carry it")
     if checked.position is None and not checked.queries.is_single_repeat:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..binding import Sizes, bind_inputs, bind_params, split_arguments
+from ..binding import Call, Sizes, bind_call
 from ..compiler.rows import Rows, rows_of
 from ..diagnostics import InputError
 from ..kernels.attention import compile_spec
@@ -25,18 +25,26 @@ from ..spec import Spec
 
 
 class AttentionLayer(nn.Module):
-    """Norm, projections, attention by a callable, output projection: (batch, tokens, dim) -> (batch, tokens, dim)."""
+    """Norm, projections, attention by a callable, output projection: (batch, tokens, dim) -> (batch, tokens, dim).
 
-    def __init__(self, dim: int, heads: int, dim_head: int):
+    With `hidden_rules` the callable also gets `hidden_k` and `hidden_v`: keys and values once more, by the same norm and weights, from the
+    detached state.
+    """
+
+    def __init__(self, dim: int, heads: int, dim_head: int, hidden_rules: bool = False):
         super().__init__()
-        self.heads = heads
+        self.heads, self.hidden_rules = heads, hidden_rules
         self.norm = nn.RMSNorm(dim)
         self.to_qkv = nn.Linear(dim, 3 * heads * dim_head, bias=False)
         self.to_out = nn.Linear(heads * dim_head, dim, bias=False)
 
-    def forward(self, x: Tensor, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
-        q, k, v = rearrange(self.to_qkv(self.norm(x)), "b n (three h d) -> three b h n d", three=3, h=self.heads)
-        return self.to_out(rearrange(attend(q, k, v), "b h n d -> b n (h d)"))
+    def forward(self, x: Tensor, attend: Callable[..., Tensor]) -> Tensor:
+        q, k, v = self._project(x)
+        twins = dict(zip(("hidden_k", "hidden_v"), self._project(x.detach())[1:], strict=True)) if self.hidden_rules else {}
+        return self.to_out(rearrange(attend(q, k, v, **twins), "b h n d -> b n (h d)"))
+
+    def _project(self, x: Tensor) -> Tensor:
+        return rearrange(self.to_qkv(self.norm(x)), "b n (three h d) -> three b h n d", three=3, h=self.heads)
 
 
 class FeedForward(nn.Module):
@@ -51,12 +59,12 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, dim: int, heads: int, dim_head: int):
+    def __init__(self, dim: int, heads: int, dim_head: int, hidden_rules: bool = False):
         super().__init__()
-        self.attention = AttentionLayer(dim, heads, dim_head)
+        self.attention = AttentionLayer(dim, heads, dim_head, hidden_rules)
         self.feed_forward = FeedForward(dim)
 
-    def forward(self, x: Tensor, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+    def forward(self, x: Tensor, attend: Callable[..., Tensor]) -> Tensor:
         x = x + self.attention(x, attend)
         return x + self.feed_forward(x)
 
@@ -96,7 +104,7 @@ class SpecTransformer(nn.Module):
         self.token_embedding = nn.Embedding(config.num_tokens, config.dim)
         self.slot_embedding = nn.Embedding(max(1, sum(slots)), config.dim)
         self.position_embedding = nn.Embedding(config.max_positions, config.dim)
-        self.blocks = nn.ModuleList(Block(config.dim, config.heads, config.dim_head) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(Block(config.dim, config.heads, config.dim_head, spec.checked.has_hidden_rules) for _ in range(config.depth))
         self.norm = nn.RMSNorm(config.dim)
         self.to_logits = nn.Linear(config.dim, config.num_tokens, bias=False)
         self.apply(_initialise)
@@ -122,12 +130,14 @@ class SpecTransformer(nn.Module):
             raise InputError(f"x has {data_tokens} data tokens a row; the layout `{text}` has {self._data_fixed} and {self._data_per_step} a step")
         return layout.tokens(steps)
 
-    def rows(self, tokens: int, inputs: Mapping[str, Tensor], params: Mapping[str, int | float]) -> Rows:
-        scalars = {**params, "heads": self.config.heads, "layers": self.config.depth}
-        if inputs or params != self.spec.params:
-            return rows_of(self.attend.compiled.program, tokens, inputs, scalars)
+    def rows(self, call: Call) -> Rows:
+        tokens, program = call.sizes.tokens, self.attend.compiled.program
+        scalars = {"heads": self.config.heads, "layers": self.config.depth}
+        if call.inputs or call.row_params or call.params != self.spec.params:
+            several = call.has_batch
+            return rows_of(program, tokens, [call.row(b) for b in range(call.sizes.batch if several else 1)], scalars)
         if tokens not in self._rows:
-            self._rows[tokens] = rows_of(self.attend.compiled.program, tokens, {}, scalars)
+            self._rows[tokens] = rows_of(program, tokens, [({}, {}, call.params)], scalars)
             while len(self._rows) > 8:
                 self._rows.popitem(last=False)
         return self._rows[tokens]
@@ -137,17 +147,16 @@ class SpecTransformer(nn.Module):
     def hidden(self, x: Tensor, inputs: Mapping[str, Any] | None = None, **inputs_and_params: Any) -> tuple[Tensor, Rows]:
         """The final normalised states (batch, rows, dim) and what each row is. x (batch, data tokens), whole numbers."""
         x = check_tokens(x, self.config.num_tokens)
-        checked = self.spec.checked
         tokens = self.rows_for(x.shape[1])
-        given, params = split_arguments(checked, inputs, inputs_and_params)
         sizes = Sizes(tokens, tokens, self.config.heads, self.config.depth, x.shape[0])
-        rows = self.rows(tokens, bind_inputs(checked, given, sizes, x.device), bind_params(checked, params))
+        rows = self.rows(bind_call(self.spec.checked, sizes, None, inputs, inputs_and_params, None, x.device))
+        named = {**(inputs or {}), **inputs_and_params}
         state = self.slot_embedding((torch.tensor(self.first_slot)[rows.role] + rows.slot).to(x.device))
         state = state.expand(x.shape[0], -1, -1).clone()
         state[:, rows.data.to(x.device)] += self.token_embedding(x)
         state = state + self.position_embedding(self._positions(rows.position).to(x.device))
         for number, block in enumerate(self.blocks):
-            state = block(state, lambda q, k, v, n=number: self.attend(q, k, v, layer=n, inputs={**given, **params}))
+            state = block(state, lambda q, k, v, n=number, **twins: self.attend(q, k, v, layer=n, inputs=named, **twins))
         return self.norm(state), rows
 
     def forward(self, x: Tensor, *, return_loss: bool = False, return_parts: bool = False, all_rows: bool = False,

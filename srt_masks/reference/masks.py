@@ -6,8 +6,8 @@ It shares no code with the compiler or the kernels, which it judges.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import assert_never
 
 import torch
@@ -40,8 +40,9 @@ DTYPE = {Type.BOOL: torch.bool, Type.INT: torch.int64, Type.FLOAT: torch.float64
 
 @dataclass(frozen=True)
 class DenseMasks:
-    """`attend` bool and the gates float64, each ([batch,] layers, heads, queries, keys); `position`, `target` (-1: no target)
-    and `weight` ([batch,] queries). The batch axis is there if lengths or an input had one."""
+    """`attend` bool and the gates float64, each ([batch,] layers, heads, queries, keys); `position` ([batch,] tokens), `target` (-1: no
+    target) and `weight` ([batch,] queries). Queries are the tokens that ask: all of them, but for `queries where`. The batch axis is there
+    if lengths, an input, a param or a given layout had one."""
 
     attend: Tensor
     gate_q: Tensor
@@ -77,10 +78,17 @@ class TokenTable:
         return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
 
 
-def lay_out(layout: Layout, tokens: int, data: tuple[int, ...]) -> dict[str, Tensor]:
-    """The built-in attributes of every token of a layout, position by position. Raises InputError beyond MAX_TOKENS."""
+def lay_out(layout: Layout, tokens: int, data: tuple[int, ...], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The built-in attributes of every token of a layout, position by position. `given` are role, step and slot of a `layout given`.
+
+    Raises InputError beyond MAX_TOKENS.
+    """
     if tokens > MAX_TOKENS:
         raise InputError(f"the reference lays out at most {MAX_TOKENS:,} tokens, one by one; {tokens:,} were asked for")
+    if layout.given is not None:
+        columns = {n: given[n][:tokens] for n in ("role", "step", "slot")}
+        counted = [sum(r in data for r in columns["role"].tolist()[: i + 1]) - 1 for i in range(tokens)]
+        return {"pos": torch.arange(tokens), "section": torch.zeros(tokens, dtype=torch.int64), "index": torch.tensor(counted, dtype=torch.int64), **columns}
     steps = layout.steps(tokens)
     rows: list[tuple[int, int, int, int, int]] = []
     index = -1
@@ -99,12 +107,13 @@ def lay_out(layout: Layout, tokens: int, data: tuple[int, ...]) -> dict[str, Ten
 
 @dataclass
 class _Words:
-    """The evaluator of one row of the batch, one layer, one head: pair expressions over (queries, keys)."""
+    """The evaluator of one row of the batch, one layer, one head: pair expressions over (queries, keys), token expressions over `own`."""
 
     checked: Checked
     params: Mapping[str, int | float]
     inputs: Mapping[str, Tensor]  # without batch axis
     scalars: Mapping[str, int]
+    own: dict[str, Tensor]
     queries: dict[str, Tensor]
     keys: dict[str, Tensor]
     memo: dict[tuple[str, Side], Tensor] = field(default_factory=dict)
@@ -126,7 +135,7 @@ class _Words:
             case At(value=value, index=index):
                 # Outside the layout there is no token, hence no role: -1 equals none.
                 filler = -1 if expr.type is Type.ROLE else 0
-                table = self.value(value).broadcast_to(self.queries["pos"].shape)
+                table = self.value(value).broadcast_to(self.own["pos"].shape)
                 return read(table, [self.value(index)], filler)
             case Apply(op=op, args=args):
                 return apply(op, [self.value(a) for a in args])
@@ -140,7 +149,7 @@ class _Words:
             case Side.KEY:
                 return self.keys[name][None, :]
             case Side.OWN:
-                return self.queries[name]
+                return self.own[name]
 
     def let(self, name: str, side: Side) -> Tensor:
         """A let, worked out once a side; only token lets have sides."""
@@ -240,71 +249,101 @@ def _alike(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return a.double(), b.double()
 
 
+@dataclass(frozen=True)
+class Row:
+    """One row of the batch, laid out: its tokens, those that ask, its keys, and what the names mean in it."""
+
+    checked: Checked
+    own: dict[str, Tensor]
+    queries: dict[str, Tensor]
+    keys: dict[str, Tensor]
+    inputs: Mapping[str, Tensor]
+    params: Mapping[str, int | float]
+    heads: int
+    layers: int
+
+    def words(self, head: int = 0, layer: int = 0, query: int | None = None, key: int | None = None) -> _Words:
+        """An evaluator of one head of one layer; of one query (by its place among those that ask) and one key, if given."""
+        tokens = len(self.own["pos"])
+        steps = int(self.own["step"].max()) + 1 if self.checked.queries.given is not None and tokens else self.checked.queries.steps(tokens)
+        scalars = {"head": head, "heads": self.heads, "layer": layer, "layers": self.layers, "steps": steps, "length": tokens}
+        queries, keys = (
+            side if chosen is None else {n: x[chosen : chosen + 1] for n, x in side.items()} for side, chosen in ((self.queries, query), (self.keys, key))
+        )
+        return _Words(self.checked, self.params, self.inputs, scalars, self.own, queries, keys)
+
+    @property
+    def asks(self) -> Tensor:
+        """Which tokens ask, bool (tokens,)."""
+        tokens = len(self.own["pos"])
+        return torch.ones(tokens, dtype=torch.bool) if self.checked.asks is None else self.words().value(self.checked.asks).expand(tokens)
+
+
+def lay_out_row(
+    checked: Checked, *, tokens: int, keys: int, heads: int, layers: int, inputs: Mapping[str, Tensor], layout: Mapping[str, Tensor], params: Mapping[str, int | float]
+) -> Row:
+    """A row of so many tokens, as if alone. `inputs` and `layout` (the tensors of a `layout given`) are without batch axis."""
+    own = lay_out(checked.queries, tokens, checked.data, layout)
+    other = own if checked.keys is None else lay_out(checked.keys, keys, checked.data, layout)
+    row = Row(checked, own, own, other, inputs, params, heads, layers)
+    return row if checked.asks is None else replace(row, queries={n: x[row.asks] for n, x in own.items()})
+
+
 def dense(
-    checked: Checked,
-    *,
-    queries: int,
-    keys: int,
-    heads: int,
-    layers: int,
-    lengths: tuple[int, ...] | None,
-    inputs: Mapping[str, Tensor],
-    params: Mapping[str, int | float],
-) -> DenseMasks:
-    """Every mask of a spec. `queries` and `keys` count tokens; `inputs` have a batch axis of 1 or more.
+    checked: Checked, rows: Sequence[tuple[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, int | float]]], *,
+    tokens: int, keys: int, heads: int, layers: int, lengths: tuple[int, ...] | None, has_batch: bool,
+) -> DenseMasks:  # fmt: skip
+    """Every mask of a spec, for rows of the batch given as (inputs, layout, params), each without a batch axis.
 
     Raises InputError if the result would exceed 8 GiB.
     """
-    batch = len(lengths) if lengths is not None else max((t.shape[0] for t in inputs.values()), default=1)
     gates = len({t for r in checked.rules for t in r.targets})
-    wanted = batch * layers * heads * queries * keys * (1 + 8 * gates)
+    wanted = len(rows) * layers * heads * tokens * keys * (1 + 8 * gates)
     if wanted > MAX_BYTES:
         raise InputError(
-            f"dense masks of {batch} x {layers} layers x {heads} heads x {queries} x {keys} pairs take {wanted / 2**30:,.0f} GiB; at most 8 are made: give fewer steps, heads or layers"
+            f"dense masks of {len(rows)} x {layers} layers x {heads} heads x {tokens} x {keys} pairs take {wanted / 2**30:,.0f} GiB; at most 8 are made: give fewer steps, heads or layers"
         )
-    rows = []
-    for b in range(batch):
-        mine = {n: t[b if t.shape[0] > 1 else 0] for n, t in inputs.items()}
-        length = lengths[b] if lengths is not None else None
-        rows.append(_row(checked, queries, keys, heads, layers, length, mine, params))
-    if len(rows) == 1 and lengths is None and all(t.shape[0] == 1 for t in inputs.values()):
-        return rows[0]
-    return DenseMasks(*(torch.stack([getattr(r, f.name) for r in rows]) for f in fields(DenseMasks)))
+
+    def one(number: int, length: int) -> Row:
+        inputs, layout, params = rows[number]
+        return lay_out_row(checked, tokens=length, keys=keys, heads=heads, layers=layers, inputs=inputs, layout=layout, params=params)
+
+    own = [one(b, tokens if lengths is None else lengths[b]) for b in range(len(rows))]
+    # q has a row for every token that asks in a row of full length, in the row of the batch where most do.
+    most = max((len(row.queries["pos"]) for row in own), default=0)
+    if lengths is not None and checked.asks is not None:
+        most = max([most, *(len(one(b, tokens).queries["pos"]) for b in range(len(rows)))])
+    shape = (most if checked.asks is not None else tokens, keys, tokens)
+    masks = [_masks(row, *shape) for row in own]
+    if not has_batch:
+        return masks[0]
+    if not masks:
+        pairs, row = (0, layers, heads, *shape[:2]), (0, shape[0])
+        ones = torch.ones(pairs, dtype=torch.float64)
+        return DenseMasks(ones > 0, ones, ones, ones, ones, torch.zeros(0, tokens, dtype=torch.int64), torch.zeros(row, dtype=torch.int64), torch.zeros(row, dtype=torch.float64))
+    return DenseMasks(*(torch.stack([getattr(m, f.name) for m in masks]) for f in fields(DenseMasks)))
 
 
-def _row(
-    checked: Checked, queries: int, keys: int, heads: int, layers: int, length: int | None, inputs: Mapping[str, Tensor], params: Mapping[str, int | float]
-) -> DenseMasks:
-    """One row of the batch: laid out for its own length, as if alone, in front of its padding."""
-    nq = queries if length is None else length
-    nk = nq if checked.keys is None else keys
-    q = lay_out(checked.queries, nq, checked.data)
-    k = q if checked.keys is None else lay_out(checked.keys, nk, checked.data)
-    per = {i.name: i for i in checked.inputs}
-    speaks_of_layer = checked.mentions("layer") or any("layer" in i.axes for i in per.values())
-    speaks_of_head = checked.mentions("head") or any("head" in i.axes for i in per.values())
-    stacks = []
-    for layer in range(layers if speaks_of_layer else 1):
-        for head in range(heads if speaks_of_head else 1):
-            words = _Words(checked, params, inputs, _scalars(checked, nq, head, heads, layer, layers), q, k)
-            stacks.append(_pairs(checked, words, nq, nk))
-    shape = (layers if speaks_of_layer else 1, heads if speaks_of_head else 1)
-    attend, *gates = (torch.stack(parts).unflatten(0, shape) for parts in zip(*stacks, strict=True))
+def _masks(row: Row, queries: int, keys: int, tokens: int) -> DenseMasks:
+    """One row of the batch, in front of its padding."""
+    checked = row.checked
+    speaks_of_layer = checked.mentions("layer") or any("layer" in i.axes for i in checked.inputs)
+    speaks_of_head = checked.mentions("head") or any("head" in i.axes for i in checked.inputs)
+    layers, heads = (row.layers if speaks_of_layer else 1), (row.heads if speaks_of_head else 1)
+    nq, nk = len(row.queries["pos"]), len(row.keys["pos"])
+    stacks = [pairs(checked, row.words(head, layer), nq, nk) for layer in range(layers) for head in range(heads)]
+    attend, *gates = (torch.stack(parts).unflatten(0, (layers, heads)) for parts in zip(*stacks, strict=True))
     pad = (0, keys - nk, 0, queries - nq)
-    full = (layers, heads, queries, keys)
+    full = (row.layers, row.heads, queries, keys)
     attend = torch.nn.functional.pad(attend, pad, value=False).expand(full)
     gates = [(torch.nn.functional.pad(g, pad, value=1.0) if g.shape[-2:] == (nq, nk) else g).expand(full) for g in gates]
-    position, target, weight = _labels(checked, params, inputs, q, nq, heads, layers)
-    tail = (0, queries - nq)
-    pads = (torch.nn.functional.pad(x, tail, value=filler) for x, filler in ((position, 0), (target, -1), (weight, 0.0)))
-    return DenseMasks(attend, *gates, *pads)
+    position, target, weight = _labels(row)
+    position = torch.nn.functional.pad(position, (0, tokens - len(position)), value=0)
+    target, weight = (torch.nn.functional.pad(x[row.asks], (0, queries - nq), value=filler) for x, filler in ((target, -1), (weight, 0.0)))
+    return DenseMasks(attend, *gates, position, target, weight)
 
 
-def _scalars(checked: Checked, tokens: int, head: int, heads: int, layer: int, layers: int) -> dict[str, int]:
-    return {"head": head, "heads": heads, "layer": layer, "layers": layers, "steps": checked.queries.steps(tokens), "length": tokens}
-
-
-def _pairs(checked: Checked, words: _Words, nq: int, nk: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def pairs(checked: Checked, words: _Words, nq: int, nk: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     attend = words.value(checked.attend).expand(nq, nk)
     gates = {t: torch.ones(1, 1, dtype=torch.float64) for t in ("q", "k", "v", "hidden")}
     for rule in checked.rules:
@@ -315,17 +354,16 @@ def _pairs(checked: Checked, words: _Words, nq: int, nk: int) -> tuple[Tensor, T
     return attend, gates["q"], gates["k"], gates["v"], gates["hidden"]
 
 
-def _labels(
-    checked: Checked, params: Mapping[str, int | float], inputs: Mapping[str, Tensor], q: dict[str, Tensor], n: int, heads: int, layers: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Position id, target (a data token by index, -1 = none) and weight of every query."""
-    words = _Words(checked, params, inputs, _scalars(checked, n, 0, heads, 0, layers), q, q)
-    position = words.value(checked.position).expand(n) if checked.position is not None else q["step"]
+def _labels(row: Row) -> tuple[Tensor, Tensor, Tensor]:
+    """Position id, target (a data token by index, -1 = none) and weight of every token; one that does not ask has no target."""
+    checked, own, words = row.checked, row.own, row.words()
+    n = len(own["pos"])
+    position = words.value(checked.position).expand(n) if checked.position is not None else own["step"]
     target = torch.full((n,), -1)
     weight = torch.zeros(n, dtype=torch.float64)
-    count = int(torch.isin(q["role"], torch.tensor(checked.data, dtype=torch.int64)).sum()) if n else 0
+    count = int(torch.isin(own["role"], torch.tensor(checked.data, dtype=torch.int64)).sum()) if n else 0
     for p in checked.predictions:
-        mine = q["role"] == p.role
+        mine = (own["role"] == p.role) & row.asks
         if p.where is not None:
             mine = mine & words.value(p.where)
         wanted = words.value(p.target).expand(n)
@@ -336,10 +374,9 @@ def _labels(
     return position, target, weight
 
 
-def tokens(checked: Checked, *, queries: int, heads: int, layers: int, inputs: Mapping[str, Tensor], params: Mapping[str, int | float]) -> TokenTable:
+def token_table(row: Row) -> TokenTable:
     """The table of one row: which position is what."""
-    q = lay_out(checked.queries, queries, checked.data)
-    mine = {n: t[0] for n, t in inputs.items()}
-    position, target, weight = _labels(checked, params, mine, q, queries, heads, layers)
-    roles = tuple(checked.roles[r] for r in q["role"].tolist())
-    return TokenTable(q["pos"], q["section"], q["step"], q["slot"], roles, q["index"], position, torch.ones(queries, dtype=torch.bool), target, weight)
+    own = row.own
+    position, target, weight = _labels(row)
+    roles = tuple(row.checked.roles[r] for r in own["role"].tolist())
+    return TokenTable(own["pos"], own["section"], own["step"], own["slot"], roles, own["index"], position, row.asks, target, weight)

@@ -1,33 +1,30 @@
-"""A picture as a small HTML page, for notebooks."""
+"""Pictures as HTML: a fragment for notebooks, a page for files."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
 from ..diagnostics import InputError
-from .picture import Mark, picture
+from .picture import Picture, pictures
+from .svg import svg
 
 if TYPE_CHECKING:
     from ..spec import Spec
 
-_COLOUR = {Mark.TRAINS: "#5faf5f", Mark.SEES: "#d7af5f", Mark.NOTHING: "#eeeeee"}
-CELL = 12
-
 
 def page(spec: Spec) -> str:
-    """The text of a spec and, where it can be drawn without inputs, its picture."""
+    """The text of a spec and, where it can be drawn without inputs, its pictures."""
     text = f"<pre>{escape(spec.text)}</pre>"
     try:
-        drawn = picture(spec)
+        return text + svg(pictures(spec))
     except InputError as error:
         return f"{text}<p>{escape(str(error))}</p>"
-    squares = [
-        f'<rect x="{CELL * j}" y="{CELL * i}" width="{CELL - 1}" height="{CELL - 1}" fill="{_COLOUR[m]}">'
-        f"<title>{escape(drawn.rows[i])} {m.words} {escape(drawn.columns[j])}</title></rect>"
-        for i, row in enumerate(drawn.cells)
-        for j, m in enumerate(row)
-    ]
-    width, height = CELL * len(drawn.columns), CELL * len(drawn.rows)
-    legend = " ".join(f'<span style="background:{_COLOUR[m]}">&nbsp;&nbsp;&nbsp;</span> {m.words}' for m in Mark)
-    return f'{text}<svg width="{width}" height="{height}">{"".join(squares)}</svg><p>{legend}</p>'
+
+
+def document(pictures: Sequence[Picture]) -> str:
+    """A whole page that holds the drawing."""
+    head = '<meta charset="utf-8"><meta name="color-scheme" content="light dark">'
+    title = escape("".join(c if c.isprintable() else "?" for c in pictures[0].title))
+    return f"<!doctype html>\n<html>\n<head>{head}<title>{title}</title></head>\n<body>\n{svg(pictures)}</body>\n</html>\n"

@@ -1,6 +1,6 @@
-"""A zoo of attention layouts, masks and gradient rules: spec texts beside independent NumPy oracles.
+"""A zoo of attention layouts, masks and gradient rules: independent NumPy oracles for the texts of `examples/`.
 
-Every entry is a `Scheme`. `cases` are the sizes it is tried at (one sequence each, no batch axis);
+Every entry is a `Scheme`; its text is the one that is shipped, by its name. `cases` are the sizes it is tried at (one sequence each, no batch axis);
 `oracle(case)` builds, position by position and without looking at the text, a dict of
     attend            bool  (layers, heads, queries, keys), broadcastable to that shape
     q, k, v, hidden   float gates, same shape (absent = all ones)
@@ -21,16 +21,19 @@ from typing import Callable
 
 import numpy as np
 
+from srt_masks.schemes import text_of
+
 
 @dataclass(frozen=True)
 class Scheme:
     name: str
-    source: str
-    about: str
-    text: str
     cases: tuple
     oracle: Callable
     large: tuple = ()  # cases that span many tiles
+
+    @property
+    def text(self) -> str:
+        return text_of(self.name)
 
 
 def case(steps=8, heads=1, layers=1, params=None, inputs=None, given=None):
@@ -67,9 +70,9 @@ def keep(mask, rows):
 SCHEMES = []
 
 
-def scheme(name, source, about, text, cases):
+def scheme(name, cases):
     def add(oracle):
-        SCHEMES.append(Scheme(name, source, about, text.strip() + "\n", tuple(cases), oracle))
+        SCHEMES.append(Scheme(name, tuple(cases), oracle))
         return oracle
 
     return add
@@ -78,19 +81,13 @@ def scheme(name, source, about, text, cases):
 # ---------------------------------------------------------------------------------------------- plain shapes
 
 
-@scheme("causal", "Vaswani et al. 2017, arXiv 1706.03762", "Each token sees itself and what came before.", "attend causal", [case(7), case(1)])
+@scheme("causal", [case(7), case(1)])
 def _(c):
     return {"attend": np.tril(np.ones((c.steps, c.steps), bool))[None, None], "position": np.arange(c.steps)}
 
 
 @scheme(
     "bert padding",
-    "Devlin et al. 2018, arXiv 1810.04805",
-    "Everything sees every real token; padding is not seen.",
-    """
-        input valid: bool per token
-        attend k.valid
-        """,
     [case(6, inputs={"valid": [1, 1, 1, 1, 0, 0]}), case(4, inputs={"valid": [1, 0, 1, 1]}), case(3, inputs={"valid": [0, 0, 0]})],
 )
 def _(c):
@@ -99,12 +96,6 @@ def _(c):
 
 @scheme(
     "prefix lm",
-    "Raffel et al. 2020, arXiv 1910.10683",
-    "A prefix, of a length known only at run time, is seen by all; the rest is causal.",
-    """
-        input prefix: int per sequence
-        attend causal or k.pos < prefix
-        """,
     [case(7, inputs={"prefix": 3}), case(5, inputs={"prefix": 0}), case(5, inputs={"prefix": 9})],
 )
 def _(c):
@@ -115,12 +106,6 @@ def _(c):
 
 @scheme(
     "sliding window",
-    "Mistral 7B, arXiv 2310.06825",
-    "Causal, and only the last `span` tokens, oneself included.",
-    """
-        param span = 4096
-        attend causal and window(span)
-        """,
     [case(9, params={"span": 3}), case(5, params={"span": 1}), case(4)],
 )
 def _(c):
@@ -130,15 +115,6 @@ def _(c):
 
 @scheme(
     "longformer",
-    "Beltagy et al. 2020, arXiv 2004.05150",
-    "A two-sided window, dilated by a different gap in each head; marked tokens see and are seen by all.",
-    """
-        param reach = 256                 # window radius
-        input gap: int per head           # dilation of each head, at least 1
-        input marked: bool per token
-        let near = abs(q.pos - k.pos) <= reach * gap and (q.pos - k.pos) % gap == 0
-        attend near or q.marked or k.marked
-        """,
     [case(12, heads=3, params={"reach": 2}, inputs={"gap": [1, 2, 3], "marked": [1] + [0] * 6 + [1] + [0] * 4})],
 )
 def _(c):
@@ -153,17 +129,6 @@ def _(c):
 
 @scheme(
     "bigbird",
-    "Zaheer et al. 2020, arXiv 2007.14062",
-    "Blocks: neighbours, the first block as a global one, and random blocks drawn at run time for each head.",
-    """
-        param size = 64
-        param picks = 3
-        input random: int[blocks, picks] per head
-        let block = pos // size
-        let near = abs(q.block - k.block) <= 1
-        let drawn = any(k.block == random[q.block, i] for i in range(picks))
-        attend near or drawn or q.block == 0 or k.block == 0
-        """,
     [case(16, heads=2, params={"size": 2, "picks": 2}, inputs={"random": rng(1).integers(0, 8, (2, 8, 2))})],
 )
 def _(c):
@@ -180,13 +145,6 @@ def _(c):
 
 @scheme(
     "sparse transformer, strided",
-    "Child et al. 2019, arXiv 1904.10509",
-    "Even heads: the last `stride` tokens. Odd heads: every `stride`-th token.",
-    """
-        param stride = 128
-        let back = q.pos - k.pos
-        attend causal and (back <= stride if head % 2 == 0 else back % stride == 0)
-        """,
     [case(11, heads=4, params={"stride": 4})],
 )
 def _(c):
@@ -196,12 +154,6 @@ def _(c):
 
 @scheme(
     "llama 4 chunks",
-    "Llama 4 (iRoPE); Hugging Face transformers, models/llama4",
-    "Causal inside chunks, but for every fourth layer, which sees everything before.",
-    """
-        param chunk = 8192
-        attend causal and (same(pos // chunk) or layer % 4 == 3)
-        """,
     [case(10, layers=8, params={"chunk": 4})],
 )
 def _(c):
@@ -215,13 +167,6 @@ def _(c):
 
 @scheme(
     "semi-autoregressive",
-    "Wang et al. 2018, arXiv 1808.08583; block-causal video models",
-    "Causal over groups of `size` tokens, two-sided inside a group.",
-    """
-        param size = 4
-        let group = pos // size
-        attend k.group <= q.group
-        """,
     [case(10, params={"size": 3})],
 )
 def _(c):
@@ -231,13 +176,6 @@ def _(c):
 
 @scheme(
     "streaming sinks",
-    "StreamingLLM, Xiao et al. 2023, arXiv 2309.17453",
-    "A causal window, and the first few tokens for ever.",
-    """
-        param span = 1020
-        param sinks = 4
-        attend causal and (window(span) or first(sinks))
-        """,
     [case(12, params={"span": 3, "sinks": 2})],
 )
 def _(c):
@@ -247,12 +185,6 @@ def _(c):
 
 @scheme(
     "gemma 3",
-    "Gemma 3 report, arXiv 2503.19786",
-    "Five local layers, then a global one.",
-    """
-        param span = 1024
-        attend causal and (window(span) or layer % 6 == 5)
-        """,
     [case(7, layers=12, params={"span": 2})],
 )
 def _(c):
@@ -263,13 +195,6 @@ def _(c):
 
 @scheme(
     "head windows at run time",
-    "MoA, Fu et al. 2024, arXiv 2406.14909",
-    "Every head of every layer has its own window length, found by a search and given as a tensor.",
-    """
-        param sinks = 64
-        input span: int per layer, head
-        attend causal and (window(span) or first(sinks))
-        """,
     [case(9, heads=2, layers=2, params={"sinks": 1}, inputs={"span": [[1, 3], [9, 2]]})],
 )
 def _(c):
@@ -284,19 +209,6 @@ def _(c):
 
 @scheme(
     "neighbourhood attention",
-    "NATTEN, Hassani et al. 2022, arXiv 2204.07143",
-    "A square of keys round each pixel, pushed back inside at the borders.",
-    """
-        param height = 32
-        param width = 32
-        param side = 7
-        layout repeat height * width { pixel }
-        let row = pos // width
-        let column = pos % width
-        let top = clamp(row - side // 2, 0, height - side)
-        let left = clamp(column - side // 2, 0, width - side)
-        attend q.top <= k.row < q.top + side and q.left <= k.column < q.left + side
-        """,
     [case(params={"height": 5, "width": 6, "side": 3}), case(params={"height": 7, "width": 6, "side": 5})],
 )
 def _(c):
@@ -322,12 +234,6 @@ def _(c):
 
 @scheme(
     "axial",
-    "Ho et al. 2019, arXiv 1912.12180",
-    "Rows in even layers, columns in odd ones.",
-    """
-        param width = 32
-        attend same(pos // width) if layer % 2 == 0 else same(pos % width)
-        """,
     [case(12, layers=4, params={"width": 4})],
 )
 def _(c):
@@ -347,16 +253,6 @@ def _(c):
 
 @scheme(
     "packed documents",
-    "Hugging Face and Megatron sequence packing; Krell et al. 2021, arXiv 2107.02027",
-    "Several documents in one row; each token knows where its own begins.",
-    """
-        input start: int per token         # position of the first token of one's document
-        attend causal and same(start)
-        position pos - start
-        predict token -> index + 1 where start[pos + 1] == start
-        assert every query attends
-        assert no leak
-        """,
     [case(7, inputs={"start": [0, 0, 0, 3, 3, 5, 5]})],
 )
 def _(c):
@@ -372,14 +268,6 @@ def _(c):
 
 @scheme(
     "packed reasoning",
-    "Self Reasoning Tokens over packed documents (this project)",
-    "A document number per time step, shared by the word and its reasoning tokens.",
-    """
-        param reasons = 2
-        layout repeat { token, reason * reasons }
-        input doc: int per step
-        attend causal and same(doc)
-        """,
     [case(5, inputs={"doc": [4, 4, 7, 7, 7]})],
 )
 def _(c):
@@ -389,13 +277,6 @@ def _(c):
 
 @scheme(
     "left padding",
-    "Hugging Face generate with padding_side=left",
-    "Causal; the first `pad` tokens are nothing, and their own rows are empty.",
-    """
-        input pad: int per sequence
-        attend causal and k.pos >= pad
-        position max(pos - pad, 0)
-        """,
     [case(6, inputs={"pad": 2}), case(4, inputs={"pad": 0})],
 )
 def _(c):
@@ -407,19 +288,6 @@ def _(c):
 
 @scheme(
     "shared prompt",
-    "Prefix Grouper, arXiv 2506.05433 (group rollouts in GRPO)",
-    "One prompt, many sampled responses: each response sees the prompt and itself; rewards weight the loss.",
-    """
-        param prompts = 512
-        param rollouts = 8
-        param tokens = 1024
-        layout prompt * prompts, repeat rollouts { response * tokens }
-        data prompt, response
-        input advantage: float per token
-        attend causal and (k is prompt or k is response and same(step))
-        position slot if role is prompt else prompts + slot
-        predict response -> index + 1 weight advantage where slot < tokens - 1
-        """,
     [case(params={"prompts": 3, "rollouts": 2, "tokens": 3}, inputs={"advantage": np.arange(9) / 8.0})],
 )
 def _(c):
@@ -439,13 +307,6 @@ def _(c):
 
 @scheme(
     "documents in a graph",
-    "Superposition prompting, Merth et al. 2024, arXiv 2404.06910",
-    "A table over pairs of documents says which see which.",
-    """
-        input doc: int per token
-        input linked: bool[docs, docs]
-        attend causal and linked[q.doc, k.doc]
-        """,
     [case(8, inputs={"doc": [0, 0, 1, 1, 2, 2, 3, 3], "linked": [[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [1, 1, 1, 1]]})],
 )
 def _(c):
@@ -459,13 +320,6 @@ def _(c):
 
 @scheme(
     "blocks for retrieval",
-    "Block-Attention for RAG, Ma et al. 2024, arXiv 2409.15355",
-    "Retrieved passages do not see each other; the last block, the question, sees all.",
-    """
-        input block: int per token
-        input final: int per sequence
-        attend causal and (same(block) or q.block == final)
-        """,
     [case(8, inputs={"block": [0, 0, 0, 1, 1, 2, 2, 2], "final": 2})],
 )
 def _(c):
@@ -480,13 +334,6 @@ def _(c):
 
 @scheme(
     "past thoughts are dropped",
-    "Chat templates that strip earlier thinking (DeepSeek-R1, Qwen3), trained in one pass",
-    "Thinking is seen inside its own turn only.",
-    """
-        input turn: int per token
-        input thought: bool per token
-        attend causal and (same(turn) or not k.thought)
-        """,
     [case(9, inputs={"turn": [0, 0, 0, 0, 1, 1, 1, 2, 2], "thought": [0, 1, 1, 0, 0, 1, 0, 0, 1]})],
 )
 def _(c):
@@ -502,14 +349,6 @@ def _(c):
 
 @scheme(
     "moba",
-    "Mixture of Block Attention, Lu et al. 2025, arXiv 2502.13189",
-    "The own block, causally, and earlier blocks that a router picked for each query and head.",
-    """
-        param size = 512
-        input picked: bool[blocks] per token, head
-        let block = pos // size
-        attend causal and (same(block) or q.picked[k.block])
-        """,
     [case(12, heads=2, params={"size": 3}, inputs={"picked": rng(2).integers(0, 2, (12, 2, 4))})],
 )
 def _(c):
@@ -522,17 +361,6 @@ def _(c):
 
 @scheme(
     "flashmask columns",
-    "FlashMask, Wang et al. 2024, arXiv 2410.01359",
-    "Each key names a range of rows below, and one above, the diagonal that do not see it.",
-    """
-        input below_from: int per token
-        input below_to: int per token
-        input above_from: int per token
-        input above_to: int per token
-        let below = q.pos >= k.pos and k.below_from <= q.pos < k.below_to
-        let above = q.pos <= k.pos and k.above_from <= q.pos < k.above_to
-        attend not below and not above
-        """,
     [
         case(
             8,
@@ -568,12 +396,6 @@ def _(c):
 
 @scheme(
     "clusters",
-    "Routing Transformer, Roy et al. 2020, arXiv 2003.05997",
-    "Tokens that were put in one cluster, which differs by head.",
-    """
-        input cluster: int per token, head
-        attend causal and same(cluster)
-        """,
     [case(9, heads=2, inputs={"cluster": rng(4).integers(0, 3, (9, 2))})],
 )
 def _(c):
@@ -586,19 +408,6 @@ def _(c):
 
 @scheme(
     "block diffusion",
-    "BD3-LM, Arriola et al. 2025, arXiv 2503.09573",
-    "A noisy copy, then a clean one: a noisy block sees itself and the clean blocks before it.",
-    """
-        param size = 16
-        layout repeat { noisy }, repeat { clean }
-        data clean
-        let block = step // size
-        attend q is noisy and k is noisy and same(block)
-            or q is noisy and k is clean and k.block < q.block
-            or q is clean and k is clean and k.block <= q.block
-        predict noisy -> step
-        assert no flow where q is noisy and k is clean and k.block >= q.block
-        """,
     [case(6, params={"size": 2})],
 )
 def _(c):
@@ -614,18 +423,6 @@ def _(c):
 
 @scheme(
     "medusa tree",
-    "Medusa, Cai et al. 2024, arXiv 2401.10774; EAGLE, arXiv 2401.15077",
-    "Draft tokens form a tree and see the cache and their ancestors; only they ask.",
-    """
-        param past = 4096
-        param nodes = 64
-        input ancestor: bool[nodes, nodes] # [node, ancestor], each its own ancestor
-        input depth: int[nodes]
-        layout cached * past, node * nodes
-        queries where role is node
-        attend k is cached or k is node and ancestor[q.slot, k.slot]
-        position past + depth[slot] if role is node else slot
-        """,
     [
         case(
             params={"past": 3, "nodes": 5},
@@ -650,17 +447,6 @@ def _(c):
 
 @scheme(
     "registers look ahead",
-    "MuToR, Gerontopoulos et al. 2025, arXiv 2505.10518",
-    "A register after each word, unseen by others, predicts a word further on and is placed just before it.",
-    """
-        param ahead = 4
-        layout repeat { token, register }
-        attend causal and (k is token or diagonal)
-        position step if role is token else step + ahead - 1
-        predict token -> index + 1
-        predict register -> index + ahead
-        assert no flow where k is register and k.pos != q.pos
-        """,
     [case(5, params={"ahead": 3})],
 )
 def _(c):
@@ -679,15 +465,6 @@ def _(c):
 
 @scheme(
     "quiet-star",
-    "Zelikman et al. 2024, arXiv 2403.09629",
-    "After each word a thought, seen by nothing but itself.",
-    """
-        param thoughts = 8
-        layout repeat { token, begin, thought * thoughts, finish }
-        attend causal and (k is token or same(step))
-        predict token -> index + 1
-        predict finish -> index + 1
-        """,
     [case(3, params={"thoughts": 2})],
 )
 def _(c):
@@ -704,18 +481,6 @@ def _(c):
 
 @scheme(
     "pause tokens",
-    "Goyal et al. 2023, arXiv 2310.02226",
-    "Pauses between prompt and answer; the last one predicts the first word of the answer.",
-    """
-        param prompts = 64
-        param pauses = 10
-        layout prompt * prompts, pause * pauses, repeat { answer }
-        data prompt, answer
-        attend causal
-        position pos
-        predict pause -> index + 1 where slot == pauses - 1
-        predict answer -> index + 1
-        """,
     [case(4, params={"prompts": 3, "pauses": 2})],
 )
 def _(c):
@@ -724,21 +489,6 @@ def _(c):
 
 @scheme(
     "self reasoning, stopped",
-    "Bonetto 2024, Self Reasoning Tokens (stop-gradient form)",
-    "The next `horizon` steps may use a reasoning token but not train it.",
-    """
-        param reasons = 4
-        param horizon = 16
-        layout repeat { token, reason * reasons }
-        let too_soon = k is reason and 0 < q.step - k.step <= horizon
-        attend causal
-        stop k, v where too_soon
-        position step
-        predict token -> index + 1
-        predict reason -> index + 1
-        assert no flow where k.step > q.step
-        assert no grad where too_soon
-        """,
     [case(5, params={"reasons": 2, "horizon": 2}), case(3, params={"reasons": 1})],
 )
 def _(c):
@@ -761,14 +511,6 @@ def _(c):
 
 @scheme(
     "self reasoning, hidden",
-    "lucidrains self-reasoning-tokens-pytorch (its default form)",
-    "The next `horizon` steps do not see a reasoning token at all; later ones do.",
-    """
-        param reasons = 4
-        param horizon = 16
-        layout repeat { token, reason * reasons }
-        attend causal and not (k is reason and 0 < q.step - k.step <= horizon)
-        """,
     [case(6, params={"reasons": 2, "horizon": 2})],
 )
 def _(c):
@@ -781,14 +523,6 @@ def _(c):
 
 @scheme(
     "patient heads",
-    "lucidrains self-reasoning-tokens-pytorch, README to-do",
-    "Some heads are trained by far-off tokens only.",
-    """
-        param patient = 4                  # heads 0 .. patient - 1
-        param far = 32
-        attend causal
-        stop k, v where head < patient and q.step - k.step < far
-        """,
     [case(7, heads=3, params={"patient": 2, "far": 3})],
 )
 def _(c):
@@ -800,13 +534,6 @@ def _(c):
 
 @scheme(
     "myopic training",
-    "Wu et al. 2024, arXiv 2404.00859",
-    "Nothing trains the keys and values of an earlier token, or only a little.",
-    """
-        param trickle = 0.0
-        attend causal
-        scale k, v by trickle where k.pos < q.pos
-        """,
     [case(5), case(5, params={"trickle": 0.25})],
 )
 def _(c):
@@ -818,20 +545,6 @@ def _(c):
 
 @scheme(
     "knowledge insulation",
-    "pi0.5 + KI, Driess et al. 2025, arXiv 2505.23705",
-    "An action expert reads the language model without training it.",
-    """
-        param images = 256
-        param words = 32
-        param spoken = 32                  # discrete action tokens
-        param actions = 50
-        layout context * (images + words), fast * spoken, action * actions
-        attend k is context
-            or q is fast and k is fast and k.slot <= q.slot
-            or q is action and k is action
-        stop k, v where q is action and k is not action
-        assert no grad where q is action and k is not action
-        """,
     [case(params={"images": 2, "words": 1, "spoken": 3, "actions": 2})],
 )
 def _(c):
@@ -849,17 +562,6 @@ def _(c):
 
 @scheme(
     "three gates",
-    "lucidrains self-reasoning-tokens-pytorch, stop_graddable_attn",
-    "A float gate for each of q, k and v, given at run time for every head and pair.",
-    """
-        input gate_q: float per head, query, key
-        input gate_k: float per head, query, key
-        input gate_v: float per head, query, key
-        attend causal
-        scale q by gate_q
-        scale k by gate_k
-        scale v by gate_v
-        """,
     [case(5, heads=2, inputs={n: rng(8 + i).random((2, 5, 5)) for i, n in enumerate(("gate_q", "gate_k", "gate_v"))})],
 )
 def _(c):
@@ -868,16 +570,6 @@ def _(c):
 
 @scheme(
     "coconut",
-    "Hao et al. 2024, arXiv 2412.06769",
-    "Latent thoughts between question and answer, where they stand being known at run time; the answer alone is trained.",
-    """
-        layout given { question, begin, latent, finish, answer }
-        data question, answer
-        attend causal
-        position pos
-        predict finish -> index + 1
-        predict answer -> index + 1
-        """,
     [case(given={"role": ["question"] * 2 + ["begin"] + ["latent"] * 3 + ["finish"] + ["answer"] * 2, "step": list(range(9)), "slot": [0] * 9})],
 )
 def _(c):
@@ -886,14 +578,6 @@ def _(c):
 
 @scheme(
     "gist tokens",
-    "Mu et al. 2023, arXiv 2304.08467",
-    "What follows the gist sees the gist and not the prompt behind it.",
-    """
-        param prompts = 128
-        param gists = 4
-        layout prompt * prompts, gist * gists, repeat { token }
-        attend causal and not (q is token and k is prompt)
-        """,
     [case(3, params={"prompts": 4, "gists": 2})],
 )
 def _(c):
@@ -905,14 +589,6 @@ def _(c):
 
 @scheme(
     "summaries",
-    "AutoCompressor, Chevalier et al. 2023, arXiv 2305.14788; ICAE, arXiv 2307.06945",
-    "Segments end in summary slots; later segments see the summaries and not the text.",
-    """
-        param words = 512
-        param slots = 8
-        layout repeat { token * words, summary * slots }
-        attend causal and (same(step) or k is summary)
-        """,
     [case(3, params={"words": 3, "slots": 2})],
 )
 def _(c):
@@ -927,16 +603,6 @@ def _(c):
 
 @scheme(
     "transformer-xl",
-    "Dai et al. 2019, arXiv 1901.02860",
-    "The last segment's states are read, and detached before the key and value projections.",
-    """
-        param kept = 512
-        layout memory * kept, repeat { token }
-        queries where role is token
-        attend causal
-        stop hidden where k is memory
-        position pos
-        """,
     [case(4, params={"kept": 3})],
 )
 def _(c):
@@ -949,12 +615,6 @@ def _(c):
 
 @scheme(
     "transfusion",
-    "Zhou et al. 2024, arXiv 2408.11039",
-    "Causal text; the patches of one image see each other both ways.",
-    """
-        input image: int per token         # 0 is text
-        attend causal or q.image > 0 and same(image)
-        """,
     [case(9, inputs={"image": [0, 1, 1, 1, 0, 0, 2, 2, 0]})],
 )
 def _(c):
@@ -967,16 +627,6 @@ def _(c):
 
 @scheme(
     "xlnet",
-    "Yang et al. 2019, arXiv 1906.08237; MAR-style random orders",
-    "Two streams over a random order: the query stream must not see the word it predicts.",
-    """
-        layout repeat { content, query }
-        data content
-        input rank: int per step
-        attend k is content and (k.rank < q.rank or q is content and same(step))
-        predict query -> index
-        assert no flow where q is query and k is content and same(step)
-        """,
     [case(5, inputs={"rank": [3, 0, 4, 1, 2]})],
 )
 def _(c):
@@ -993,15 +643,6 @@ def _(c):
 
 @scheme(
     "encoder-decoder",
-    "Raffel et al. 2020, arXiv 1910.10683 (T5 cross attention)",
-    "Targets read every real source token.",
-    """
-        param sources = 512
-        queries layout repeat { target }
-        keys layout repeat sources { source }
-        input valid: bool per key
-        attend k.valid
-        """,
     [case(3, params={"sources": 5}, inputs={"valid": [1, 1, 1, 0, 0]})],
 )
 def _(c):
@@ -1010,17 +651,6 @@ def _(c):
 
 @scheme(
     "speculative verification",
-    "Leviathan et al. 2022, arXiv 2211.17192",
-    "A cache of ragged length, then the drafted tokens, which alone ask.",
-    """
-        param room = 4096                  # cache capacity
-        param drafted = 5
-        layout cached * room, draft * drafted
-        queries where role is draft
-        input used: int per sequence
-        attend k is cached and k.slot < used or k is draft and k.slot <= q.slot
-        position slot if role is cached else used + slot
-        """,
     [case(params={"room": 4, "drafted": 3}, inputs={"used": 2})],
 )
 def _(c):
@@ -1033,14 +663,6 @@ def _(c):
 
 @scheme(
     "meta tokens",
-    "Hymba, Dong et al. 2024, arXiv 2411.13676",
-    "Learned tokens in front are always seen; three layers are global, the rest local.",
-    """
-        param metas = 128
-        param span = 1024
-        layout meta * metas, repeat { token }
-        attend causal and (k is meta or window(span) or layer in {0, layers // 2, layers - 1})
-        """,
     [case(6, layers=5, params={"metas": 2, "span": 2})],
 )
 def _(c):
@@ -1054,14 +676,6 @@ def _(c):
 
 @scheme(
     "vision registers",
-    "Darcet et al. 2023, arXiv 2309.16588",
-    "A class token and registers in front of the patches; all see all.",
-    """
-        param registers = 4
-        layout class, register * registers, repeat { patch }
-        attend full
-        position 0 if role is not patch else 1 + step
-        """,
     [case(3, params={"registers": 2})],
 )
 def _(c):
@@ -1070,13 +684,6 @@ def _(c):
 
 @scheme(
     "in-context rows",
-    "TabPFN, Hollmann et al. 2022, arXiv 2207.01848",
-    "Rows of a table: all see the training rows, none sees a test row.",
-    """
-        param examples = 1000
-        layout train * examples, repeat { test }
-        attend k is train
-        """,
     [case(3, params={"examples": 4})],
 )
 def _(c):
@@ -1087,14 +694,6 @@ def _(c):
 
 @scheme(
     "decision transformer",
-    "Chen et al. 2021, arXiv 2106.01345",
-    "Return, state, action, over and over; the state predicts the action.",
-    """
-        layout repeat { return, state, action }
-        data action
-        attend causal
-        predict state -> index + 1
-        """,
     [case(3)],
 )
 def _(c):

@@ -1,0 +1,175 @@
+"""Commands about specs: check, fmt, show, explain, plan, emit, test, zoo. Each prints, and returns its exit code if that is not 0."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..diagnostics import InputError, Source, SpecError
+from .arguments import inputs_of, spec_of, text_of
+
+if TYPE_CHECKING:
+    from ..compiler.plan import Plan
+    from ..spec import Spec
+
+
+def refuse(name: str) -> None:
+    raise InputError(f"`srt-masks {name}` is part of the surface and not served yet")
+
+
+def check(options: argparse.Namespace) -> int:
+    try:
+        spec = spec_of(options)
+    except SpecError as error:
+        if options.format == "text":
+            raise
+        print(json.dumps([_plain(d, error.source) for d in error.diagnostics], indent=1))
+        return 1
+    if options.format == "json":
+        print("[]")
+        return 0
+    print(f"{spec.filename}: no mistakes")
+    if claims := spec.checked.claims:
+        print(f"{len(claims)} claim{'s' if len(claims) > 1 else ''} (`assert`) read, not proved: `srt-masks test` tries {'them' if len(claims) > 1 else 'it'} at small sizes")
+    return 0
+
+
+def _plain(diagnostic: Any, source: Source) -> dict[str, Any]:
+    (line, column), (last_line, last_column) = source.place(diagnostic.span.start), source.place(diagnostic.span.end)
+    place = {"line": line, "column": column, "end_line": last_line, "end_column": last_column}
+    words = {"slug": diagnostic.slug, "message": diagnostic.message, "label": diagnostic.label, "help": list(diagnostic.help)}
+    return {"file": source.filename, **place, **words}
+
+
+def fmt(options: argparse.Namespace) -> int:
+    from ..grammar.formatter import difference, format_text
+
+    changed = 0
+    for name in options.specs:
+        text, shown = text_of(name)
+        done = format_text(Source(text.removeprefix("\ufeff"), shown))
+        changed += done != text
+        if options.diff:
+            print(difference(text, done, shown), end="")
+        elif options.check:
+            if done != text:
+                print(f"{shown} would change")
+        elif name == "-" or name.startswith("zoo:"):
+            print(done, end="")
+        elif done != text:
+            _rewrite(Path(name), done)
+    return int(bool(changed) and (options.check or options.diff))
+
+
+def _rewrite(path: Path, text: str) -> None:
+    """Whole or not at all: a run that is stopped leaves the file as it was."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        beside.write_text(text, encoding="utf-8", newline="\n")
+        beside.chmod(path.stat().st_mode)
+        beside.replace(path.resolve())
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def show(options: argparse.Namespace) -> None:
+    spec = spec_of(options)
+    named = {name: getattr(options, name) for name in ("steps", "head", "layer", "heads", "layers", "given")}
+    drawn = {n: v for n, v in named.items() if v is not None} | {"inputs": inputs_of(spec, options)}
+    if options.out is None:
+        print_pictures(spec, options.plain, **drawn)
+        return
+    from ..view.picture import pictures
+    from ..view.save import save
+
+    save(pictures(spec, **drawn), options.out)
+    print(options.out)
+
+
+def print_pictures(spec: Spec, plain: bool = False, **which: Any) -> None:
+    from ..view.picture import pictures
+    from ..view.terminal import render
+
+    colour = sys.stdout.isatty() and not plain and "NO_COLOR" not in os.environ
+    print(render(pictures(spec, **which), colour))
+
+
+def explain(options: argparse.Namespace) -> None:
+    from ..explanation import explain as answer
+
+    spec = spec_of(options)
+    found = answer(
+        spec, options.query, options.key, head=options.head or 0, layer=options.layer or 0, steps=options.steps, heads=options.heads, layers=options.layers,
+        inputs=inputs_of(spec, options), given=options.given,
+    )  # fmt: skip
+    print(json.dumps(found.plain(), indent=1) if options.format == "json" else found)
+
+
+def plan(options: argparse.Namespace) -> None:
+    print(_planned(spec_of(options), options, options.tile))
+
+
+def _planned(spec: Spec, options: argparse.Namespace, tile: int | None = None) -> Plan:
+    from ..binding import resolve_heads, resolve_tokens
+    from ..surface import compile
+
+    steps = options.steps if spec.checked.queries.rows_per_step else None
+    tokens = resolve_tokens(spec.checked, spec.checked.queries, steps, options.given)
+    attend = compile(spec, layers=options.layers, tile=tile)
+    layer = options.layer if options.layer is not None or not options.layers else 0
+    heads = resolve_heads(spec.checked, options.heads)
+    return attend.plan(tokens, heads=heads, layer=layer, inputs=inputs_of(spec, options), given=options.given)
+
+
+def emit(options: argparse.Namespace) -> None:
+    match options.stage:
+        case "tree":
+            from ..grammar.parser import parse
+
+            source = Source(*text_of(options.spec))
+            tree, mistakes = parse(source)
+            if mistakes:
+                raise SpecError(mistakes, source)
+            print(tree)
+        case "checked":
+            print(spec_of(options).checked)
+        case "ir":
+            from ..compiler.front import front
+
+            print(front(spec_of(options).checked))
+        case "plan":
+            print(_planned(spec_of(options), options))
+        case "triton":
+            from ..compiler.pipeline import compile_checked
+            from ..kernels.emit import Unfit
+            from ..kernels.emit import emit as write
+
+            try:
+                sources = [write(c, wide=False).text for c in compile_checked(spec_of(options).checked) if c is not None]
+            except Unfit as why:
+                raise InputError(f"this mask is not for the Triton kernels, because {why}") from None
+            print("\n\n# for hidden_k and hidden_v\n".join(sources), end="")
+
+
+def test(options: argparse.Namespace) -> int:
+    from ..testing.command import run
+
+    return run(spec_of(options), options.law, options.list, options.examples, options.backend)
+
+
+def zoo(options: argparse.Namespace) -> None:
+    from ..schemes import entries, entry_of
+
+    if options.name is not None:
+        print(entry_of(options.name.removeprefix("zoo:")).text, end="")
+    elif options.format == "json":
+        print(json.dumps([{"name": e.slug, "title": e.name, "source": e.source, "words": e.words} for e in entries()], indent=1))
+    else:
+        width = max(len(e.slug) for e in entries())
+        print("\n".join(f"{e.slug:{width}}  {e.source}" for e in entries()))
+        print(f"\n{len(entries())} schemes. srt-masks zoo NAME prints a text, srt-masks show zoo:NAME draws it, srt_masks.zoo(NAME) reads it.")

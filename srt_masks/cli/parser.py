@@ -1,0 +1,117 @@
+"""The commands and their flags."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from . import commands, training
+from .arguments import named_number, named_value, value
+
+NOT_YET = ("bench", "compare", "prove")
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="srt-masks", description="Say what attends to what and which gradients flow where.")
+    every = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, help: str, spec: str = "a file, - for standard input, or zoo:NAME") -> argparse.ArgumentParser:
+        sub = every.add_parser(name, help=help, description=help)
+        sub.set_defaults(run=run)
+        if spec:
+            sub.add_argument("spec", metavar="SPEC", help=spec)
+            sub.add_argument("--param", action="append", default=[], type=named_number, metavar="NAME=NUMBER", help="another value for a param; may be repeated")
+        return sub
+
+    check = command("check", commands.check, "say what is wrong with a spec, or nothing")
+    _format(check)
+    fmt = every.add_parser("fmt", help="rewrite specs in the one canonical layout", description="rewrite specs in the one canonical layout; comments stay")
+    fmt.set_defaults(run=commands.fmt)
+    fmt.add_argument("specs", metavar="SPEC", nargs="+", help="files, rewritten in place; or - to read standard input and print")
+    fmt.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a file would change")
+    fmt.add_argument("--diff", action="store_true", help="write nothing; print what would change")
+    show = command("show", commands.show, "draw who attends to whom, and what trains")
+    show.add_argument("--steps", type=int, help="time steps (default 4, where the layout repeats)")
+    show.add_argument("--plain", action="store_true", help="characters, even in a terminal")
+    show.add_argument("--out", metavar="FILE", help="write a picture: .svg, .png or .html")
+    _which(show)
+    _inputs(show)
+    explain = command("explain", commands.explain, "does this token see that one, and does it learn from it?")
+    explain.add_argument("query", type=int, metavar="QUERY", help="the position that asks, from 0")
+    explain.add_argument("key", type=int, metavar="KEY", help="the position it looks at, from 0")
+    explain.add_argument("--steps", type=int, help="time steps (default: as many as the two positions need)")
+    _which(explain)
+    _inputs(explain)
+    _format(explain)
+    plan = command("plan", commands.plan, "which tiles are visited at a length")
+    plan.add_argument("--steps", type=int, default=512)
+    plan.add_argument("--tile", type=int)
+    plan.add_argument("--layer", type=int)
+    _heads_and_layers(plan)
+    _inputs(plan)
+    emit = command("emit", commands.emit, "print a stage of the compiler")
+    emit.add_argument("--stage", choices=("tree", "checked", "ir", "plan", "triton"), default="ir")
+    emit.add_argument("--steps", type=int, default=64, help="for the plan (default 64)")
+    emit.add_argument("--layer", type=int)
+    _heads_and_layers(emit)
+    _inputs(emit)
+    test = command("test", commands.test, "hold a spec to the laws: backends against the reference, and more")
+    test.add_argument("--law", action="append", default=[], metavar="NAME", help="only this law; may be repeated (--list names them)")
+    test.add_argument("--list", action="store_true", help="say which laws there are, and which apply")
+    test.add_argument("--examples", type=int, default=25, help="random cases a law (default 25)")
+    test.add_argument("--backend", default="auto")
+    zoo = every.add_parser("zoo", help="the published schemes that ship with the package", description="list the published schemes that ship with the package")
+    zoo.set_defaults(run=commands.zoo)
+    zoo.add_argument("name", nargs="?", metavar="NAME", help="print the text of this one")
+    _format(zoo)
+    train = command("train", training.train, "train a small transformer built from a spec on bytes")
+    _recipe(train)
+    sample = command("sample", training.sample, "let a trained model write", spec="")
+    sample.add_argument("checkpoint", metavar="CHECKPOINT", help="what `train` wrote: model.safetensors")
+    sample.add_argument("--prompt", default="The ")
+    sample.add_argument("--count", type=int, default=300, help="bytes to write (default 300)")
+    sample.add_argument("--words", type=int, default=64, help="bytes the model sees at once (default 64, as trained)")
+    sample.add_argument("--temperature", type=float, default=0.7)
+    sample.add_argument("--seed", type=int, default=0)
+    demo = command("demo", training.demo, "check, draw, verify, train and sample: the whole way, in a few minutes")
+    _recipe(demo)
+    demo.add_argument("--quick", action="store_true", help="seconds instead of minutes")
+    for name in NOT_YET:
+        later = every.add_parser(name, help="not served yet")
+        later.set_defaults(run=lambda options, n=name: commands.refuse(n))
+        later.add_argument("rest", nargs=argparse.REMAINDER)
+    return top
+
+
+def _heads_and_layers(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--heads", type=int, help="how many heads there are, where the spec speaks of them")
+    sub.add_argument("--layers", type=int, help="how many layers there are, where the spec speaks of them")
+
+
+def _which(sub: argparse.ArgumentParser) -> None:
+    _heads_and_layers(sub)
+    sub.add_argument("--head", type=int, help="this head only")
+    sub.add_argument("--layer", type=int, help="this layer only")
+
+
+def _inputs(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--input", action="append", default=[], type=named_value, metavar="NAME=JSON", help="an input, as nested lists: --input 'doc=[0, 0, 1]'")
+    sub.add_argument("--given", type=value, metavar="JSON", help='for `layout given`: {"role": [...], "step": [...], "slot": [...]}')
+
+
+def _format(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--format", choices=("text", "json"), default="text", help="json for programs")
+
+
+def _recipe(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--data", nargs="+", default=[], metavar="FILE", help="text or binary files (default: Python's own reference documentation)")
+    sub.add_argument("--out", default="runs/self_reasoning", help="folder for checkpoint, log and plot (default %(default)s)")
+    sub.add_argument("--steps", type=int, help="training steps")
+    sub.add_argument("--words", type=int, help="bytes in a sequence")
+    sub.add_argument("--batch", type=int, help="sequences in a step")
+    sub.add_argument("--dim", type=int)
+    sub.add_argument("--depth", type=int)
+    sub.add_argument("--heads", type=int)
+    sub.add_argument("--learning-rate", type=float)
+    sub.add_argument("--seed", type=int)
+    sub.add_argument("--max-seconds", type=float, help="stop training after so long")

@@ -1,0 +1,84 @@
+"""Commands about models: train, sample, demo."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..diagnostics import Error, InputError
+from .arguments import spec_of
+from .commands import print_pictures
+
+if TYPE_CHECKING:
+    from ..spec import Spec
+
+
+def train(options: argparse.Namespace) -> None:
+    spec = spec_of(options)
+    _report(_run_training(spec, options), options)
+
+
+def sample(options: argparse.Namespace) -> None:
+    from ..models.checkpoint import load_model
+
+    model = load_model(options.checkpoint)
+    if model.config.num_tokens != 256:
+        raise InputError(f"{options.checkpoint} has {model.config.num_tokens} tokens, not 256: it does not write bytes")
+    _write_sample(model, os.fsencode(options.prompt), options.count, options.words, options.temperature, options.seed)
+
+
+def demo(options: argparse.Namespace) -> None:
+    from ..testing import compare
+
+    spec = spec_of(options)
+    print(f"1. {spec.filename} is a spec without mistakes: {', '.join(spec.roles)}; " + ", ".join(f"{n} = {v}" for n, v in spec.params.items()))
+    smaller = {n: v for n, v in (("reasons", 2), ("horizon", 1)) if n in spec.params}
+    print("\n2. Who attends to whom, and what trains" + (f" (drawn with {', '.join(f'{n} = {v}' for n, v in smaller.items())}, to fit)" if smaller else ""))
+    print_pictures(spec.with_params(**smaller), steps=4)
+    print("\n3. Gradients of the block-sparse backend against the pairwise reference in float64, 2 heads, 40 steps, float32")
+    comparisons = compare(spec, steps=40)
+    print("\n".join(f"   {c}" for c in comparisons))
+    if not all(c.holds for c in comparisons):
+        raise Error("the backend differs from the reference by more than it may")
+    print("\n4. A small transformer built from the spec, trained on bytes")
+    quick = {"steps": 6, "words": 16, "batch": 2, "dim": 32, "depth": 2, "heads": 2}
+    # However slow the machine, the whole demo ends within six minutes.
+    _report(_run_training(spec, options, **(quick if options.quick else {"max_seconds": 270.0})), options, 40 if options.quick else 300)
+
+
+def _run_training(spec: Spec, options: argparse.Namespace, **quick: Any) -> Any:
+    from ..models.train import Recipe
+    from ..models.train import train as run
+
+    chosen = {**quick}
+    for name in ("steps", "words", "batch", "dim", "depth", "heads", "learning_rate", "seed", "max_seconds"):
+        if getattr(options, name) is not None:
+            chosen[name] = getattr(options, name)
+    try:
+        return run(spec, Recipe(**chosen), options.out, options.data)
+    except KeyboardInterrupt:
+        checkpoint = Path(options.out) / "model.safetensors"
+        if checkpoint.exists():
+            print(f"\nstopped. The last checkpoint is whole: {checkpoint}", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _report(result: Any, options: argparse.Namespace, count: int = 300) -> None:
+    print(f"   data: {result.corpus.name}, {len(result.corpus.train):,} bytes to train on")
+    print(f"   {result.steps} steps in {result.seconds:.0f} s; held out: {result.held_out_bits:.3f} bits per byte")
+    print("\nwhat it writes:")
+    prompt = bytes(result.corpus.held_out[:16].tolist()) if options.data else b"The "
+    _write_sample(result.model, prompt, count, result.words, 0.7, 0)
+    print(f"\ncheckpoint {result.checkpoint}\nlog        {result.log}\nplot       {result.plot}")
+    print(f"more:      srt-masks sample {result.checkpoint} --prompt 'The '")
+
+
+def _write_sample(model: Any, prompt: bytes, count: int, words: int, temperature: float, seed: int) -> None:
+    from ..models.sample import sample as draw
+
+    text = prompt + bytes(draw(model, prompt, count, words=words, temperature=temperature, seed=seed))
+    # What a model writes may be anything: control characters must not reach the terminal.
+    print("".join(c if c.isprintable() or c == "\n" else "·" for c in text.decode("utf-8", "replace")))

@@ -1,0 +1,348 @@
+"""`explain`: does this token see that one, and does it learn from it? In words and values, by the reference.
+
+    text -> tree --trace--> every expression and what it was checked to --evaluate at one pair--> a tree of texts and values
+
+Values come from the reference's evaluator, so that an explanation cannot follow a mistake of the compiler.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from .diagnostics import InputError, Source
+from .grammar import checked as c
+from .grammar import syntax as t
+from .grammar.check import prelude_text, trace
+from .grammar.checked import Side, Type
+from .grammar.parser import parse
+from .grammar.scope import Traced
+from .reference.masks import Row, pairs, token_table
+from .spec import Spec
+from .surface import lay_out_one
+
+MOST_MEMBERS = 3  # of an `any` or `all` that are shown when none decides
+GATES = ("q", "k", "v", "hidden")
+
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """An expression at this pair. `decides`: without it, what it stands in would have another value."""
+
+    text: str
+    value: Value
+    note: str  # what it compares, with numbers in place of names
+    decides: bool
+    parts: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A statement of the text, where it begins, and its expressions."""
+
+    number: int
+    text: str
+    nodes: tuple[Node, ...]
+
+    @property
+    def applies(self) -> bool:
+        """Whether a rule's condition holds here; one without a condition always does."""
+        return self.nodes[-1].value is not False if self.nodes else True
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    pos: int
+    role: str
+    section: int
+    step: int
+    slot: int
+    index: int
+    position: int
+    asks: bool
+
+    def __str__(self) -> str:
+        where = f"step {self.step}, slot {self.slot}" + (f", section {self.section}" if self.section else "")
+        return f"{self.pos} is a {self.role} ({where}; index {self.index}, position id {self.position})"
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What `explain` found; prints as text. `gates` are the factors of the gradients into query, key, value and hidden state."""
+
+    query: Token
+    key: Token
+    head: int
+    layer: int
+    sees: bool
+    attend: Line
+    rules: tuple[Line, ...]
+    silent: Line | None  # the `queries where` that the query does not meet
+    gates: Mapping[str, float]
+
+    def plain(self) -> dict[str, Any]:
+        """As nested dicts and lists, for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        where = f"head {self.head}, layer {self.layer}"
+        parts = [f"query {self.query}", f"key   {self.key}", ""]
+        if self.silent is not None:
+            return "\n".join([*parts, f"No: the query does not ask.{_reason(self.silent.nodes)}", "", *_drawn(self.silent)])
+        verdict = "Yes: the query sees the key" if self.sees else "No: the query does not see the key"
+        parts += [f"{verdict} ({where}).{_reason(self.attend.nodes)}", "", *_drawn(self.attend)]
+        for rule in self.rules:
+            parts += ["", *_drawn(rule, "applies" if rule.applies else "does not apply")]
+        if self.sees:
+            parts += ["", "What this pair teaches:", *(f"  {name:6}  {self._lesson(name)}" for name in GATES if self._is_spoken_of(name))]
+            if self.gates["q"] != 1 or self.gates["k"] != 1 or self.gates["v"] != 1:
+                parts.append("Gates act on what attention reads of q, k and v; the asking row's output projection and feed-forward learn all the same.")
+        else:
+            parts += ["", "A pair that is not attended teaches nothing."]
+        return "\n".join(parts)
+
+    def _is_spoken_of(self, gate: str) -> bool:
+        return gate != "hidden" or any(re.search(r"\bhidden\b", rule.text) for rule in self.rules)
+
+    def _lesson(self, gate: str) -> str:
+        factor, lines = self.gates[gate], [r for r in self.rules if r.applies and gate in _targets(r.text)]
+        by = " by line " + ", ".join(str(r.number) for r in lines) if lines else ""
+        if factor == 1:
+            return "the whole gradient" + (f" (scaled by 1{by})" if by else "")
+        return f"no gradient: stopped{by}" if factor == 0 else f"{factor:g} of the gradient: scaled{by}"
+
+
+def explain(
+    spec: Spec, query: int, key: int, *, head: int = 0, layer: int = 0, steps: int | None = None, heads: int | None = None, layers: int | None = None,
+    inputs: Mapping[str, Any] | None = None, given: Any = None,
+) -> Explanation:  # fmt: skip
+    """Whether the token at position `query` sees the one at `key`, why, and which gradients the pair passes.
+
+    `steps` is as small as the two positions allow, unless given. Raises InputError for a position, head or layer that is not there.
+    """
+    if not isinstance(spec, Spec):
+        raise InputError(f"explain takes a Spec; got {type(spec).__name__}. For a text: srt_masks.parse(text)")
+    for name, value in (("query", query), ("key", key), ("head", head), ("layer", layer)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise InputError(f"{name} is a whole number, 0 or more; got {value!r}")
+    heads, layers = heads or (head + 1 if head else None), layers or (layer + 1 if layer else None)
+    row = lay_out_one(spec, steps=_steps(spec, query, key) if steps is None else steps, heads=heads, layers=layers, inputs=inputs, given=given)
+    for name, value, axis in (("query", query, row.own), ("key", key, row.keys)):
+        if value >= len(axis["pos"]):
+            raise InputError(f"{name} {value} is beyond the last position, {len(axis['pos']) - 1}: give more steps")
+    for name, value, count in (("head", head, row.heads), ("layer", layer, row.layers)):
+        if value >= count:
+            raise InputError(f"{name} is from 0 to {count - 1}; got {value}: give {name}s= for more")
+    return _Explainer(spec, row, head, layer).explain(query, key)
+
+
+def _steps(spec: Spec, query: int, key: int) -> int | None:
+    """The fewest time steps with both positions."""
+    wanted = [
+        max(0, -(-(position + 1 - layout.fixed) // layout.rows_per_step))
+        for position, layout in ((query, spec.checked.queries), (key, spec.checked.keys or spec.checked.queries))
+        if layout.rows_per_step
+    ]
+    return max(wanted) if wanted else None
+
+
+class _Explainer:
+    def __init__(self, spec: Spec, row: Row, head: int, layer: int):
+        self.spec, self.row, self.head, self.layer = spec, row, head, layer
+        self.token: int | None = None  # the one token that bare attributes are about, in `queries where`
+        self.source, self.prelude = Source(spec.text.removeprefix("\ufeff"), spec.filename), Source(prelude_text(), "prelude")
+        tree, _ = parse(self.source)
+        self.statements, self.bodies = trace(tree, spec.params)
+        self.lets = {s.name.text: parts[0] for s, parts in self.statements if isinstance(s, t.Let) and s.parameters is None and parts}
+
+    def explain(self, query: int, key: int) -> Explanation:
+        checked = self.spec.checked
+        tokens = token_table(self.row)
+        asker = _token(tokens, query)
+        seen = _token(tokens, key) if checked.keys is None else _key_token(self.row, key)
+        self.token = query
+        silent = next((self.line(s, parts, self.row.words(self.head, self.layer)) for s, parts in self.statements if isinstance(s, t.QueriesWhere)), None)
+        self.token = None
+        place = int((self.row.queries["pos"] < query).sum())
+        # A query that does not ask has no row: the pair is asked about as if it had one.
+        words = (self.row if asker.asks else replace(self.row, queries=self.row.own)).words(self.head, self.layer, place if asker.asks else query, key)
+        attend = next(self.line(s, parts, words) for s, parts in self.statements if isinstance(s, t.Attend))
+        rules = tuple(self.line(s, parts, words) for s, parts in self.statements if isinstance(s, t.Rule))
+        attended, *gates = pairs(checked, words, 1, 1)
+        factors = {name: float(gate.flatten()[0]) for name, gate in zip(GATES, gates, strict=True)}
+        sees = bool(attended[0, 0]) and asker.asks
+        return Explanation(asker, seen, self.head, self.layer, sees, attend, rules, None if asker.asks else silent, factors)
+
+    def line(self, statement: t.Statement, parts: tuple[Traced, ...], words: Any) -> Line:
+        number, _ = self.source.place(statement.span.start)
+        nodes = tuple(n for p in parts for n in [self.node(p, words, Side.OWN, self.source)] if n is not None)
+        return Line(number, _text(self.source, statement), nodes)
+
+    # ------------------------------------------------------------------------------------------ nodes
+
+    def node(self, traced: Traced, words: Any, side: Side, source: Source, label: str = "") -> Node | None:
+        """The expression at this pair; None where it has no single value, as a bare attribute handed to a function has."""
+        source = self.prelude if traced.is_prelude else source
+        value = self.value(traced.expr, words, side)
+        if value is None:
+            return None
+        parts = self.parts(traced, words, side, source)
+        return Node(label + _text(source, traced.tree), value, _note(traced.tree, parts), False, _deciding(traced.tree, value, parts))
+
+    def value(self, expr: c.Expr, words: Any, side: Side) -> Value | None:
+        found: Tensor = words.value(expr if side is Side.OWN else c.bind(expr, side))
+        if self.token is not None and found.ndim:
+            found = found[self.token]
+        if found.numel() != 1:
+            return None
+        value = found.item()
+        if expr.type is Type.ROLE:
+            return self.spec.roles[int(value)] if 0 <= value < len(self.spec.roles) else "no role"
+        return value
+
+    def parts(self, traced: Traced, words: Any, side: Side, source: Source) -> tuple[Node, ...]:
+        match traced.tree:
+            case t.Number() | t.Truth():
+                return ()
+            case t.Quantify():
+                return self.members(traced, words, side, source)
+            case t.Name() | t.Attribute():
+                return self.body(traced, words, side)
+        found = (self.node(p, words, side, source) for p in traced.parts if not isinstance(p.tree, t.Number | t.Truth))
+        return tuple(n for n in found if n is not None)
+
+    def body(self, traced: Traced, words: Any, side: Side) -> tuple[Node, ...]:
+        """What a name stands for: a `let` of the text, or one of the prelude."""
+        match traced.tree, traced.expr:
+            case _, c.LetRef(name=name, side=own) if name in self.lets:
+                inner = self.node(self.lets[name], words, side if own is Side.OWN else own, self.source)
+            case t.Name(name=name), expr if name in self.bodies and expr == self.bodies[name].expr:
+                inner = self.node(self.bodies[name], words, side, self.prelude)
+            case _:
+                return ()
+        return () if inner is None else (inner,)
+
+    def members(self, traced: Traced, words: Any, side: Side, source: Source) -> tuple[Node, ...]:
+        """The members of an `any` or `all` that decide it, or the first few."""
+        quantify = traced.tree
+        assert isinstance(quantify, t.Quantify)
+        domain, bodies = traced.parts[: len(quantify.domain)], traced.parts[len(quantify.domain) :]
+        ends = [self.value(p.expr, words, side) for p in domain]
+        if quantify.is_range:
+            numbers = list(range(*(int(e) for e in ends if e is not None)))
+        else:
+            numbers = ends
+        wanted = quantify.word == "any"
+        values = [self.value(b.expr, words, side) for b in bodies]
+        chosen = [i for i, v in enumerate(values) if v == wanted][:1] or list(range(len(bodies)))[:MOST_MEMBERS]
+        nodes = [self.node(bodies[i], words, side, source, f"{quantify.variable.text} = {numbers[i]}: ") for i in chosen]
+        shown = [n for n in nodes if n is not None]
+        rest = len(bodies) - len(shown)
+        if rest and all(v != wanted for v in values):
+            shown.append(Node(f"and {rest} more, all {str(not wanted).lower()}", not wanted, "", False, ()))
+        return tuple(shown)
+
+
+def _token(table: Any, pos: int) -> Token:
+    numbers = {n: int(getattr(table, n)[pos]) for n in ("pos", "section", "step", "slot", "index", "position")}
+    return Token(role=table.role[pos], asks=bool(table.asks[pos]), **numbers)
+
+
+def _key_token(row: Row, pos: int) -> Token:
+    """A token of a layout of keys alone; it has no position id of its own but its step."""
+    numbers = {n: int(row.keys[n][pos]) for n in ("pos", "section", "step", "slot", "index")}
+    return Token(role=row.checked.roles[int(row.keys["role"][pos])], position=numbers["step"], asks=False, **numbers)
+
+
+# ------------------------------------------------------------------------------------------------ texts
+
+
+def _text(source: Source, node: Any) -> str:
+    """An expression or statement as written, on one line, without comments."""
+    written = re.sub(r"#[^\n]*", "", source.text[node.span.start : node.span.end])
+    return " ".join(written.split())
+
+
+def _targets(rule: str) -> list[str]:
+    """q, k, v, hidden of a rule's text."""
+    return re.findall(r"\b(?:q|k|v|hidden)\b(?!\s*\.)", re.split(r"\b(?:where|by)\b", rule)[0])
+
+
+def _note(tree: t.Expr, parts: tuple[Node, ...]) -> str:
+    """A comparison with values in place of names."""
+    match tree:
+        case t.Chain(first=first, rest=rest):
+            values = iter(parts)
+
+            def said(operand: t.Expr) -> str:
+                return operand.text if isinstance(operand, t.Number) else _said(next(values).value) if parts else "?"
+
+            constants = sum(isinstance(x, t.Number | t.Truth) for x in (first, *(e for _, e in rest)))
+            if constants + len(parts) != 1 + len(rest):
+                return ""
+            return said(first) + "".join(f" {op} {said(operand)}" for op, operand in rest)
+        case _:
+            return ""
+
+
+def _deciding(tree: t.Expr, value: Value, parts: tuple[Node, ...]) -> tuple[Node, ...]:
+    """The parts, marked where one of them alone makes the whole what it is."""
+    match tree:
+        case t.Logic(op="and") if value is False:
+            marked = [p.value is False for p in parts]
+        case t.Logic(op="or") if value is True:
+            marked = [p.value is True for p in parts]
+        case t.Logic(op="implies") if value is False:
+            marked = [True] * len(parts)
+        case t.Not() | t.Name() | t.Attribute() | t.Quantify():
+            marked = [True] * len(parts)
+        case t.Call(args=args):
+            marked = [i >= len(parts) - 1 and len(parts) > 0 and p.value == value for i, p in enumerate(parts)] if args else []
+        case _:
+            marked = [False] * len(parts)
+    return tuple(replace(p, decides=m) for p, m in zip(parts, marked, strict=True))
+
+
+def _said(value: Value) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _reason(nodes: tuple[Node, ...]) -> str:
+    """The smallest expression that alone decides, if there is one."""
+    if not nodes:
+        return ""
+    node, last = nodes[-1], None
+    while True:
+        deciding = [p for p in node.parts if p.decides]
+        if not deciding:
+            break
+        node = last = deciding[0]
+    if last is None:
+        last = node
+    return f" `{_cut(last.text, 60)}` is {_said(last.value)}{': ' + last.note if last.note else ''}."
+
+
+def _drawn(line: Line, effect: str = "") -> list[str]:
+    """A statement and, below it, the tree of its expressions with their values in one column."""
+    rows: list[tuple[str, str]] = []
+
+    def draw(nodes: tuple[Node, ...], indent: str) -> None:
+        for i, node in enumerate(nodes):
+            last = i == len(nodes) - 1
+            rows.append((indent + ("└ " if last else "├ ") + node.text, _said(node.value) + (f"   {node.note}" if node.note else "")))
+            draw(node.parts, indent + ("  " if last else "│ "))
+
+    draw(line.nodes, "  ")
+    width = min(64, max((len(text) for text, _ in rows), default=0))
+    head = f"line {line.number}: {_cut(line.text, 100)}" + (f"   ({effect})" if effect else "")
+    return [head, *(f"{_cut(text, width):{width}}  {value}" for text, value in rows)]
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
