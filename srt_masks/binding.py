@@ -58,11 +58,19 @@ class Call:
 
     def copied(self) -> Call:
         """With tensors of its own, on the CPU."""
-        return replace(self, **{n: {k: t.to("cpu", copy=True) for k, t in tensors.items()} for n, tensors in (("inputs", self.inputs), ("layout", self.layout))})
+        return replace(
+            self, **{n: {k: t.to("cpu", copy=True) for k, t in tensors.items()} for n, tensors in (("inputs", self.inputs), ("layout", self.layout))}
+        )
 
 
 def bind_call(
-    checked: Checked, sizes: Sizes, lengths: Any, inputs: Mapping[str, Any] | None, named: Mapping[str, Any], given: Any = None, device: torch.device | str = "cpu"
+    checked: Checked,
+    sizes: Sizes,
+    lengths: Any,
+    inputs: Mapping[str, Any] | None,
+    named: Mapping[str, Any],
+    given: Any = None,
+    device: torch.device | str = "cpu",
 ) -> Call:
     """Everything a caller gives beside q, k and v, checked against the spec and the sizes. Raises InputError."""
     steps_of(checked.queries, sizes.tokens, checked.roles)
@@ -226,7 +234,9 @@ def bind_given(checked: Checked, given: Any, sizes: Sizes) -> dict[str, Tensor]:
             raise InputError(f"given[{name!r}] wants {tokens} tokens, and a batch axis of 1 or {sizes.batch} if any; got {_describe(value)}")
         most = len(checked.roles) - 1 if name == "role" else None
         if value.numel() and (int(value.min()) < 0 or (most is not None and int(value.max()) > most)):
-            raise InputError(f"given[{name!r}] is from 0{f' to {most} (the roles in order: {listing(checked.roles)})' if most is not None else ''}; got {int(value.min())} to {int(value.max())}")
+            raise InputError(
+                f"given[{name!r}] is from 0{f' to {most} (the roles in order: {listing(checked.roles)})' if most is not None else ''}; got {int(value.min())} to {int(value.max())}"
+            )
         bound[name] = (value if value.ndim == 2 else value[None]).to("cpu", torch.int64)
     return bound
 
@@ -357,7 +367,7 @@ def bind_inputs(
             raise InputError(f"input `{name}` is an ordinary dense tensor; got layout {str(value.layout).removeprefix('torch.')}")
         if value.requires_grad:
             raise InputError(f"input `{name}` requires grad; masks and gates are constants of the backward: give {name}.detach()")
-        wanted: list[int | str] = [_extent(checked, axis, sizes, layout or {}) for axis in declared.axes]
+        wanted: list[int | str] = [axis_extent(checked, axis, sizes, layout or {}) for axis in declared.axes]
         wanted += declared.sizes
         batched = value.ndim == len(wanted) + 1
         if not batched and value.ndim != len(wanted):
@@ -376,7 +386,7 @@ def bind_inputs(
     return bound
 
 
-def _extent(checked: Checked, axis: str, sizes: Sizes, layout: Mapping[str, Tensor]) -> int:
+def axis_extent(checked: Checked, axis: str, sizes: Sizes, layout: Mapping[str, Tensor]) -> int:
     match axis:
         case "token" | "query":
             return sizes.tokens

@@ -69,7 +69,7 @@ class Token:
 
     def __str__(self) -> str:
         where = f"step {self.step}, slot {self.slot}" + (f", section {self.section}" if self.section else "")
-        return f"{self.pos} is a {self.role} ({where}; index {self.index}, position id {self.position})"
+        return f"{self.pos}: {self.role} ({where}; index {self.index}, position id {self.position})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,17 @@ class _Explainer:
         if value is None:
             return None
         parts = self.parts(traced, words, side, source)
-        return Node(label + _text(source, traced.tree), value, _note(traced.tree, parts), False, _deciding(traced.tree, value, parts))
+        text, note = _text(source, traced.tree), self.role_of_subject(traced, words, side) or _note(traced.tree, parts)
+        return Node(label + text, value, note if note != text else "", False, _deciding(traced.tree, value, parts))
+
+    def role_of_subject(self, traced: Traced, words: Any, side: Side) -> str:
+        """What `k is a` and `k in {a, b}` ask about, in words."""
+        match traced.tree:
+            case t.Is(subject=t.Subject(side=who)) | t.In(subject=t.Subject(side=who)):
+                role = self.value(c.Attribute(Side(who), "role", Type.ROLE), words, side)
+                return f"{who} is {role}"
+            case _:
+                return ""
 
     def value(self, expr: c.Expr, words: Any, side: Side) -> Value | None:
         found: Tensor = words.value(expr if side is Side.OWN else c.bind(expr, side))

@@ -18,9 +18,9 @@ from pathlib import Path
 from .diagnostics import Error, InputError, did_you_mean
 from .spec import Spec, parse, read_text
 
-__all__ = ["Entry", "entries", "entry_of", "load", "names", "text_of", "zoo"]
+__all__ = ["Entry", "entries", "entry_of", "names", "text_of", "zoo"]
 
-TRY = "try: "
+TRY, LAWS = "try: ", "laws: "
 
 # In the order of the page, simple ones first.
 _GROUPS = {
@@ -86,7 +86,9 @@ def entry_of(name: str) -> Entry:
     if _plain(name) in known:
         return known[_plain(name)]
     hint = did_you_mean(" ".join(name.lower().replace("_", " ").replace("-", " ").split())[:100], names())
-    raise InputError(f"the zoo has no `{name[:60]}`{': ' + hint if hint else '.'} `srt-masks zoo` and srt_masks.schemes.names() list its {len(entries())} names")
+    raise InputError(
+        f"the zoo has no `{name[:60]}`{': ' + hint if hint else '.'} `srt-masks zoo` and srt_masks.schemes.names() list its {len(entries())} names"
+    )
 
 
 def text_of(name: str) -> str:
@@ -122,5 +124,5 @@ def _entry(path: Path, group: str) -> Entry:
     head = [line.removeprefix("#").strip() for line in _read(path).partition("\n\n")[0].splitlines()]
     name, source, *rest = head
     attempt = next((line.removeprefix(TRY) for line in rest if line.startswith(TRY)), "")
-    words = "\n".join(line for line in rest if not line.startswith(TRY)).strip()
+    words = "\n".join(line for line in rest if not line.startswith((TRY, LAWS))).strip()
     return Entry(name, path.stem.replace("_", "-"), group, source, words, attempt, path)

@@ -6,6 +6,7 @@ and printed as code to paste.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -13,16 +14,15 @@ import resource
 import subprocess
 import sys
 import time
+import unicodedata
 import warnings
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import ROOT
-from lark import Lark
-from lark.exceptions import UnexpectedInput
 from test_grammar import WHOLE_LANGUAGE
 
 import srt_masks as srt
@@ -38,7 +38,8 @@ from zoo import SCHEMES
 
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 RUNS, TEXTS = (20, 10_000) if THOROUGH else (5, 400)
-SEEDS = [random.SystemRandom().randrange(2**32) for _ in range(RUNS)] if THOROUGH else list(range(RUNS))
+FIRST = random.SystemRandom().randrange(2**32) if THOROUGH else 0  # every text has a number, which is its seed
+LONGEST = 50_000  # characters
 MOST_CPU = 1.0  # seconds to parse and check one text
 MOST_MEMORY = 500_000_000  # bytes that a whole run may grow by
 
@@ -68,7 +69,7 @@ def statements(r: random.Random) -> str:
     for _ in range(r.randrange(1, 8)):
         states, words = [0], []
         while True:
-            expected = sorted(tables._expected(machine, states))
+            expected = sorted(tables.expected_after(machine, states))
             key = tables.END if tables.END in expected and (len(words) > 30 or r.random() < 0.3) else r.choice(expected)
             if len(words) > 30:  # head for the end: the cheapest operand, then whatever closes
                 key = next((k for k in (tables.END, ")", "]", "}", "else", "for", "in", tables.NUMBER, tables.NAME) if k in expected), key)
@@ -126,6 +127,19 @@ def _replace(r: random.Random, pieces: list[str]) -> None:
     pieces[r.randrange(len(pieces))] = r.choice([r.choice(WORDS), r.choice(pieces)])
 
 
+def _rename(r: random.Random, pieces: list[str]) -> None:
+    """Another name of the same text, which may be of another kind."""
+    names = [i for i, p in enumerate(pieces) if p.isidentifier() and p not in syntax.RESERVED]
+    if names:
+        pieces[r.choice(names)] = pieces[r.choice(names)]
+
+
+def _insert(r: random.Random, pieces: list[str]) -> None:
+    """A line of another text."""
+    at = r.choice([i for i, p in enumerate(pieces) if "\n" in p] or [0])
+    pieces.insert(at, "\n" + r.choice([line for line in r.choice(SOURCES).splitlines() if line]))
+
+
 def _splice(r: random.Random, pieces: list[str]) -> None:
     other = SPLIT.findall(r.choice(SOURCES))
     pieces[r.randrange(len(pieces)) :] = other[r.randrange(len(other)) :]
@@ -168,12 +182,13 @@ def _nest(r: random.Random, pieces: list[str]) -> None:
     pieces[at] = open * depth + pieces[at] + close * depth
 
 
-MUTATIONS = [_delete, _duplicate, _swap, _replace, _replace, _splice, _flip, _control, _blow_up, _repeat, _nest]
+MUTATIONS = [_delete, _duplicate, _swap, _replace, _rename, _rename, _insert, _splice, _flip, _control, _blow_up, _repeat, _nest]
 KINDS = [mutated, mutated, mutated, mutated, statements, statements, soup, soup, letters, raw]
 
 
-def text_of(r: random.Random) -> str:
-    return r.choice(KINDS)(r)
+def text_of(number: int) -> str:
+    r = random.Random(number)
+    return r.choice(KINDS)(r)[:LONGEST]
 
 
 # ------------------------------------------------------------------------------------------------------ judging them
@@ -213,6 +228,8 @@ def _judge(text: str) -> str:
 def _judge_report(error: SpecError) -> str:
     if not error.diagnostics or len(error.report) > 40_000:
         return f"{len(error.diagnostics)} diagnostics, {len(error.report)} characters"
+    if not all(c in "\n\t" or unicodedata.category(c)[0] != "C" for c in error.report):
+        return "a control character would reach the terminal"
     for d in error.diagnostics:
         if d.slug not in documented():
             return f"docs/errors.md knows no {d.slug}"
@@ -261,21 +278,17 @@ def shrink(text: str, fails: Callable[[str], bool], seconds: float = 60) -> str:
     return "".join(pieces)
 
 
-def paste(text: str) -> str:
-    return f"\n\n    from test_fuzz import judge\n    print(judge({text!r}))\n"
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_every_text_is_read_or_refused_well(seed: int):
-    r = random.Random(seed)
+@pytest.mark.parametrize("first", range(FIRST, FIRST + RUNS * TEXTS, TEXTS))
+def test_every_text_is_read_or_refused_well(first: int):
     srt.parse("attend causal")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     parsed = 0
-    for _ in range(TEXTS):
-        text = text_of(r)
+    for number in range(first, first + TEXTS):
+        text = text_of(number)
         if why := judge(text):
-            small = shrink(text, lambda t: bool(judge(t)))
-            raise AssertionError(f"{judge(small) or why}{paste(small if judge(small) else text)}")
+            text = shrink(text, lambda t: bool(judge(t)))
+            code = repr(text) if len(text) < 3000 else f"text_of({number})"
+            raise AssertionError(f"{judge(text) or why}\n\n    from test_fuzz import judge, text_of\n    print(judge({code}))\n")
         parsed += _parses(text)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * (1 if sys.platform == "darwin" else 1024)
     assert grown < MOST_MEMORY, f"the peak of memory grew by {grown / 1e6:.0f} MB"
@@ -292,58 +305,6 @@ def _parses(text: str) -> bool:
 def test_the_shrinker_finds_the_few_pieces_that_matter():
     text = "attend causal and window(3)\nstop k where q.pos - k.pos > 7\n" * 20
     assert shrink(text, lambda t: "stop" in t and "window" in t and t.index("window") < t.index("stop")) == "windowstop"
-
-
-# --------------------------------------------------------------------------------------------- the tables and lark
-
-
-def test_the_tables_are_what_the_grammar_gives():
-    made = tables.make()
-    assert tables.load() == made, "the grammar has changed: python -m srt_masks.grammar.tables > tables.json && mv tables.json srt_masks/grammar/"
-
-
-@pytest.fixture(scope="module")
-def lark() -> Lark:
-    return Lark(tables.grammar(), parser="lalr", lexer="contextual", propagate_positions=True, maybe_placeholders=False)
-
-
-def test_the_automaton_reads_what_lark_reads(lark: Lark):
-    """The same trees with the same places, and the same refusals, for texts right and wrong. lark is the judge."""
-    r = random.Random(0)
-    read = refused = 0
-    while read < 1000 or refused < 300:
-        text = r.choice([mutated, statements])(r)
-        if len(text) > 2000 or not text.strip():
-            continue
-        for tokens in _statements_of(text):
-            piece = text[: tokens[-1].end]
-            ours = _shape(lambda t=tokens: tables.run(tables.load(), t, lambda token: token.text, lambda *node: node, 10_000))
-            blanked = re.sub(r"[^\n]", " ", text[: tokens[0].start]) + piece[tokens[0].start :]
-            theirs = _shape(lambda t=blanked: _plain(lark.parse(t).children[0]))
-            assert ours == theirs, f"{blanked.strip()!r}:\n{ours}\n{theirs}"
-            read, refused = read + bool(ours), refused + (not ours)
-
-
-def _statements_of(text: str) -> list[list[tables.Token]]:
-    from srt_masks.grammar.parser import _statements
-
-    try:
-        return list(_statements(Source(text), tables.load().soft.union(syntax.RESERVED)))
-    except SpecError:
-        return []
-
-
-def _shape(read: Callable[[], Any]) -> str:
-    try:
-        return repr(read())
-    except (UnexpectedInput, tables.Unexpected):
-        return ""
-
-
-def _plain(tree: Any) -> Any:
-    if not hasattr(tree, "children"):
-        return str(tree)
-    return str(tree.data), tree.meta.start_pos, tree.meta.end_pos, [_plain(c) for c in tree.children]
 
 
 # --------------------------------------------------------------------------------------------- no code, no files
@@ -398,10 +359,7 @@ print(seen)
 
 def test_a_text_runs_no_code_and_touches_no_file(tmp_path: Path):
     """Python tells an audit hook of every file opened, module imported, code compiled or run, process started, socket made."""
-    import json
-
-    r = random.Random(0)
-    texts = [WHOLE_LANGUAGE, "attend causal and nonsense &", *HOSTILE.splitlines(), HOSTILE, *SOURCES, *(text_of(r) for _ in range(300))]
+    texts = [WHOLE_LANGUAGE, "attend causal and nonsense &", *HOSTILE.splitlines(), HOSTILE, *SOURCES, *map(text_of, range(300))]
     done = subprocess.run([sys.executable, "-c", WATCH], input=json.dumps(texts), capture_output=True, text=True, cwd=tmp_path, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]" and not list(tmp_path.iterdir())
@@ -415,22 +373,50 @@ def test_the_watch_sees_what_it_should():
     assert all(event in done.stdout for event in ("open", "exec", "compile", "import")), done.stdout + done.stderr
 
 
-def test_the_longest_text_of_every_kind_ends_in_time():
-    """Time grows as the text does, also where it is wrong: 1 MB of each takes seconds, not minutes."""
+@pytest.mark.parametrize("character", ["\0", "\x1b", "\x7f", "\x9b", "\u202e", "\u2066", "\ud800"])
+def test_what_would_show_another_text_than_is_read_is_refused(character: str):
+    with pytest.raises(SpecError) as error:
+        srt.parse(f"attend causal # {character}or full")
+    assert [d.slug for d in error.value.diagnostics] == ["not-text"] and character not in error.value.report
+
+
+def test_what_would_take_all_memory_is_refused():
+    spec = srt.parse("attend causal")
+    for ask, words in [
+        (lambda: srt.dense(spec, steps=100_000), "at most 8"),
+        (lambda: srt.tokens(spec, steps=1_000_001), "at most 1,000,000"),
+        (lambda: srt.compile(spec).plan(2**25 + 1), "at most 33,554,432"),
+        (lambda: srt.compile(spec).plan(50_000).to_dense(), "too many for a dense mask"),
+    ]:
+        with pytest.raises(srt.InputError, match=words):
+            ask()
+
+
+def test_the_limits_are_those_of_the_code():
+    page = (ROOT / "docs" / "threat-model.md").read_text()
+    rows = re.findall(r"^\| [^|]+ \| ([\d,]+) \| `([\w.]+)\.(\w+)` \|$", page, re.MULTILINE)
+    assert len(rows) == 16
+    for most, module, name in rows:
+        assert int(most.replace(",", "")) == getattr(import_module(f"srt_masks.{module}"), name), name
+
+
+def test_a_text_of_any_kind_is_read_in_time():
+    """A quarter of the largest text, right or wrong, in a few seconds of a slow machine: what takes quadratic time takes minutes."""
     for name, text in {
-        "statements": "let a = k is token and 0 < q.step - k.step <= 16\n" * 20_000,
-        "mistakes": "attend causal;\n" * 66_000,
-        "no statements": "x " * 499_999,
-        "one long list": "attend min(" + "k.pos, " * 140_000 + "0) > 0",
-        "nesting that ends wrongly": "attend " + "not " * 249_000 + "&",
-        "comments": "# comment\n" * 99_000 + "attend causal",
-        "brackets": "attend " + "()" * 490_000,
-        "names": "layout " + ", ".join(f"r{i}" for i in range(120_000)),
+        "statements": "let a = k is token and 0 < q.step - k.step <= 16\n" * 5_000,
+        "mistakes": "attend causal;\n" * 16_000,
+        "no statement": "x " * 125_000,
+        "one long list": "attend min(" + "k.pos, " * 35_000 + "0) > 0",
+        "levels without end": "attend " + "not " * 62_000 + "&",
+        "comments": "# comment\n" * 24_900 + "attend causal",
+        "brackets": "attend " + "()" * 120_000,
+        "names": "layout " + ",".join(f"r{i}" for i in range(36_000)) + "\nattend causal",
+        "one line": "stop k where full " * 13_800,
     }.items():
-        assert len(text) <= MAX_TEXT
+        assert len(text) <= MAX_TEXT // 4
         begin = time.process_time()
         try:
-            parse(Source(text))
+            srt.parse(text)
         except SpecError as error:
             assert len(error.report) < 40_000
-        assert time.process_time() - begin < 8, name
+        assert time.process_time() - begin < 5, name

@@ -132,7 +132,9 @@ def test_the_same_layout_said_and_given_is_the_same(backend: str):
     inputs = {"doc": torch.tensor([0, 0, 1, 1, 1, 2])}
     q, k, v = data(*[(1, 1, 18, 8)] * 3)
     for a, b in zip(
-        gradients(srt.compile(said, backend=backend), q, k, v, **inputs), gradients(srt.compile(handed, backend=backend), q, k, v, given=layout, **inputs), strict=True
+        gradients(srt.compile(said, backend=backend), q, k, v, **inputs),
+        gradients(srt.compile(handed, backend=backend), q, k, v, given=layout, **inputs),
+        strict=True,
     ):
         assert torch.equal(a, b)
 
@@ -277,7 +279,7 @@ def test_a_param_may_differ_from_row_to_row(spans: list[int], seed: int):
     batch = len(spans)
     q, k, v = data(*[(batch, 2, 12, 4)] * 3)
     factor = torch.linspace(0, 1, batch)
-    out, *rest = agree(text, "tiled", q, k, v, span=torch.tensor(spans), factor=factor)
+    out, *_ = agree(text, "tiled", q, k, v, span=torch.tensor(spans), factor=factor)
     attend = srt.compile(srt.parse(text))
     for b, span in enumerate(spans):
         one = gradients(attend, q[b : b + 1], k[b : b + 1], v[b : b + 1], span=span, factor=factor[b])

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from zoo_case import SCHEMES, Scheme
 
 import srt_masks as srt
 
-sys.path.insert(0, str(Path(__file__).parent / "zoo"))
-
-from zoo import SCHEMES, Scheme
 
 def spec_of(scheme: Scheme, case: SimpleNamespace) -> srt.Spec:
     return srt.parse(scheme.text, params=case.params)

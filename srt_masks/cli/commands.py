@@ -34,7 +34,9 @@ def check(options: argparse.Namespace) -> int:
         return 0
     print(f"{spec.filename}: no mistakes")
     if claims := spec.checked.claims:
-        print(f"{len(claims)} claim{'s' if len(claims) > 1 else ''} (`assert`) read, not proved: `srt-masks test` tries {'them' if len(claims) > 1 else 'it'} at small sizes")
+        print(
+            f"{len(claims)} claim{'s' if len(claims) > 1 else ''} (`assert`) read, not proved: `srt-masks test` tries {'them' if len(claims) > 1 else 'it'} at small sizes"
+        )
     return 0
 
 
@@ -80,7 +82,8 @@ def _rewrite(path: Path, text: str) -> None:
 def show(options: argparse.Namespace) -> None:
     spec = spec_of(options)
     named = {name: getattr(options, name) for name in ("steps", "head", "layer", "heads", "layers", "given")}
-    drawn = {n: v for n, v in named.items() if v is not None} | {"inputs": inputs_of(spec, options)}
+    drawn: dict[str, Any] = {n: v for n, v in named.items() if v is not None}
+    drawn["inputs"] = inputs_of(spec, options)
     if options.out is None:
         print_pictures(spec, options.plain, **drawn)
         return

@@ -20,7 +20,9 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         if spec:
             sub.add_argument("spec", metavar="SPEC", help=spec)
-            sub.add_argument("--param", action="append", default=[], type=named_number, metavar="NAME=NUMBER", help="another value for a param; may be repeated")
+            sub.add_argument(
+                "--param", action="append", default=[], type=named_number, metavar="NAME=NUMBER", help="another value for a param; may be repeated"
+            )
         return sub
 
     check = command("check", commands.check, "say what is wrong with a spec, or nothing")

@@ -27,7 +27,10 @@ class Rows:
 
 
 def rows_of(
-    program: Program, tokens: int, batch: Sequence[tuple[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, int | float]]], scalars: Mapping[str, int | float]
+    program: Program,
+    tokens: int,
+    batch: Sequence[tuple[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, int | float]]],
+    scalars: Mapping[str, int | float],
 ) -> Rows:
     """`batch` holds (inputs, layout, params) of each row of the batch that differs from the others, or one for all."""
     labels, own = [], attributes(program.queries, tokens, program.data, batch[0][1])

@@ -180,7 +180,9 @@ class _Checker:
             case t.Assert(claim=kind, where=where):
                 value = self.names.typed(self.names.pair(where, kind.value), (Type.BOOL,), f"`{kind.value}`") if where else None
                 if kind is t.Claim.NO_LEAK and not self.predicts:
-                    self.names.mistake("no-predict", "nothing can leak: no output is trained", s.span, "needs a `predict`", "for example `predict token -> index + 1`")
+                    self.names.mistake(
+                        "no-predict", "nothing can leak: no output is trained", s.span, "needs a `predict`", "for example `predict token -> index + 1`"
+                    )
                 self.claims.append(c.Claim(kind, value.expr if value else None, s.span))
             case t.QueriesWhere():
                 self.queries_where(s)
@@ -334,7 +336,13 @@ class _Checker:
         sections = []
         if len(s.items) == 1 and isinstance(s.items[0], t.Given):
             if s.axis is not None:
-                self.names.mistake("two-axes", "a given layout serves both axes", s.span, "one of two here", "write `layout given { ... }`, or give inputs per query and per key")
+                self.names.mistake(
+                    "two-axes",
+                    "a given layout serves both axes",
+                    s.span,
+                    "one of two here",
+                    "write `layout given { ... }`, or give inputs per query and per key",
+                )
             self.layouts[s.axis] = c.Layout((), tuple(self.roles.index(w.text) for w in s.items[0].roles if w.text in self.roles))
             return
         for item in s.items:
@@ -352,12 +360,19 @@ class _Checker:
                 "layout-too-large", f"a layout has at most {MAX_TOKENS:,} tokens; this one has {max(layout.fixed, layout.rows_per_step):,}", s.span
             )
         # Rows that a mistake left out are no empty repeat.
-        if len(self.names.mistakes) == before and any(section.count is None and not section.rows_per_step for section in sections):
+        known = all(w.text in self.roles for w in _roles(s.items))
+        if known and len(self.names.mistakes) == before and any(section.count is None and not section.rows_per_step for section in sections):
             self.names.mistake("empty-repeat", "a repeat of steps needs a row in each step", s.span, "this repeat is empty")
         self.layouts[s.axis] = layout
 
     def given_among_others(self, item: t.Given) -> None:
-        self.names.mistake("given-alone", "`given { ... }` is a whole layout: role, step and slot of every token come with the call", item.span, "beside other items", "list every role in it: `layout given { a, b }`")
+        self.names.mistake(
+            "given-alone",
+            "`given { ... }` is a whole layout: role, step and slot of every token come with the call",
+            item.span,
+            "beside other items",
+            "list every role in it: `layout given { a, b }`",
+        )
 
     def rows(self, items: tuple[t.Item, ...]) -> tuple[tuple[int, int], ...]:
         """The rows of one step, as (role, how many), nested repeats written out."""

@@ -259,8 +259,6 @@ class Expressions(Names):
                         "this is a float",
                         "`/` is float division, in `by` and `weight`" if expr.op == "//" else "",
                     )
-            if op is Op.POW and right.kind is not Kind.CONSTANT:
-                return self.mistake("type-mismatch", "an exponent is the same for every token", right.span, "this depends on the token")
         return self._apply(op, (left, right), _wider([left, right]), expr.span)
 
     def _chain(self, expr: t.Chain) -> Value:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..diagnostics import MOST_FOUND, Diagnostic, Source, Span, SpecError, did_you_mean
 from . import syntax as t
-from .tables import END, NAME, NUMBER, PIECES, Token, TooDeep, Unexpected, load, run
+from .tables import END, NAME, NUMBER, PIECES, Tables, Token, TooDeep, Unexpected, load, run
 from .tables import grammar as grammar
 
 MAX_TEXT = 1_000_000  # characters
@@ -28,7 +28,7 @@ def parse(source: Source) -> tuple[t.Tree, list[Diagnostic]]:
     tables = load()
     statements: list[t.Statement] = []
     mistakes: list[Diagnostic] = []
-    for tokens in _statements(source, tables.soft.union(t.RESERVED)):
+    for tokens in cut(source, tables):
         try:
             statements.append(run(tables, tokens, _word, _node, MAX_NESTING))
         except Unexpected as error:
@@ -47,9 +47,12 @@ _CONNECTING_WORDS = ("let", "param", "input", "data", "predict", "is", "not", "i
 _CONNECTORS = frozenset([*_CONNECTING_WORDS, *",([{.=+-*/%<>", "->", "//", "**", "==", "!=", "<=", ">="])
 
 
-def _statements(source: Source, words: frozenset[str]) -> Iterator[list[Token]]:
+def cut(source: Source, tables: Tables) -> Iterator[list[Token]]:
     """The tokens of each statement, and END. A statement begins at a statement word; text before the first is one that cannot parse.
-    Those among `words` belong to the language. Raises SpecError at a name too long, and where too many brackets are open."""
+
+    Raises SpecError at a name too long, and where too many brackets are open.
+    """
+    words = tables.soft.union(t.RESERVED)
     tokens: list[Token] = []
     last, end, depth, fresh_line = "", 0, 0, True
     for piece in PIECES.finditer(source.text):
@@ -90,12 +93,16 @@ def _begins(word: str, last: str, fresh_line: bool, depth: int) -> bool:
     return not inside and not (word == "layout" and last in ("queries", "keys"))
 
 
+# Control characters move a terminal's cursor, those of direction show a reader another text than is read, and halves of characters are none.
+_NO_TEXT = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
 def _refuse_what_is_no_text(source: Source) -> None:
     text = source.text
     if len(text) > MAX_TEXT:
         short = Source(text[:80], source.filename)
         raise SpecError([Diagnostic("text-too-long", f"a spec has at most {MAX_TEXT:,} characters; this one has {len(text):,}", Span(0, 1))], short)
-    bad = re.search("[\x00-\x08\x0b\x0e-\x1f\x7f\ud800-\udfff]", text)
+    bad = _NO_TEXT.search(text)
     if bad:
         place = Span(bad.start(), bad.end())
         raise SpecError([Diagnostic("not-text", f"a spec is plain text; this one holds the character {ord(bad.group()):#04x}", place, "here")], source)

@@ -114,7 +114,7 @@ def run(tables: Tables, tokens: Sequence[Token], leaf: Callable[[Token], Any], b
                     raise TooDeep(start, end)
                 break
             if action == 0:
-                raise Unexpected(token, _expected(tables, states))
+                raise Unexpected(token, expected_after(tables, states))
             if handed := hands_on[action]:
                 states[-1] = goto[states[-2]][handed]
                 continue
@@ -148,7 +148,7 @@ def run(tables: Tables, tokens: Sequence[Token], leaf: Callable[[Token], Any], b
     raise AssertionError("the last token is END")
 
 
-def _expected(tables: Tables, states: list[int]) -> frozenset[str]:
+def expected_after(tables: Tables, states: list[int]) -> frozenset[str]:
     """Every terminal that the automaton takes from here."""
     found = frozenset(key for key in tables.actions[states[-1]] if _takes(tables, states[:], key))
     return found - tables.soft if NAME in found else found

@@ -105,12 +105,12 @@ class _Attend(torch.autograd.Function):
         grads: list[Tensor | None] = [None] * 8
         needs = ctx.needs_input_grad
         # The twins equal k and v, so their gradients are those of k and v under the second plan.
-        for work, places in zip(ctx.works, ((0, 1, 2), (None, 3, 4)), strict=False):
-            wanted = tuple(place is not None and needs[place] for place in places)
+        for work, first in zip(ctx.works, (1, 3), strict=False):
+            wanted = (needs[0] and first == 1, needs[first], needs[first + 1])
             if (dout is None and dlse is None) or not any(wanted):
                 continue
             found = _Gradients.apply(dout, dlse, *ctx.saved_tensors, work.packed, work.compiled, ctx.backend, ctx.scale, wanted)
-            for place, want, grad in zip(places, wanted, found, strict=True):  # type: ignore[arg-type]
+            for place, want, grad in zip((0, first, first + 1), wanted, found, strict=True):  # type: ignore[arg-type]
                 if want:
                     grads[place] = grad
         return tuple(grads)

@@ -38,7 +38,9 @@ def build_model(
     if checked.queries.given is not None:
         raise InputError("models of `layout given` are not served yet; srt_masks.compile is, with given=")
     if checked.asks is not None:
-        raise InputError("where only some tokens ask (`queries where`), the states of the others come from elsewhere; such models are not served yet, srt_masks.compile is")
+        raise InputError(
+            "where only some tokens ask (`queries where`), the states of the others come from elsewhere; such models are not served yet, srt_masks.compile is"
+        )
     if not checked.data:
         raise InputError("this spec says nothing of data: write `data ROLE` for the tokens that carry it")
     if checked.position is None and not checked.queries.is_single_repeat:

@@ -280,7 +280,15 @@ class Row:
 
 
 def lay_out_row(
-    checked: Checked, *, tokens: int, keys: int, heads: int, layers: int, inputs: Mapping[str, Tensor], layout: Mapping[str, Tensor], params: Mapping[str, int | float]
+    checked: Checked,
+    *,
+    tokens: int,
+    keys: int,
+    heads: int,
+    layers: int,
+    inputs: Mapping[str, Tensor],
+    layout: Mapping[str, Tensor],
+    params: Mapping[str, int | float],
 ) -> Row:
     """A row of so many tokens, as if alone. `inputs` and `layout` (the tensors of a `layout given`) are without batch axis."""
     own = lay_out(checked.queries, tokens, checked.data, layout)
@@ -320,7 +328,16 @@ def dense(
     if not masks:
         pairs, row = (0, layers, heads, *shape[:2]), (0, shape[0])
         ones = torch.ones(pairs, dtype=torch.float64)
-        return DenseMasks(ones > 0, ones, ones, ones, ones, torch.zeros(0, tokens, dtype=torch.int64), torch.zeros(row, dtype=torch.int64), torch.zeros(row, dtype=torch.float64))
+        return DenseMasks(
+            ones > 0,
+            ones,
+            ones,
+            ones,
+            ones,
+            torch.zeros(0, tokens, dtype=torch.int64),
+            torch.zeros(row, dtype=torch.int64),
+            torch.zeros(row, dtype=torch.float64),
+        )
     return DenseMasks(*(torch.stack([getattr(m, f.name) for m in masks]) for f in fields(DenseMasks)))
 
 
@@ -332,15 +349,15 @@ def _masks(row: Row, queries: int, keys: int, tokens: int) -> DenseMasks:
     layers, heads = (row.layers if speaks_of_layer else 1), (row.heads if speaks_of_head else 1)
     nq, nk = len(row.queries["pos"]), len(row.keys["pos"])
     stacks = [pairs(checked, row.words(head, layer), nq, nk) for layer in range(layers) for head in range(heads)]
-    attend, *gates = (torch.stack(parts).unflatten(0, (layers, heads)) for parts in zip(*stacks, strict=True))
+    attend, q, k, v, hidden = (torch.stack(parts).unflatten(0, (layers, heads)) for parts in zip(*stacks, strict=True))
     pad = (0, keys - nk, 0, queries - nq)
     full = (row.layers, row.heads, queries, keys)
     attend = torch.nn.functional.pad(attend, pad, value=False).expand(full)
-    gates = [(torch.nn.functional.pad(g, pad, value=1.0) if g.shape[-2:] == (nq, nk) else g).expand(full) for g in gates]
+    q, k, v, hidden = ((torch.nn.functional.pad(g, pad, value=1.0) if g.shape[-2:] == (nq, nk) else g).expand(full) for g in (q, k, v, hidden))
     position, target, weight = _labels(row)
     position = torch.nn.functional.pad(position, (0, tokens - len(position)), value=0)
     target, weight = (torch.nn.functional.pad(x[row.asks], (0, queries - nq), value=filler) for x, filler in ((target, -1), (weight, 0.0)))
-    return DenseMasks(attend, *gates, position, target, weight)
+    return DenseMasks(attend, q, k, v, hidden, position, target, weight)
 
 
 def pairs(checked: Checked, words: _Words, nq: int, nk: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

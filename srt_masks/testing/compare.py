@@ -6,7 +6,7 @@ largest term, both against float64.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,9 @@ from ..kernels.attention import compile_spec
 from ..reference.attention import attention
 from ..spec import Spec
 from ..surface import dense
+from .cases import HEAD_DIM, Case
 
-NAMES = ("out", "lse", "dq", "dk", "dv")
+NAMES = ("out", "lse", "dq", "dk", "dv", "dhk", "dhv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +42,16 @@ class Comparison:
 def compare(
     spec: Spec, *, steps: int | None = None, heads: int = 2, key_heads: int | None = None, layers: int | None = None, layer: int = 0, head_dim: int = 16,
     batch: int = 1, dtype: torch.dtype = torch.float32, backend: str = "tiled", tile: int | None = None, seed: int = 0, inputs: Mapping[str, Any] | None = None,
-    device: torch.device | str = "cpu", size: float = 1.0,
+    lengths: tuple[int, ...] | None = None, given: Mapping[str, Any] | None = None, device: torch.device | str = "cpu", size: float = 1.0,
 ) -> list[Comparison]:  # fmt: skip
-    """Compare one call on random q, k, v: one `Comparison` each for out, lse, dq, dk and dv.
+    """Compare one call on random q, k, v: one `Comparison` each for out, lse, dq, dk and dv, and for the twins of k and v where the text has
+    `stop hidden`.
 
     The backend runs on `device`, the reference on the CPU. Numbers in q and k are about `size`: logits grow as its square.
     """
     checked = spec.checked
-    masks = dense(spec, steps=steps if checked.queries.rows_per_step else None, heads=heads, layers=layers, inputs=inputs)
-    masks = [(m if m.ndim > 4 else m[None])[:, layer] for m in (masks.attend, masks.gate_q, masks.gate_k, masks.gate_v)]
+    masks = dense(spec, steps=steps if checked.queries.rows_per_step else None, heads=heads, layers=layers, lengths=lengths, inputs=inputs, given=given)
+    masks = [(m if m.ndim > 4 else m[None])[:, layer] for m in (masks.attend, masks.gate_q, masks.gate_k, masks.gate_v, masks.gate_hidden)]
     queries, keys = masks[0].shape[-2:]
     generator = torch.Generator().manual_seed(seed)
     shapes = [(batch, heads, queries, head_dim), *[(batch, key_heads or heads, keys, head_dim)] * 2, (batch, heads, queries, head_dim)]
@@ -57,29 +59,37 @@ def compare(
     q, k = q * size, k * size
     dlse = torch.randn(shapes[0][:3], generator=generator, dtype=torch.float64)
     attend = compile_spec(spec, heads=heads, layers=layers, backend=backend, tile=tile)
+    twins = checked.has_hidden_rules
 
     def results(run, dtype: torch.dtype) -> list[Tensor]:
-        leaves = [x.detach().to(dtype).requires_grad_() for x in (q, k, v)]
-        out, lse = run(*leaves)
+        leaves = [x.detach().to(dtype).requires_grad_() for x in ((q, k, v, k, v) if twins else (q, k, v))]
+        out, lse = run(*leaves[:3], **(dict(zip(("hidden_k", "hidden_v"), leaves[3:], strict=True)) if twins else {}))
         reached = torch.isfinite(lse)
         objective = (out.double() * dout.double()).sum() + (lse.double()[reached] * dlse[reached]).sum()
-        grads = torch.autograd.grad(objective, leaves) if objective.requires_grad else [torch.zeros_like(x) for x in leaves]
+        # A text may mean nothing by its `stop hidden`: then the twins are not looked at.
+        grads = (
+            torch.autograd.grad(objective, leaves, allow_unused=True, materialize_grads=True)
+            if objective.requires_grad
+            else [torch.zeros_like(x) for x in leaves]
+        )
         return [out, torch.where(reached, lse, 0), *grads]
 
-    def there(*x: Tensor) -> list[Tensor]:
-        return [t.cpu() for t in attend(*(t.to(device) for t in x), layer=layer if layers else None, return_lse=True, inputs=inputs)]
+    def there(*x: Tensor, **hidden: Tensor) -> list[Tensor]:
+        here = {n: t.to(device) for n, t in hidden.items()}
+        found = attend(*(t.to(device) for t in x), layer=layer if layers else None, return_lse=True, lengths=lengths, given=given, inputs=inputs, **here)
+        return [t.cpu() for t in found]
 
     mine = results(there, dtype)
-    truth = results(lambda *x: attention(*x, *masks), torch.float64)
+    truth = results(lambda *x, **hidden: attention(*x, *masks, **hidden), torch.float64)
     # float64 has no better judge than itself: its own error is that of float32, scaled by the two precisions.
     narrow = torch.float32 if dtype is torch.float64 else dtype
     finer = torch.finfo(dtype).eps / torch.finfo(narrow).eps
-    plain = _dense(*(x.to(narrow) for x in (q, k, v, dout)), dlse, *masks)
-    terms = _largest_terms(*(x.double() for x in (q, k, v, dout)), dlse, *masks)
+    plain = _all_dense((x.to(narrow) for x in (q, k, v, dout)), dlse, masks, twins, _dense)
+    terms = _all_dense((x.double() for x in (q, k, v, dout)), dlse, masks, twins, _largest_terms)
     found = []
     # In float64 the truth has an error of its own: what a second way of computing it, in float64 too, makes of it.
-    again = _dense(*(x.double() for x in (q, k, v, dout)), dlse, *masks) if dtype is torch.float64 else truth
-    for what, a, b, t, second, term in zip(NAMES, mine, plain, truth, again, terms, strict=True):
+    again = _all_dense((x.double() for x in (q, k, v, dout)), dlse, masks, twins, _dense) if dtype is torch.float64 else truth
+    for what, a, b, t, second, term in zip(NAMES, mine, plain, truth, again, terms, strict=False):
         own = (second - t).abs().max().item() if t.numel() else 0.0
         unit = torch.finfo(torch.float32 if what == "lse" and dtype is not torch.float64 else dtype).eps
         error = (a.double() - t).abs()
@@ -89,6 +99,23 @@ def compare(
         worst = int((error - allowed).argmax()) if t.numel() else None
         at = [0.0, 0.0] if worst is None else [x.flatten()[worst].item() for x in (error, allowed)]
         found.append(Comparison(what, at[0], dense_error, at[1]))
+    return found
+
+
+def compare_case(case: Case, *, backend: str = "auto", dtype: torch.dtype = torch.float32, layer: int = 0) -> list[Comparison]:
+    """`compare` on a `Case`."""
+    return compare(
+        case.spec, steps=case.steps, heads=case.heads, key_heads=case.key_heads, layers=case.layers, layer=layer, head_dim=HEAD_DIM, batch=case.batch,
+        dtype=dtype, backend=backend, tile=case.tile, seed=case.seed, inputs=case.inputs, lengths=case.lengths, given=case.given,
+    )  # fmt: skip
+
+
+def _all_dense(tensors: Iterable[Tensor], dlse: Tensor, masks: list[Tensor], twins: bool, how: Callable[..., list[Tensor]]) -> list[Tensor]:
+    """Under gates of the hidden state k and v learn through one part of their gates, and their twins through the rest."""
+    (q, k, v, dout), (attend, gate_q, gate_k, gate_v, hidden) = tensors, masks
+    found = how(q, k, v, dout, dlse, attend, gate_q, gate_k * hidden, gate_v * hidden)
+    if twins:
+        found = found + how(q, k, v, dout, dlse, attend, gate_q, gate_k * (1 - hidden), gate_v * (1 - hidden))[3:]
     return found
 
 
@@ -139,15 +166,3 @@ def _largest_terms(q: Tensor, k: Tensor, v: Tensor, dout: Tensor, dlse: Tensor, 
 
 def _most(x: Tensor) -> Tensor:
     return x.amax(-1)
-
-
-def check(spec: Spec, *, steps: tuple[int, ...] = (1, 2, 7), inputs: Mapping[str, Any] | None = None, **options: Any) -> None:
-    """Compare `tiled` with the reference at several sizes and tiles. Raises AssertionError with the smallest case that differs."""
-    sizes: tuple[int | None, ...] = steps if spec.checked.queries.rows_per_step else (None,)
-    for size in sizes:
-        for tile in (16, 128):
-            for seed in (0, 1):
-                wrong = [c for c in compare(spec, steps=size, tile=tile, seed=seed, inputs=inputs, **options) if not c.holds]
-                if wrong:
-                    lines = "\n".join(map(str, wrong))
-                    raise AssertionError(f"the backend differs from the reference at steps={size}, tile={tile}, seed={seed}:\n{lines}\n{spec.text}")

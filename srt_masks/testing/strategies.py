@@ -1,35 +1,16 @@
-"""Hypothesis strategies for specs: random layouts, rules and gates that parse, check, and shrink towards `attend full`.
+"""Hypothesis strategies for random specs: layouts, masks and gates that parse, check, and shrink towards `attend full`.
 
-Needs hypothesis, which the `test` extra installs.
+For sizes and inputs of a spec of yours see `drawing.py`.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from hypothesis import strategies as st
 
 from ..spec import Spec, parse
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A spec, a size for it, and its inputs (without batch axis)."""
-
-    spec: Spec
-    steps: int | None
-    heads: int
-    inputs: dict[str, Any]
-
-    def __repr__(self) -> str:
-        shapes = {n: tuple(t.shape) for n, t in self.inputs.items()}
-        return f"Case(steps={self.steps}, heads={self.heads}, params={self.spec.params}, inputs of {shapes}, text:\n{self.spec.text}\n)"
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        printer.text(repr(self))
-
+from .cases import Case
+from .drawing import cases_of
 
 ROLES = ("word", "note", "sink")
 
@@ -131,7 +112,7 @@ def cases(draw: st.DrawFn, most_steps: int = 12) -> Case:
     steps = draw(st.integers(0, most_steps))
     heads = draw(st.integers(1, 3))
     tokens = spec.checked.queries.tokens(steps)
-    longest = max((steps if s.count is None else s.count for s in spec.checked.queries.sections), default=0)
+    longest = spec.checked.queries.longest(steps)
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
 
     def whole(most: int, *shape: int) -> torch.Tensor:
@@ -141,9 +122,40 @@ def cases(draw: st.DrawFn, most_steps: int = 12) -> Case:
         "doc": whole(3, tokens).sort().values, "rank": whole(9, longest), "open": whole(3, tokens) > 0, "seen": whole(3, tokens, tokens) > 0,
         "table": whole(2, draw(st.integers(0, 5))) > 0, "weights": torch.rand(heads, tokens, tokens, generator=generator),
     }  # fmt: skip
-    return Case(spec, steps, heads, inputs)
+    return Case(spec, steps, heads, inputs=inputs)
+
+
+@st.composite
+def whole(draw: st.DrawFn) -> Case:
+    """A random text of the whole language: the masks and gates of `cases`, and who asks, hidden gates, given layouts, positions, labels, claims."""
+    lines = draw(cases()).spec.text.splitlines()
+    layout = next(i for i, line in enumerate(lines) if line.startswith("layout"))
+    roles = [r for r in ROLES if r in lines[layout]]
+    if draw(st.booleans()):
+        lines[layout] = f"layout given {{ {', '.join(roles)} }}"
+    more = [
+        "queries where "
+        + draw(st.sampled_from(["pos % 2 == 0", f"role is {roles[0]}", "pos >= length - 3", "slot < horizon", "role[pos + 1] is " + roles[-1]])),
+        draw(st.sampled_from(["stop hidden where ", "scale hidden by trickle where ", "scale hidden, k by (q.pos - k.pos) / 3 where "]))
+        + draw(_masks_of(roles)),
+        f"data {roles[0]}\npredict {roles[-1]} -> index + 1 weight pos / 2 where slot == 0",
+        "position 2 ** slot + step",
+        "let level(x) = x // (layer + 1)\nstop q where level(q.pos) == level(k.pos)",
+        "assert k.pos <= q.pos or " + draw(_masks_of(roles)),
+    ]
+    lines += draw(st.lists(st.sampled_from(more), unique=True, max_size=4))
+    return draw(cases_of(parse("\n".join(lines)), most_tokens=24))
+
+
+def _masks_of(roles: list[str]) -> st.SearchStrategy[str]:
+    def known(text: str) -> str:
+        for role in ROLES:
+            text = text if role in roles else text.replace(role, roles[0])
+        return text
+
+    return masks().map(known)
 
 
 def specs() -> st.SearchStrategy[Spec]:
-    """Random specs."""
-    return cases().map(lambda c: c.spec)
+    """Random specs of the whole language."""
+    return whole().map(lambda case: case.spec)

@@ -1,0 +1,38 @@
+"""`srt-masks test`: laws, one after another, with what is left to do."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from ..spec import Spec
+from .checking import chosen_laws, try_law
+from .laws import Broken, built_in
+
+
+def run(spec: Spec, names: list[str], only_list: bool, examples: int, backend: str) -> int:
+    """Prints a line a law; 1 if one does not hold."""
+    if only_list:
+        for law in built_in().values():
+            why = law.unfit(spec)
+            print(f"{law.name:22} {'not here: ' + why if why else law.about + ('' if law.of_every_text else ' (where asked for)')}")
+        return 0
+    laws = chosen_laws(spec, names or None)
+    broken = []
+    for number, law in enumerate(laws, 1):
+        if sys.stderr.isatty():
+            print(f"[{number}/{len(laws)}] {law.name} ...", end="\r", file=sys.stderr, flush=True)
+        begin = time.perf_counter()
+        try:
+            try_law(spec, law, backend=backend, examples=examples)
+        except Broken as error:
+            broken.append(error)
+            print(f"{law.name:22} BROKEN")
+        else:
+            print(f"{law.name:22} holds    {examples} cases, {time.perf_counter() - begin:.1f} s")
+    others = [law.name for law in built_in().values() if law not in laws and not law.unfit(spec)]
+    if not names and others:
+        print(f"not tried, because only you know whether it is meant: {', '.join(others)}. --law NAME, or a comment `# laws: NAME` in the text, asks for it")
+    for error in broken:
+        print(f"\n{error}")
+    return int(bool(broken))

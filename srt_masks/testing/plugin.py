@@ -1,0 +1,76 @@
+"""A pytest plugin: every `*.mask` file is a test file, and every law of every text, and every one that its comments ask for, a test.
+
+    pytest rules/                       # rules/*.mask too
+    pytest rules/mine.mask -k packing
+
+Settings, in pytest's configuration: `mask_laws` picks some of the laws (`none`: collect no mask files), `mask_examples` says how many cases each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..diagnostics import Error, SpecError
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addini("mask_laws", "of the laws of *.mask files only these (none: collect no mask files)", type="args", default=[])
+    parser.addini("mask_examples", "random cases a law (25)", default="25")
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    if file_path.suffix == ".mask" and parent.config.getini("mask_laws") != ["none"]:
+        return MaskFile.from_parent(parent, path=file_path)
+    return None
+
+
+class MaskFile(pytest.File):
+    """A spec; its tests are `check`, and the laws that fit."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        from ..spec import load
+
+        try:
+            spec = load(self.path)
+        except Error as error:
+            yield MaskTest.from_parent(self, name="check", spec=None, law=None, error=error)
+            return
+        from .checking import chosen_laws
+
+        yield MaskTest.from_parent(self, name="check", spec=spec, law=None, error=None)
+        wanted = self.config.getini("mask_laws")
+        try:
+            laws = [law for law in chosen_laws(spec, None) if not wanted or law.name in wanted]
+        except Error as error:
+            yield MaskTest.from_parent(self, name="laws", spec=spec, law=None, error=error)
+            return
+        for law in laws:
+            yield MaskTest.from_parent(self, name=law.name, spec=spec, law=law, error=None)
+
+
+class MaskTest(pytest.Item):
+    def __init__(self, *, spec: Any, law: Any, error: Error | None, **named: Any):
+        super().__init__(**named)
+        self.spec, self.law, self.error = spec, law, error
+
+    def runtest(self) -> None:
+        if self.error is not None:
+            raise self.error
+        if self.law is not None:
+            from .checking import try_law
+
+            try_law(self.spec, self.law, examples=int(self.config.getini("mask_examples")))
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> str:
+        if isinstance(excinfo.value, SpecError):
+            return excinfo.value.report
+        if isinstance(excinfo.value, Error | AssertionError):
+            return str(excinfo.value)
+        return str(super().repr_failure(excinfo, style))
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        return self.path, 0, f"{self.path.name}: {self.name}"

@@ -1,0 +1,339 @@
+"""The kit for users' own rules: every law holds where it should and catches what it names; failures print as code that runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import find, given, settings
+from zoo_case import SCHEMES, Scheme
+
+import srt_masks as srt
+from srt_masks.kernels import tiled
+from srt_masks.kernels.attention import compile_spec
+from srt_masks.testing import LAWS, Broken, Case, cases_of, check, inputs, opinion, packing_by, prefix_tree_by, sizes, tree, whole
+from srt_masks.testing import cases as cases_module
+from srt_masks.testing.checking import chosen_laws
+
+SLIDING = "param span = 3\nattend causal and window(span)"
+DOCUMENTS = "input doc: int per token\nattend causal and same(doc)"
+TREE = "input tin: int per token\ninput tout: int per token\nattend k.tin <= q.tin < k.tout"
+
+
+# ------------------------------------------------------------------------------------------------ laws hold
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: s.name)
+def test_every_scheme_keeps_every_law(scheme: Scheme):
+    """With inputs and params drawn at random, which no oracle has seen. Claims of texts whose inputs must be well-formed are left to those."""
+    spec = srt.parse(scheme.text)
+    names = [law.name for law in chosen_laws(spec, None) if law.name != "claims"]
+    assert len(names) >= 5 and check(spec, laws=names, examples=2) == tuple(names)
+
+
+@given(case=whole())
+@settings(max_examples=12)
+def test_random_texts_of_the_whole_language_keep_the_laws(case: Case):
+    for name in ("agrees_with_reference", "perturbation", "permutation", "batch_invariance", "formatting"):
+        LAWS[name](case)
+
+
+@given(case=whole().filter(lambda c: c.masks().position.shape[-1] <= 20))
+@settings(max_examples=5)
+def test_the_interpreted_kernels_keep_them_too(case: Case):
+    LAWS["agrees_with_reference"](replace(case, tile=16), "triton")
+
+
+def test_claims_of_the_zoo_hold():
+    for scheme in SCHEMES:
+        spec = srt.parse(scheme.text, params=scheme.cases[0].params)
+        if spec.checked.claims:
+            data = {i.name: torch.as_tensor(scheme.cases[0].inputs[i.name]) for i in spec.checked.inputs}
+            steps = scheme.cases[0].steps if spec.checked.queries.rows_per_step else None
+            LAWS["claims"](Case(spec, steps, scheme.cases[0].heads, layers=scheme.cases[0].layers, inputs=data))
+
+
+# ------------------------------------------------------------------------------------------------ laws catch
+
+
+def broken(spec: srt.Spec, law: str | Any, **named: Any) -> str:
+    with pytest.raises(Broken) as error:
+        check(spec, laws=[law], **named)
+    return str(error.value)
+
+
+@pytest.fixture
+def another_mask(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """The backend follows another text than the reference."""
+
+    def use(text: str) -> None:
+        def compiled(spec: srt.Spec, **options: Any) -> Any:
+            return compile_spec(srt.parse(text), **options)
+
+        monkeypatch.setattr(cases_module, "compile_spec", compiled)
+        monkeypatch.setattr("srt_masks.testing.compare.compile_spec", compiled)
+
+    return use
+
+
+def test_a_mask_that_is_not_followed_is_caught(another_mask):
+    spec = srt.parse("attend causal\nstop k where k.pos < 2\nstop v where k.pos < 2")
+    another_mask("attend full\nstop k where k.pos < 2\nstop v where k.pos < 2")
+    assert "differs from the reference" in broken(spec, "agrees_with_reference")
+    assert "which does not see it" in broken(spec, "perturbation")
+    assert "in another order" in broken(spec, "permutation")
+
+
+def test_a_gate_that_is_dropped_is_caught(another_mask):
+    spec = srt.parse("attend causal\nstop v where k.pos < 2")
+    another_mask("attend causal")
+    assert "dv" in broken(spec, "agrees_with_reference")
+    assert "reaches the value of" in broken(spec, "perturbation")
+    LAWS["permutation"](Case(spec, 5))
+
+
+def test_a_neighbour_that_is_heard_is_caught(monkeypatch: pytest.MonkeyPatch):
+    forward = tiled.forward
+
+    def leaky(q: torch.Tensor, *rest: Any) -> Any:
+        found = forward(q, *rest)
+        return replace(found, out=found.out + 1e-14 * q.sum(0, keepdim=True))
+
+    monkeypatch.setattr(tiled, "forward", leaky)
+    assert "changes with its neighbours" in broken(srt.parse("attend causal"), "batch_invariance")
+
+
+def test_a_leak_between_layers_is_caught(monkeypatch: pytest.MonkeyPatch):
+    """The second layer hears a whisper of every state: no gradient shows it, and no key alone does."""
+    call = Case.call
+
+    def whispering(self: Case, attend: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layer: int = 0, **more: Any) -> Any:
+        out, lse = call(self, attend, q, k, v, layer, **more)
+        return (out + 1e-9 * q.detach().mean(2, keepdim=True) if layer == 1 else out), lse
+
+    monkeypatch.setattr(Case, "call", whispering)
+    with pytest.raises(Broken, match="no path leads there"):
+        LAWS["perturbation"](Case(srt.parse("attend k.pos == q.pos or layer == 0 and k.pos == q.pos - 1"), 8, layers=2))
+
+
+def test_a_formatter_that_changes_the_text_is_caught(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("srt_masks.testing.laws.format_text", lambda source: source.text.replace("causal", "full"))
+    assert "changes what the text says" in broken(srt.parse("attend causal"), "formatting")
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("attend causal or k.pos == q.pos + 1\nassert k.pos <= q.pos", "query 0 sees key 1"), ("attend k.pos < q.pos\nassert every query attends", "query 0 sees nothing"),
+    ("attend k.pos == q.pos - 1\nassert no flow where k.pos < q.pos - 1", "token 0 reaches token 2"), ("attend causal\nstop k where k.pos == 0\nassert no grad where k.pos == 0 and q.pos == 1", "with its gradient"),
+    ("attend k.pos == q.pos - 1\nassert flow where k.pos == q.pos - 2\nassert flow where k.pos == q.pos + 1", "line 3"), ("attend causal\nstop k, v where k.pos == q.pos - 1\nassert grad where k.pos == q.pos - 1", "does not reach"),
+    ("attend window(2)\npredict token -> index + 1\nassert no leak", "is trained to predict"), ("layout repeat { a, b }\nattend same(step) or k.step == q.step + 1\nassert cacheable", "made in a later step"),
+    ("attend causal\nstop hidden where k.pos < q.pos\nassert grad where k.pos < q.pos", "does not reach"),
+])  # fmt: skip
+def test_claims_that_do_not_hold_are_caught(text: str, words: str):
+    assert words in broken(srt.parse(text), "claims")
+
+
+@pytest.mark.parametrize("text", [
+    "attend causal\nassert k.pos <= q.pos\nassert no flow where k.pos > q.pos\nassert every query attends\nassert cacheable\nassert flow where k.pos < q.pos\nassert grad where k.pos < q.pos",
+    "attend causal\nstop k, v where k.pos < q.pos\nassert no grad where k.pos < q.pos\nassert flow where k.pos < q.pos", "attend causal\nstop hidden where k.pos < q.pos\nassert no grad where k.pos < q.pos",
+    "attend causal\npredict token -> index + 1\nassert no leak", "layout memory * 3, repeat { token }\nqueries where role is token\nattend causal\nassert no flow where k.pos > q.pos\nassert flow where k is memory",
+    "queries layout repeat { a }\nkeys layout repeat { b }\nattend k.pos < 3\nassert no flow where k.pos >= 3\nassert cacheable", "layout repeat { a, b }\nattend same(step) or k.step < q.step\nassert cacheable",
+])  # fmt: skip
+def test_claims_that_hold_are_let_be(text: str):
+    check(srt.parse(text), laws=["claims"])
+
+
+def test_packing_and_trees():
+    check(srt.parse(DOCUMENTS), laws=["packing"])
+    check(srt.parse("layout repeat { word, note * 2 }\ninput doc: int per step\nattend causal and same(doc)\nstop k where k is note"), laws=["packing"])
+    check(srt.parse("input start: int per token\ninput far: float per query, key\nattend causal and same(start)\nscale k by far"), laws=["packing"])
+    assert "not so for steps" in broken(srt.parse(DOCUMENTS + " or k.pos == 0"), "packing")
+    assert "gradient of k" in broken(srt.parse(DOCUMENTS + "\nstop k where k.pos == 0"), "packing")
+    check(srt.parse(TREE), laws=["prefix_tree"])
+    check(srt.parse("input ancestor: bool[n, m]\nattend ancestor[q.pos, k.pos]"), laws=["prefix_tree"])
+    assert "not so for steps" in broken(srt.parse(TREE.replace("< k.tout", "<= k.tout")), "prefix_tree")
+    by_blocks = srt.parse("input bound: int per token\nattend causal and k.pos >= q.bound")
+    law = packing_by(lambda lengths: {"bound": srt.documents(lengths=lengths)["start"]})
+    assert check(by_blocks, laws=[law]) == ("packing",)
+    assert "not so" in broken(by_blocks, packing_by(lambda lengths: {"bound": srt.documents(lengths=lengths)["start"] - 1}))
+    up = srt.parse("input up: int per token\nattend k.pos == q.pos or k.pos == q.up")
+    check(up, laws=[prefix_tree_by(lambda parents: {"up": tree(parents)["parent"]})])
+
+
+def test_trees_are_what_their_columns_say():
+    found = tree([-1, 0, 0, 1, 2])
+    assert found["depth"].tolist() == [0, 1, 1, 2, 2] and found["tin"].tolist() == [0, 1, 3, 2, 4] and found["tout"].tolist() == [5, 3, 5, 3, 5]
+    assert found["ancestor"].int().tolist() == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 0, 1, 0, 0], [1, 1, 0, 1, 0], [1, 0, 1, 0, 1]]
+    assert tree([])["ancestor"].shape == (0, 0)
+
+
+def test_documents_are_what_their_columns_say():
+    assert {n: t.tolist() for n, t in srt.documents(lengths=[2, 0, 3]).items()} == {
+        "doc": [0, 0, 2, 2, 2],
+        "start": [0, 0, 2, 2, 2],
+        "position": [0, 1, 0, 1, 2],
+    }
+    assert torch.equal(srt.documents(cu_seqlens=torch.tensor([0, 2, 2, 5]).int())["start"], torch.tensor([0, 0, 2, 2, 2]))
+    for wrong in (
+        {},
+        {"lengths": [1], "cu_seqlens": [0, 1]},
+        {"lengths": [-1]},
+        {"cu_seqlens": [1, 2]},
+        {"cu_seqlens": [0, 3, 2]},
+        {"lengths": [1.5]},
+        {"lengths": torch.ones(2, 2).long()},
+        {"lengths": "abc"},
+        {"lengths": 3},
+    ):
+        with pytest.raises(srt.InputError):
+            srt.documents(**wrong)
+
+
+# ------------------------------------------------------------------------------------------------ second opinions
+
+
+def test_an_opinion_agrees_or_says_where_not():
+    spec = srt.parse(SLIDING)
+    assert check(spec, opinion=lambda q, k, w: 0 <= q.pos - k.pos < w.span) == ("opinion",)
+    with pytest.raises(Broken, match=r"the text says False, the function True(.|\n)*srt.testing.Case\(spec, steps=4\)"):
+        check(spec, opinion=lambda q, k, w: 0 <= q.pos - k.pos <= w.span)
+    text = (
+        "layout sink, repeat { word, note }\nparam far = 3\ninput doc: int per token\ninput table: float[n] per head\ninput seen: bool per query, key\n"
+        "attend seen and (k is sink or q.doc == k.doc and k.step <= q.step)\nstop v where k is note\nscale k by table[q.slot] where q.step - k.step > far"
+    )
+    judges = {
+        "attend": lambda q, k, w: w.seen and (k.role == "sink" or (q.doc == k.doc and k.step <= q.step)),
+        "v": lambda q, k: k.role != "note",
+        "k": lambda q, k, w: 1 if q.step - k.step <= w.far else (w.table[q.slot] if q.slot < len(w.table) else 0),
+    }
+    check(srt.parse(text), opinion=judges)
+    with pytest.raises(Broken, match="gate of v"):
+        check(srt.parse(text), opinion={"v": lambda q, k: True})
+
+
+@pytest.mark.parametrize(("judge", "error", "words"), [
+    (lambda q: True, srt.InputError, "takes 1"), ({"attention": lambda q, k: True}, TypeError, "attend, q, k, v or hidden"), (lambda q, k: q.nothing, AttributeError, "no 'nothing' here"),
+])  # fmt: skip
+def test_opinions_that_are_none(judge: Any, error: type[Exception], words: str):
+    with pytest.raises(error, match=words):
+        check(srt.parse("attend causal"), opinion=judge)
+    assert opinion(lambda q, k: True).name == "opinion"
+
+
+# ------------------------------------------------------------------------------------------------ failures as code
+
+
+@pytest.mark.parametrize(("text", "law"), [
+    ("input doc: int per token\ninput w: float[n] per head\nattend causal and w[q.doc] >= 0\nassert q.doc == k.doc", "claims"), (DOCUMENTS + " or k.pos == 0", "packing"), (TREE.replace("< k", "<= k"), "prefix_tree"),
+    ("layout given { a, b }\nattend causal\nassert k is a", "claims"), ('# """ \\ \nparam n = 7\nattend causal\nassert q.pos < n - 5', "claims"),
+])  # fmt: skip
+def test_a_failure_is_code_that_fails_alike(text: str, law: str):
+    said = broken(srt.parse(text), law)
+    code = said.split("the smallest case found:\n\n")[1]
+    with pytest.raises(Broken) as error:
+        exec(code, {})
+    assert str(error.value) in said
+
+
+def test_failures_are_small():
+    """Shrinking ends at the least tokens, heads and numbers that still fail."""
+    said = broken(srt.parse("input doc: int per token\nattend causal\nassert q.doc == k.doc"), "claims")
+    assert "steps=2" in said and "torch.tensor([0, 1])" in said and "heads" not in said and "seed" not in said
+    case = find(cases_of(srt.parse("attend causal")), lambda c: c.masks().position.shape[-1] >= 3)
+    assert (case.steps, case.heads, case.batch, case.seed) == (3, 1, 1, 0)
+
+
+# ------------------------------------------------------------------------------------------------ strategies
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda s: s.name)
+def test_inputs_fit_and_reach_beyond(scheme: Scheme):
+    spec, seen = srt.parse(scheme.text), []
+
+    @given(case=cases_of(spec))
+    @settings(max_examples=8)
+    def drawn(case: Case) -> None:
+        case.masks()
+        seen.append(case)
+
+    drawn()
+    assert len({c.steps for c in seen}) > 1 or not spec.checked.queries.rows_per_step
+
+
+def test_inputs_alone_have_a_size_of_their_own():
+    spec = srt.parse(
+        "input a: int per token\ninput b: bool[n, 2] per head\ninput c: float per layer\nattend causal and a[0] > 0 and b[0, 1] and layer == 0\nscale k by c".replace(
+            "a[0]", "q.a"
+        )
+    )
+
+    @given(found=inputs(spec), size=sizes(spec))
+    @settings(max_examples=10)
+    def drawn(found: dict, size: Case) -> None:
+        assert found["a"].shape == (4,) and found["b"].shape[::2] == (2, 2) and found["c"].shape == (2,)
+        assert size.steps is not None and size.steps <= 40 and size.heads % (size.key_heads or 1) == 0
+
+    drawn()
+
+
+def test_whole_numbers_are_negative_and_out_of_range_at_times():
+    spec = srt.parse("input a: int per token\nattend k.a > 0")
+    assert find(inputs(spec), lambda x: bool((x["a"] < 0).any()))["a"].min() < 0
+    assert find(inputs(spec), lambda x: bool((x["a"] > 4).any()))["a"].max() > 4
+
+
+# ------------------------------------------------------------------------------------------------ check, plugin, command
+
+
+def test_check_says_what_it_tried_and_refuses_what_it_cannot():
+    spec = srt.parse(SLIDING)
+    assert check(spec, examples=2) == ("agrees_with_reference", "perturbation", "batch_invariance", "permutation", "formatting")
+    assert check(spec, laws="formatting", steps=3) == ("formatting",)
+    assert "packing" not in check(srt.parse(DOCUMENTS), examples=1)
+    assert "packing" in check(srt.parse(DOCUMENTS + "\n  # laws: packing"), examples=1)
+    assert check(srt.parse(DOCUMENTS), laws=["permutation"], steps=(4,), inputs={"doc": torch.tensor([0, 0, 1, 1])}) == ("permutation",)
+    for call, words in (
+        (lambda: check(spec, laws=["pakcing"]), "did you mean `packing`"), (lambda: check(spec, laws=["packing"]), "says nothing of this text: it declares none of doc"), (lambda: check("attend causal"), "takes a Spec"),
+        (lambda: check(srt.parse("layout a * 5000\nattend causal")), "5,000 tokens at its smallest"), (lambda: check(srt.parse("attend causal"), laws=["claims"]), "makes no claim"),
+        (lambda: check(srt.parse("attend causal # laws: none\n# laws: pakcing")), "did you mean `packing`"), (lambda: check(srt.parse("attend causal\n# laws: prefix_tree")), "neither tin and tout"),
+    ):  # fmt: skip
+        with pytest.raises(srt.InputError, match=words):
+            call()
+
+
+def test_the_command_prints_a_line_a_law(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    from srt_masks.cli import main
+
+    path = tmp_path / "a.mask"
+    path.write_text(DOCUMENTS + "\nassert k.pos < 3\n")
+    assert main(["test", str(path), "--law", "packing", "--law", "formatting", "--examples", "3"]) == 0
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [["packing", "holds"], ["formatting", "holds"]]
+    assert main(["test", str(path), "--law", "claims"]) == 1
+    assert "BROKEN" in (said := capsys.readouterr().out) and "line 3" in said and "srt.testing.Case(" in said
+    assert main(["test", str(path), "--list"]) == 0
+    assert "not here: it declares neither tin" in capsys.readouterr().out
+
+
+def test_the_plugin_collects_mask_files(tmp_path: Path):
+    (tmp_path / "good.mask").write_text("attend causal\nassert k.pos <= q.pos\n")
+    (tmp_path / "wrong.mask").write_text("# laws: packing\n" + DOCUMENTS + " or window(2)\n")
+    (tmp_path / "bad.mask").write_text("attend causl\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmask_examples = 3\nmask_laws = claims packing\n")
+
+    def pytest_says(*arguments: str) -> SimpleNamespace:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-p", "no:xdist", "-p", "no:cacheprovider", "-v", *arguments], cwd=tmp_path, capture_output=True, text=True
+        )
+        return SimpleNamespace(text=done.stdout + done.stderr, code=done.returncode)
+
+    found = pytest_says()
+    assert found.code == 1 and "3 failed" not in found.text and "2 failed, 3 passed" in found.text, found.text
+    assert "did you mean `causal`" in found.text and "law `packing` does not hold" in found.text and "Traceback" not in found.text
+    assert "good.mask::claims PASSED" in found.text and "good.mask::check PASSED" in found.text and "wrong.mask::packing FAILED" in found.text
+    assert pytest_says("-o", "mask_laws=none").code == 5
