@@ -92,13 +92,13 @@ class Diagnostic:
         carets = "^" * max(1, _columns(marked.rstrip()))
         margin = " " * len(str(line))
         rows = [
-            f"error[{self.slug}]: {_visible(self.message)}",
-            f"{margin}--> {_visible(source.filename)}:{line}:{column}",
+            f"error[{self.slug}]: {visible(self.message)}",
+            f"{margin}--> {visible(source.filename)}:{line}:{column}",
             f"{margin} |",
-            f"{line} | {_visible(text)}",
-            f"{margin} | {_blank(before)}{carets} {_visible(self.label)}".rstrip(),
+            f"{line} | {visible(text)}",
+            f"{margin} | {_blank(before)}{carets} {visible(self.label)}".rstrip(),
         ]
-        return "\n".join([*rows, *(f"{margin} = help: {_visible(h)}" for h in self.help)])
+        return "\n".join([*rows, *(f"{margin} = help: {visible(h)}" for h in self.help)])
 
 
 class SpecError(Error, ValueError):
@@ -151,7 +151,7 @@ def _width(c: str) -> int:
     return 2 if unicodedata.east_asian_width(c) in "WF" else 1
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """Control characters, which could move the cursor or colour the terminal, are shown as `?`; tabs stay."""
     return "".join(c if c == "\t" or unicodedata.category(c)[0] != "C" else "?" for c in text)
 

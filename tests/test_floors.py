@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,15 @@ def test_a_floor_imports_only_what_it_may(floor: str):
 def test_every_module_stands_on_a_floor():
     names = {p.stem if p.is_file() else p.name for p in PACKAGE.iterdir() if p.suffix == ".py" or (p.is_dir() and any(p.glob("*.py")))}
     assert names - {"__init__", "__main__", "cli", "__pycache__"} == set(ALLOWED)
+
+
+@pytest.mark.parametrize("package", ["srt_masks", "srt_masks.testing"])
+def test_no_public_name_is_hidden_by_a_module(package: str):
+    """Importing a module sets its name on the package, where it would hide a function that is looked up there when it is first asked for."""
+    module = importlib.import_module(package)
+    assert module.__file__ is not None
+    files = {p.stem for p in Path(module.__file__).parent.glob("*.py")}
+    assert not files & set(module.__all__)
 
 
 @pytest.mark.parametrize("name", NO_TORCH)

@@ -11,7 +11,8 @@ from lark import Lark
 import srt_masks as srt
 from srt_masks.diagnostics import MOST_FOUND, MOST_SHOWN, Source, SpecError
 from srt_masks.grammar import syntax
-from srt_masks.grammar.parser import grammar, parse
+from srt_masks.grammar.parser import parse
+from srt_masks.grammar.tables import grammar
 
 GRAMMAR = resources.files("srt_masks.grammar").joinpath("mask.lark").read_text()
 
@@ -162,7 +163,16 @@ def test_numbers_are_written_in_ascii():
         srt.parse("param n = \u0663\nattend first(n)")
 
 
+def test_params_of_any_size_are_refused_in_words():
+    for text in ("param n = 1\nattend first(n)", "param n = 1.5\nattend causal\nscale k by n"):
+        for value in (10**400, -(10**5000), float("inf"), 2**63 if "1.5" not in text else float("nan")):
+            with pytest.raises(srt.InputError, match="param `n` is a"):
+                srt.parse(text, params={"n": value})
+
+
 def test_long_lists_are_no_deep_texts():
+    least = srt.parse("attend min(" + ", ".join(f"k.pos + {i}" for i in range(300)) + ") >= q.pos")
+    assert srt.dense(least, steps=3).attend[0, 0].int().tolist() == [[1, 1, 1], [0, 1, 1], [0, 0, 1]]
     spec = srt.parse("attend " + " or ".join(f"k.pos == {i}" for i in range(3000)))
     assert srt.dense(spec, steps=4).attend.all()
     assert srt.compile(spec).plan(4).active_tiles == 1

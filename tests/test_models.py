@@ -149,6 +149,16 @@ def test_broken_and_foreign_checkpoints_are_refused(tmp_path: Path):
     greedy = {"text": "layout repeat { token, reason * 2000000000 }\nattend causal", "params": {}, "filename": "x"}
     sizes = {"dim": 8, "depth": 1, "heads": 1, "num_tokens": 10, "dim_head": 8, "max_positions": 10}
     save_file({"x": torch.zeros(3)}, tmp_path / "greedy", {"format": "srt_masks model 1", "spec": json.dumps(greedy), "config": json.dumps(sizes)})
+    odd = {"format": "srt_masks model 1", "spec": json.dumps({"text": "attend causal", "params": {}, "filename": "x"})}
+    save_file({"x": torch.zeros(3)}, tmp_path / "escape", {**odd, "config": json.dumps({**sizes, "\x1b[2J": 1})})
+    save_file({f"x{i}": torch.zeros(1) for i in range(5000)}, tmp_path / "layers", {**odd, "config": json.dumps({**sizes, "depth": 5000})})
+    begin = time.process_time()
+    with pytest.raises(srt.InputError) as error:
+        srt.load_model(tmp_path / "escape")
+    assert "\x1b" not in str(error.value)
+    with pytest.raises(srt.InputError, match="sizes do not fit"):
+        srt.load_model(tmp_path / "layers")
+    assert time.process_time() - begin < 2
     for name in ("greedy", "cut", "noise", "empty", "foreign", "liar", "huge", "missing"):
         with pytest.raises(srt.InputError, match=name):
             srt.load_model(tmp_path / name)

@@ -19,7 +19,7 @@ import srt_masks as srt
 from srt_masks.kernels import tiled
 from srt_masks.kernels.attention import compile_spec
 from srt_masks.testing import LAWS, Broken, Case, cases_of, check, inputs, opinion, packing_by, prefix_tree_by, sizes, tree, whole
-from srt_masks.testing import cases as cases_module
+from srt_masks.testing import case as case_module
 from srt_masks.testing.checking import chosen_laws
 
 SLIDING = "param span = 3\nattend causal and window(span)"
@@ -77,8 +77,8 @@ def another_mask(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
         def compiled(spec: srt.Spec, **options: Any) -> Any:
             return compile_spec(srt.parse(text), **options)
 
-        monkeypatch.setattr(cases_module, "compile_spec", compiled)
-        monkeypatch.setattr("srt_masks.testing.compare.compile_spec", compiled)
+        monkeypatch.setattr(case_module, "compile_spec", compiled)
+        monkeypatch.setattr("srt_masks.testing.comparing.compile_spec", compiled)
 
     return use
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import py_compile
 import subprocess
 import sys
 import textwrap
@@ -307,6 +308,20 @@ def test_a_file_that_was_changed_is_written_again(tmp_path: Path, monkeypatch):
     path = tmp_path / f"srt_masks_predicate_{source.key}.py"
     path.write_text("raise SystemExit('not ours')")
     assert predicates.module_of(source).attended is not None and path.read_text() == source.text
+
+
+def test_a_compiled_module_that_lies_beside_is_not_trusted(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("SRT_MASKS_CACHE", str(tmp_path))
+    source = emit(srt.compile(srt.parse("attend causal and window(78)")).compiled, False)
+    path = tmp_path / f"srt_masks_predicate_{source.key}.py"
+    path.write_text(source.text)
+    stamp = path.stat()
+    path.write_text("raise SystemExit('not ours')".ljust(stamp.st_size))
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    py_compile.compile(str(path), doraise=True)
+    path.write_text(source.text)
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert predicates.module_of(source).attended is not None
 
 
 # ------------------------------------------------------------------------------------------------ what is refused, with its remedy

@@ -121,21 +121,26 @@ class _Checker:
         """Roles may be named before the layout that lists them: they depend on nothing."""
         words = [w for s in tree.statements if isinstance(s, t.Layout) for w in _roles(s.items)]
         for word in words or [t.Word(Span(0, 0), "token")]:
-            if isinstance(getattr(self.names.scope.get(word.text), "what", None), int) or self.taken(word):
+            if self.role(word) is not None or self.taken(word):
                 continue
             self.names.scope[word.text] = Entry(len(self.roles), 0)
             self.roles.append(word.text)
         self.names.two_axes = any(isinstance(s, t.Layout) and s.axis for s in tree.statements)
 
+    def role(self, word: t.Word) -> int | None:
+        """The number of a role, if the word names one."""
+        entry = self.names.scope.get(word.text)
+        return entry.what if entry is not None and isinstance(entry.what, int) else None
+
     def collect_data(self, tree: t.Tree) -> None:
         stated = [s for s in tree.statements if isinstance(s, t.Data)]
         for word in stated[0].roles if stated else ():
-            if word.text not in self.roles:
+            if self.role(word) is None:
                 self.names.mistake(
                     "unknown-role", f"no role is called `{word.text}`", word.span, did_you_mean(word.text, self.roles), f"roles here: {listing(self.roles)}"
                 )
-        chosen = [w.text for w in stated[0].roles] if stated else ["token"]
-        self.data = tuple(self.roles.index(n) for n in dict.fromkeys(chosen) if n in self.roles)
+        chosen = stated[0].roles if stated else (t.Word(Span(0, 0), "token"),)
+        self.data = tuple(dict.fromkeys(r for w in chosen if (r := self.role(w)) is not None))
         self.names.has_data = bool(self.data)
 
     def refuse_repeats(self, tree: t.Tree) -> None:
@@ -296,8 +301,8 @@ class _Checker:
         self.rules.append(c.Rule(tuple(targets), factor, where))
 
     def predict(self, s: t.Predict) -> None:
-        entry = self.names.scope.get(s.role.text)
-        if entry is None or not isinstance(entry.what, int):
+        role = self.role(s.role)
+        if role is None:
             self.names.mistake(
                 "unknown-role", f"no role is called `{s.role.text}`", s.role.span, did_you_mean(s.role.text, self.roles), f"roles here: {listing(self.roles)}"
             )
@@ -315,7 +320,7 @@ class _Checker:
         where = self.names.typed(self.names.token(s.where, "where"), (Type.BOOL,), "`where`") if s.where else None
         self.names.floats_allowed = True
         weight = self.names.typed(self.names.token(s.weight, "weight"), (Type.INT, Type.FLOAT), "`weight`") if s.weight else None
-        self.predictions.append(c.Prediction(entry.what, target.expr, weight.expr if weight else None, where.expr if where else None))
+        self.predictions.append(c.Prediction(role, target.expr, weight.expr if weight else None, where.expr if where else None))
 
     def queries_where(self, s: t.QueriesWhere) -> None:
         if self.names.two_axes:
@@ -343,7 +348,7 @@ class _Checker:
                     "one of two here",
                     "write `layout given { ... }`, or give inputs per query and per key",
                 )
-            self.layouts[s.axis] = c.Layout((), tuple(self.roles.index(w.text) for w in s.items[0].roles if w.text in self.roles))
+            self.layouts[s.axis] = c.Layout((), tuple(r for w in s.items[0].roles if (r := self.role(w)) is not None))
             return
         for item in s.items:
             match item:
@@ -360,7 +365,7 @@ class _Checker:
                 "layout-too-large", f"a layout has at most {MAX_TOKENS:,} tokens; this one has {max(layout.fixed, layout.rows_per_step):,}", s.span
             )
         # Rows that a mistake left out are no empty repeat.
-        known = all(w.text in self.roles for w in _roles(s.items))
+        known = all(self.role(w) is not None for w in _roles(s.items))
         if known and len(self.names.mistakes) == before and any(section.count is None and not section.rows_per_step for section in sections):
             self.names.mistake("empty-repeat", "a repeat of steps needs a row in each step", s.span, "this repeat is empty")
         self.layouts[s.axis] = layout
@@ -381,9 +386,9 @@ class _Checker:
             match item:
                 case t.Rows(role=word, count=expr):
                     count = 1 if expr is None else self.names.structural_int(expr, "a count")
-                    entry = self.names.scope.get(word.text)
-                    if count and entry is not None and isinstance(entry.what, int):
-                        rows.append((entry.what, count))
+                    role = self.role(word)
+                    if count and role is not None:
+                        rows.append((role, count))
                 case t.Repeat(count=None):
                     self.names.mistake(
                         "nested-repeat", "only a repeat at the top takes its number from the tensor", item.span, "give this one a number: `repeat 4 { ... }`"

@@ -83,9 +83,19 @@ def param_value(name: str, type: Type, value: object) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(f"param `{name}` is a number; got {value!r}")
     if type is Type.FLOAT:
-        if not math.isfinite(value):
-            raise InputError(f"param `{name}` is a finite number; got {value!r}")
-        return float(value)
-    if not math.isfinite(value) or int(value) != value or int(value) not in INT64:
+        try:
+            if math.isfinite(value):
+                return float(value)
+        except OverflowError:
+            pass
+        raise InputError(f"param `{name}` is a finite number; got {_short(value)}")
+    if isinstance(value, float) and (not math.isfinite(value) or int(value) != value):
         raise InputError(f"param `{name}` is a whole number of at most 64 bits; got {value!r}")
+    if int(value) not in INT64:
+        raise InputError(f"param `{name}` is a whole number of at most 64 bits; got {_short(value)}")
     return int(value)
+
+
+def _short(value: int | float) -> str:
+    """Python refuses to print whole numbers of thousands of digits."""
+    return repr(value) if isinstance(value, float) or value.bit_length() < 256 else f"one of {value.bit_length():,} bits"

@@ -7,7 +7,6 @@ once. Non-goals: statements (`check.py`).
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import reduce
 from typing import assert_never
 
 from ..diagnostics import Span, did_you_mean, listing
@@ -234,7 +233,14 @@ class Expressions(Names):
                 return self._apply(Op.MIN, (self._apply(Op.MAX, args[:2], type, expr.span), args[2]), type, expr.span)
             case _:
                 op = Op.MIN if name == "min" else Op.MAX
-                return reduce(lambda a, b: self._apply(op, (a, b), type, expr.span), args)
+                return self._balanced(op, args, type, expr.span)
+
+    def _balanced(self, op: Op, args: list[Value], type: Type, span: Span) -> Value:
+        """Many arguments are no deep expression."""
+        if len(args) == 1:
+            return args[0]
+        half = len(args) // 2
+        return self._apply(op, (self._balanced(op, args[:half], type, span), self._balanced(op, args[half:], type, span)), type, span)
 
     # ------------------------------------------------------------------------------------------ operators
 

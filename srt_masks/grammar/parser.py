@@ -12,7 +12,6 @@ from typing import Any
 from ..diagnostics import MOST_FOUND, Diagnostic, Source, Span, SpecError, did_you_mean
 from . import syntax as t
 from .tables import END, NAME, NUMBER, PIECES, Tables, Token, TooDeep, Unexpected, load, run
-from .tables import grammar as grammar
 
 MAX_TEXT = 1_000_000  # characters
 MAX_NAME = 100  # characters

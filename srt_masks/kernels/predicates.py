@@ -12,9 +12,10 @@ import os
 import stat
 import sys
 import tempfile
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from threading import Lock
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from ..diagnostics import BackendError
 from .emit import Source
@@ -30,7 +31,7 @@ def module_of(source: Source) -> ModuleType:
         if name in sys.modules:
             return sys.modules[name]
         path = _written(folder() / f"{name}.py", source.text)
-        spec = importlib.util.spec_from_file_location(name, path)
+        spec = importlib.util.spec_from_file_location(name, path, loader=_FromSource(name, str(path)))
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
@@ -40,6 +41,13 @@ def module_of(source: Source) -> ModuleType:
             del sys.modules[name]
             raise
         return module
+
+
+class _FromSource(SourceFileLoader):
+    """Compiles the text that was compared, never a .pyc that lies beside it."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
 
 
 def folder() -> Path:

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ..diagnostics import InputError, SpecError
+from ..diagnostics import InputError, SpecError, visible
 from ..spec import parse
 from .builder import build_model
 from .transformer import Config, SpecTransformer
@@ -50,7 +50,7 @@ def load_model(path: str | Path, *, backend: str = "auto") -> SpecTransformer:
     try:
         spec, config = json.loads(metadata["spec"]), Config(**json.loads(metadata["config"]))
         parsed = parse(spec["text"], params=spec["params"], filename=spec["filename"])
-        if config.depth > len(tensors):
+        if config.depth != len({name.split(".")[1] for name in tensors if name.startswith("blocks.")}):
             raise ValueError("its sizes do not fit its tensors")
         # Built without memory first: what a stranger's file claims is compared with what it holds before anything is made.
         with torch.device("meta"):
@@ -60,5 +60,5 @@ def load_model(path: str | Path, *, backend: str = "auto") -> SpecTransformer:
         model.load_state_dict(tensors, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError, SpecError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path} is no model that this version can build: {reason}") from None
+        raise InputError(f"{path} is no model that this version can build: {visible(reason)}") from None
     return model

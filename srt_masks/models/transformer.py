@@ -10,6 +10,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -100,7 +101,7 @@ class SpecTransformer(nn.Module):
         self.attend = compile_spec(spec, heads=config.heads, layers=config.depth, backend=backend)
         layout = spec.checked.queries
         slots = _slots_of_roles(spec)
-        self.first_slot = [sum(slots[:r]) for r in range(len(slots))]
+        self.first_slot = [0, *accumulate(slots)][:-1]
         self.token_embedding = nn.Embedding(config.num_tokens, config.dim)
         self.slot_embedding = nn.Embedding(max(1, sum(slots)), config.dim)
         self.position_embedding = nn.Embedding(config.max_positions, config.dim)

@@ -2,10 +2,10 @@
 
 checking    `check(spec, laws=...)`; `command` is `srt-masks test`, `plugin` the one for pytest
 laws        what is held to be true, by name; `parts` those of packing and trees, `claims` the asserts of a text, `opinions` functions in Python
-cases       a spec at a size, as code to paste
+case        a spec at a size, as code to paste
 drawing     hypothesis strategies over a spec of yours: sizes, inputs, cases
 strategies  random specs: layouts, masks, gates
-compare     a backend against the reference, in the units of the error bound
+comparing   a backend against the reference, in the units of the error bound
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .cases import Case
+    from .case import Case
     from .checking import check
-    from .compare import Comparison, compare
+    from .comparing import Comparison, compare
     from .drawing import cases_of, inputs, sizes
     from .laws import Broken, Law, opinion
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .strategies import cases, gates, layouts, masks, specs, whole
 
 _HOMES = {
-    "check": "checking", "Case": "cases", "Comparison": "compare", "compare": "compare",
+    "check": "checking", "Case": "case", "Comparison": "comparing", "compare": "comparing",
     "Law": "laws", "Broken": "laws", "opinion": "laws", "packing_by": "parts", "prefix_tree_by": "parts", "tree": "parts",
     "cases_of": "drawing", "inputs": "drawing", "sizes": "drawing",
     "cases": "strategies", "gates": "strategies", "layouts": "strategies", "masks": "strategies", "specs": "strategies", "whole": "strategies",

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..diagnostics import InputError, did_you_mean
 from ..spec import Spec
-from .cases import Case
+from .case import Case
 from .laws import Broken, Law, Opinion, built_in
 from .laws import opinion as opinion_law
 

@@ -9,7 +9,7 @@ from ..diagnostics import Source
 from ..grammar import checked as c
 from ..grammar.syntax import Claim
 from ..reference.masks import Row, pairs, token_table
-from .cases import Case
+from .case import Case
 
 
 def violations(case: Case) -> list[str]:

@@ -19,7 +19,7 @@ from ..diagnostics import InputError, SpecError
 from ..grammar import checked as c
 from ..grammar.checked import Type
 from ..spec import Spec
-from .cases import Case
+from .case import Case
 
 MOST_TOKENS = 40  # of a layout that repeats
 MOST_FIXED = 2048  # of one that has one length

@@ -26,9 +26,9 @@ from ..grammar.formatter import format_text
 from ..grammar.parser import parse as parse_tree
 from ..reference.attention import attention
 from ..spec import Spec
-from .cases import Case
+from .case import Case
 from .claims import violations
-from .compare import compare_case
+from .comparing import compare_case
 
 TOLERANCE = 1e-9  # float64
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ..diagnostics import InputError
-from .cases import Case
+from .case import Case
 from .laws import Pair
 
 GATES = {"q": "gate_q", "k": "gate_k", "v": "gate_v", "hidden": "gate_hidden"}

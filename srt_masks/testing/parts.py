@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..packed import documents
 from ..spec import Spec
-from .cases import Case
+from .case import Case
 from .laws import TOLERANCE, Broken, Law
 
 Inputs = Callable[[list[int]], Mapping[str, Tensor]]

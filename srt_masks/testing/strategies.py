@@ -9,7 +9,7 @@ import torch
 from hypothesis import strategies as st
 
 from ..spec import Spec, parse
-from .cases import Case
+from .case import Case
 from .drawing import cases_of
 
 ROLES = ("word", "note", "sink")

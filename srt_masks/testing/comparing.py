@@ -17,7 +17,7 @@ from ..kernels.attention import compile_spec
 from ..reference.attention import attention
 from ..spec import Spec
 from ..surface import dense
-from .cases import HEAD_DIM, Case
+from .case import HEAD_DIM, Case
 
 NAMES = ("out", "lse", "dq", "dk", "dv", "dhk", "dhv")
 
