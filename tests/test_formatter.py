@@ -103,20 +103,20 @@ let x = a_first_value if a_first_condition and more
     else the_value_of_all_the_others
 """,
     """
-attend k in {alpha, beta, gamma, delta, epsilon, zeta, eta, theta, iota, kappa, lambda_, mu, nu, xi,
-    omicron, pi, rho}
+attend k in {alpha, beta, gamma, delta, epsilon, zeta, eta, theta, iota, kappa, lambda_,
+    mu, nu, xi, omicron, pi, rho}
 """,
     """
 attend any(k.block == random[q.block, i] and q.something_long >= k.something_else
     for i in range(1, picks + another_count))
 """,
     """
-input a_table_with_a_long_name: float[blocks, picks, more_blocks, more_picks, even_more_blocks]
+input a_table_with_a_long_name: float[blocks, picks, more_blocks, more_picks, even_more]
     per layer, head, query, key
 """,
     """
 layout sources * (a_number + another_number),
-    repeat a_number_of_turns { question * length_of_a_question, answer * length_of_an_answer },
+    repeat a_number_of_turns { question * length_of_question, answer * length_of_answer },
     repeat { word }
 """,
     """

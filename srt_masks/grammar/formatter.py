@@ -19,7 +19,7 @@ from ..diagnostics import Diagnostic, Source, Span, SpecError
 from . import parser, syntax
 from .tables import PIECES
 
-WIDTH = 100  # columns of a line, its comment not counted
+WIDTH = 88  # columns of a line, its comment not counted
 INDENT = 4
 MOST_INDENT = 48  # what is nested deeper than this moves no further to the right
 COMMENT_GAP = "  "
