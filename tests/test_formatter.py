@@ -116,7 +116,7 @@ input a_table_with_a_long_name: float[blocks, picks, more_blocks, more_picks, ev
 """,
     """
 layout sources * (a_number + another_number),
-    repeat a_number_of_turns { question * length_of_question, answer * length_of_answer },
+    repeat a_number_of_turns { question * long_question, answer * long_answer },
     repeat { word }
 """,
     """

@@ -305,20 +305,18 @@ def test_params_by_row_that_do_not_fit():
             srt.compile(spec)(q, k, v, **named)
 
 
-def test_a_hundred_values_of_a_param_compile_nothing(monkeypatch: pytest.MonkeyPatch):
-    """Numbers, scalar tensors, vectors: the predicate of the kernels is emitted once, and the front runs once."""
+def test_a_hundred_values_of_a_param_read_the_text_once(monkeypatch: pytest.MonkeyPatch):
+    """Numbers, scalar tensors, vectors. That no kernel is compiled for them is counted in test_triton."""
     from srt_masks.compiler import pipeline
-    from srt_masks.kernels import target
 
     fronts = []
     monkeypatch.setattr(pipeline, "front", lambda checked, front=pipeline.front: fronts.append(1) or front(checked))
-    attend = srt.compile(srt.parse("param span = 3\nparam factor = 0.5\nattend causal and window(span)\nscale k by factor"), backend="triton", tile=16)
-    q, k, v = (x.float() for x in data(*[(2, 1, 8, 4)] * 3))
-    target.source_of.cache_clear()
+    attend = srt.compile(srt.parse("param span = 3\nparam factor = 0.5\nattend causal and window(span)\nscale k by factor"))
+    q, k, v = data(*[(2, 1, 8, 4)] * 3)
     for i in range(100):
         span = (i, torch.tensor(i), torch.tensor([i, 2 * i]))[i % 3]
         attend(q, k, v, span=span, factor=i / 7)
-    assert fronts == [1] and target.source_of.cache_info().misses <= 2  # 32-bit numbers, and the check that any will do
+    assert fronts == [1]
 
 
 # ------------------------------------------------------------------------------------------------ claims

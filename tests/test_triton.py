@@ -442,6 +442,10 @@ def test_a_new_length_batch_or_param_compiles_nothing():
             for steps, batch, heads, far in ((1, 1, 2, 1), (11, 2, 4, 0), (43, 3, 2, 2), (128, 1, 1, -1), (200, 5, 2, 1000), (341, 1, 16, 77)):
                 q, k, v = (torch.randn(batch, heads, 3 * steps, 64, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
                 attend(q, k, v, doc=torch.arange(3 * steps) // 7, far=far).sum().backward()
+            q, k, v = (torch.randn(2, 4, 33, 64, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+            for i in range(100):
+                far = (i - 7, torch.tensor(3 * i), torch.tensor([i, 1000 * i]))[i % 3]
+                attend(q, k, v, doc=torch.arange(33) // 7, far=far).sum().backward()
         print({name: len(found) for name, found in kernels.items()})
     """)
     wanted = {"live_kernel": 1, "forward_kernel": 1, "prepare_kernel": 1, "query_gradient_kernel": 1, "key_gradient_kernel": 1}
