@@ -5,10 +5,11 @@ Every mistake raises InputError naming the argument, what was wanted and what ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,6 +57,9 @@ class Call:
         inputs, layout = ({n: t[number if t.shape[0] > 1 else 0] for n, t in tensors.items()} for tensors in (self.inputs, self.layout))
         return inputs, layout, {**self.params, **{n: values[number] for n, values in self.row_params.items()}}
 
+    def rows(self) -> list[tuple[dict[str, Tensor], dict[str, Tensor], dict[str, int | float]]]:
+        return [self.row(number) for number in range(self.sizes.batch)]
+
     def copied(self) -> Call:
         """With tensors of its own, on the CPU."""
         return replace(
@@ -64,39 +68,44 @@ class Call:
 
 
 def bind_call(
-    checked: Checked,
-    sizes: Sizes,
-    lengths: Any,
-    inputs: Mapping[str, Any] | None,
-    named: Mapping[str, Any],
-    given: Any = None,
-    device: torch.device | str = "cpu",
-) -> Call:
-    """Everything a caller gives beside q, k and v, checked against the spec and the sizes. Raises InputError."""
+    checked: Checked, sizes: Sizes, lengths: Any, inputs: Mapping[str, Any] | None, named: Mapping[str, Any], given: Any = None, *,
+    device: torch.device | str = "cpu", needed: Collection[str] | None = None, by_name: bool = True,
+) -> Call:  # fmt: skip
+    """Everything a caller gives beside q, k and v, checked against the spec and the sizes. `needed` are the inputs that have to be there (all,
+    unless given); `by_name`: whether the caller takes them as arguments of their own. Raises InputError."""
     steps_of(checked.queries, sizes.tokens, checked.roles)
     tensors, numbers = split_arguments(checked, inputs, named)
     rows = bind_lengths(checked, lengths, sizes)
     layout = bind_given(checked, given, sizes)
-    bound = bind_inputs(checked, tensors, sizes, device, layout)
+    wanted = [i.name for i in checked.inputs] if needed is None else needed
+    bound = bind_inputs(checked, tensors, sizes, device, layout, wanted, by_name)
     params, row_params = bind_params(checked, numbers, sizes.batch)
-    own = (*(tensors[i.name] for i in checked.inputs), *((given[n] for n in GIVEN) if layout else ()))
+    own = (*(tensors.get(i.name) for i in checked.inputs), *((given[n] for n in GIVEN) if layout else ()))
     return Call(sizes, rows, bound, layout, params, row_params, own)
 
 
 def batch_of(checked: Checked, lengths: Any, inputs: Mapping[str, Any] | None, named: Mapping[str, Any], given: Any = None) -> int:
     """The batch that `lengths`, or an input, a param or a given layout with a batch axis, speaks of; 1 if nothing does."""
-    if isinstance(lengths, Sequence) or (isinstance(lengths, Tensor) and lengths.ndim == 1):
+    if isinstance(lengths, Sequence) or (isinstance(lengths, Tensor | np.ndarray) and lengths.ndim == 1):
         return len(lengths)
     values = {**(inputs if isinstance(inputs, Mapping) else {}), **named}
     axes = {i.name: len(i.axes) + len(i.sizes) for i in checked.inputs} | {p.name: 0 for p in checked.params}
     sizes = [1]
     for name, value in values.items():
-        if isinstance(value, Tensor) and name in axes and value.ndim == axes[name] + 1:
-            sizes.append(value.shape[0])
+        shape = _shape_of(value)
+        if name in axes and len(shape) == axes[name] + 1:
+            sizes.append(shape[0])
     if isinstance(given, Mapping):
         sizes += [v.shape[0] for v in given.values() if isinstance(v, Tensor) and v.ndim == 2]
         sizes += [len(v) for v in given.values() if isinstance(v, list | tuple) and v and isinstance(v[0], list | tuple)]
     return max(sizes)
+
+
+def _shape_of(value: Any) -> tuple[int, ...]:
+    """The shape of a tensor, an array or nested lists, as far as they have one."""
+    if isinstance(value, list | tuple):
+        return (len(value), *(_shape_of(value[0]) if value else ()))
+    return tuple(value.shape) if hasattr(value, "shape") else ()
 
 
 def steps_of(layout: Layout, tokens: int, roles: tuple[str, ...], what: str = "rows") -> int:
@@ -140,19 +149,17 @@ def resolve_tokens(checked: Checked, layout: Layout, steps: int | None, given: A
 
 
 def resolve_heads(checked: Checked, heads: int | None) -> int:
-    if heads is None and (checked.mentions("head") or checked.mentions("heads") or any("head" in i.axes for i in checked.inputs)):
+    """Heads of a call on masks alone: 1 unless given. Raises InputError where the spec speaks of heads and they are not given."""
+    if heads is None and checked.speaks_of_heads:
         raise InputError("this spec speaks of heads: give heads=")
     if heads is not None and (isinstance(heads, bool) or not isinstance(heads, int) or heads < 1):
         raise InputError(f"heads is a whole number, 1 or more; got {heads!r}")
     return 1 if heads is None else heads
 
 
-def mentions_layer(checked: Checked) -> bool:
-    return checked.mentions("layer") or checked.mentions("layers") or any("layer" in i.axes for i in checked.inputs)
-
-
 def resolve_layers(checked: Checked, layers: int | None) -> int:
-    if layers is None and mentions_layer(checked):
+    """Layers of a call on masks alone: 1 unless given. Raises InputError where the spec speaks of layers and they are not given."""
+    if layers is None and checked.speaks_of_layers:
         raise InputError("this spec speaks of layers: give layers=")
     if layers is not None and (isinstance(layers, bool) or not isinstance(layers, int) or layers < 1):
         raise InputError(f"layers is a whole number, 1 or more; got {layers!r}")
@@ -165,6 +172,8 @@ def bind_lengths(checked: Checked, lengths: Any, sizes: Sizes) -> tuple[int, ...
         return None
     if checked.keys is not None:
         raise InputError("lengths= counts the tokens of one layout; this spec has two: give an input per query or per key")
+    if isinstance(lengths, np.ndarray):
+        lengths = torch.from_numpy(lengths)
     if isinstance(lengths, Tensor) and lengths.ndim == 1 and not lengths.is_floating_point() and lengths.dtype is not torch.bool:
         lengths = lengths.tolist()
     if not isinstance(lengths, Sequence) or isinstance(lengths, str):
@@ -273,6 +282,8 @@ def _role_numbers(checked: Checked, role: Any) -> Tensor:
 
 def number_of_scalar(what: str, value: Any) -> Any:
     """A number given as a tensor without axes, as a Python number. Raises InputError if it has axes, or asks for a gradient."""
+    if isinstance(value, np.generic):
+        return value.item()
     if not isinstance(value, Tensor):
         return value
     if value.ndim != 0:
@@ -288,9 +299,9 @@ def _plain(what: str, value: Tensor) -> Any:
 
 def layer_number(checked: Checked, layer: Any, layers: int | None) -> int:
     """The layer of a call. Raises InputError where the spec speaks of layers and it is missing, or where it is out of range."""
-    if mentions_layer(checked):
+    if checked.speaks_of_layers:
         if layers is None:
-            raise InputError("this spec speaks of layers: srt_masks.compile(spec, layers=...) says how many there are")
+            raise InputError("this spec speaks of layers, and it was compiled without knowing how many: srt_masks.compile(spec, layers=...)")
         if layer is None:
             raise InputError(f"this spec speaks of layers: give layer=, from 0 to {layers - 1}")
     if layer is None:
@@ -320,31 +331,43 @@ def split_arguments(checked: Checked, inputs: Mapping[str, Any] | None, named: M
     return given, params
 
 
+ARGUMENTS = ("layer", "lengths", "queries", "given", "scale", "return_lse", "hidden_k", "hidden_v", "inputs")
+_OWN_MASK = "declare it in the text: `input mask: bool per query, key` and `attend mask`"
+_NO_SCORES = "score changes are not part of the language"
+FOREIGN = {
+    "dropout": "dropout on attention weights is not part of the language", "dropout_p": "dropout on attention weights is not part of the language",
+    "is_causal": "write `attend causal` in the text", "causal": "write `attend causal` in the text", "window_size": "write `window(n)` in the text",
+    "sliding_window": "write `causal and window(n)` in the text", "attn_mask": _OWN_MASK, "mask": _OWN_MASK, "attention_mask": _OWN_MASK, "block_mask": _OWN_MASK,
+    "mask_mod": "say in the text who attends to whom", "key_padding_mask": "declare it in the text: `input valid: bool per key`, `attend k.valid`; or give lengths=",
+    "cu_seqlens": "declare `input doc: int per token` and give srt_masks.documents(cu_seqlens=...)['doc']", "softmax_scale": "write scale=", "sm_scale": "write scale=",
+    "enable_gqa": "grouped heads need no word: k and v with fewer heads are shared", "softcap": _NO_SCORES, "score_mod": _NO_SCORES, "alibi_slopes": _NO_SCORES,
+    "heads": "q says how many there are", "steps": "q says how many there are", "layers": "srt_masks.compile(spec, layers=...) says how many there are",
+}  # fmt: skip
+
+
 def _unknown_argument(name: str, known: set[str]) -> str:
-    reason = {
-        "dropout": "dropout on attention weights is not part of the language",
-        "dropout_p": "dropout on attention weights is not part of the language",
-        "is_causal": "write `attend causal` in the text",
-        "attn_mask": "declare it in the text: `input mask: bool per query, key` and `attend mask`",
-        "softcap": "score changes are not part of the language",
-    }.get(name)
-    hint = did_you_mean(name, known)
-    return f"unknown argument `{name}`: {reason or hint or 'this spec has ' + (listing(sorted(known)) or 'no inputs and no params')}"
+    hint = FOREIGN.get(name) or did_you_mean(name, known | {*ARGUMENTS})
+    if name == "lengths":
+        hint = "ragged rows are not served in a model yet; srt_masks.compile(spec)(q, k, v, lengths=...) is"
+    return f"unknown argument `{name}`: {hint or 'this spec has ' + (listing(sorted(known)) or 'no inputs and no params')}"
 
 
 def bind_inputs(
-    checked: Checked, given: Mapping[str, Any], sizes: Sizes, device: torch.device | str = "cpu", layout: Mapping[str, Tensor] | None = None
+    checked: Checked, given: Mapping[str, Any], sizes: Sizes, device: torch.device | str, layout: Mapping[str, Tensor], needed: Collection[str], by_name: bool
 ) -> dict[str, Tensor]:
-    """Every input as (batch or 1, *axes, *sizes), cast to bool, int64 or float64.
+    """Every input that is given or needed as (batch or 1, *axes, *sizes), cast to bool, int64 or float64.
 
     Raises InputError for an input that is missing, or of the wrong type, shape, batch or device.
     """
-    missing = [i for i in checked.inputs if i.name not in given]
+    declared_here = [i for i in checked.inputs if i.name in given or i.name in needed]
+    missing = [i for i in declared_here if i.name not in given]
     if missing:
-        raise InputError(f"missing input `{missing[0].name}`: give {missing[0].name}=, {missing[0]}")
+        names = ", ".join(f"`{i.name}`" for i in missing)
+        form = ", ".join(f"{i.name}=" for i in missing) if by_name else "inputs={" + ", ".join(f"{i.name!r}: ..." for i in missing) + "}"
+        raise InputError(f"missing input{'s' if len(missing) > 1 else ''} {names}: give {form} ({'; '.join(map(str, missing))})")
     named: dict[str, tuple[int, str]] = {}
     bound: dict[str, Tensor] = {}
-    for declared in checked.inputs:
+    for declared in declared_here:
         name, value = declared.name, given[declared.name]
         if not isinstance(value, Tensor):
             try:
@@ -363,11 +386,13 @@ def bind_inputs(
         if wrong:
             hint = {Type.BOOL: f" ({name} != 0 makes one)", Type.INT: "", Type.FLOAT: f" ({name}.float() makes one)"}[declared.type]
             raise InputError(f"input `{name}` is declared {declared.type.value}; got {_describe(value)}{hint}")
+        if value.dtype is torch.uint64:
+            raise InputError(f"input `{name}`: whole numbers have 64 bits and a sign here; got uint64: give {name}.long()")
         if value.layout is not torch.strided:
             raise InputError(f"input `{name}` is an ordinary dense tensor; got layout {str(value.layout).removeprefix('torch.')}")
         if value.requires_grad:
             raise InputError(f"input `{name}` requires grad; masks and gates are constants of the backward: give {name}.detach()")
-        wanted: list[int | str] = [axis_extent(checked, axis, sizes, layout or {}) for axis in declared.axes]
+        wanted: list[int | str] = [axis_extent(checked, axis, sizes, layout) for axis in declared.axes]
         wanted += declared.sizes
         batched = value.ndim == len(wanted) + 1
         if not batched and value.ndim != len(wanted):
@@ -387,6 +412,7 @@ def bind_inputs(
 
 
 def axis_extent(checked: Checked, axis: str, sizes: Sizes, layout: Mapping[str, Tensor]) -> int:
+    """How long an axis of an input is in a call; `layout` is what was given of a `layout given`."""
     match axis:
         case "token" | "query":
             return sizes.tokens

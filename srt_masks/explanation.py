@@ -7,6 +7,7 @@ Values come from the reference's evaluator, so that an explanation cannot follow
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -21,10 +22,11 @@ from .grammar.check import prelude_text, trace
 from .grammar.checked import Side, Type
 from .grammar.parser import parse
 from .grammar.scope import Traced
-from .reference.masks import Row, pairs, token_table
+from .reference.masks import Evaluator, Row, TokenTable, pairs, token_table
 from .spec import Spec
 from .surface import lay_out_one
 
+MOST_ROWS = 200  # of a line's tree
 MOST_MEMBERS = 3  # of an `any` or `all` that are shown when none decides
 GATES = ("q", "k", "v", "hidden")
 
@@ -33,31 +35,39 @@ Value = bool | int | float | str
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """An expression at this pair. `decides`: without it, what it stands in would have another value."""
+    """An expression at this pair. `decides`: it alone makes what it stands in what it is."""
 
     text: str
     value: Value
     note: str  # what it compares, with numbers in place of names
     decides: bool
+    is_prelude: bool  # its text is the prelude's, not the user's
     parts: tuple[Node, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A statement of the text, where it begins, and its expressions."""
+    """A statement of the text and where it begins: its condition (None: always), and for a rule the factor (None: 0) of some gradients."""
 
     number: int
     text: str
-    nodes: tuple[Node, ...]
+    where: Node | None
+    factor: Node | None = None
+    targets: tuple[str, ...] = ()
 
     @property
     def applies(self) -> bool:
-        """Whether a rule's condition holds here; one without a condition always does."""
-        return self.nodes[-1].value is not False if self.nodes else True
+        return self.where is None or self.where.value is True
+
+    @property
+    def stops(self) -> bool:
+        return self.applies and (self.factor is None or self.factor.value == 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
+    """A row: which token it is. `position` is its position id."""
+
     pos: int
     role: str
     section: int
@@ -87,16 +97,16 @@ class Explanation:
     gates: Mapping[str, float]
 
     def plain(self) -> dict[str, Any]:
-        """As nested dicts and lists, for JSON."""
-        return asdict(self)
+        """As nested dicts and lists, for JSON, which has no word for infinity and NaN: those are strings."""
+        return _plain(asdict(self))
 
     def __str__(self) -> str:
         where = f"head {self.head}, layer {self.layer}"
         parts = [f"query {self.query}", f"key   {self.key}", ""]
         if self.silent is not None:
-            return "\n".join([*parts, f"No: the query does not ask.{_reason(self.silent.nodes)}", "", *_drawn(self.silent)])
+            return "\n".join([*parts, f"No: the query does not ask.{_reason(self.silent.where)}", "", *_drawn(self.silent)])
         verdict = "Yes: the query sees the key" if self.sees else "No: the query does not see the key"
-        parts += [f"{verdict} ({where}).{_reason(self.attend.nodes)}", "", *_drawn(self.attend)]
+        parts += [f"{verdict} ({where}).{_reason(self.attend.where)}", "", *_drawn(self.attend)]
         for rule in self.rules:
             parts += ["", *_drawn(rule, "applies" if rule.applies else "does not apply")]
         if self.sees:
@@ -108,11 +118,13 @@ class Explanation:
         return "\n".join(parts)
 
     def _is_spoken_of(self, gate: str) -> bool:
-        return gate != "hidden" or any(re.search(r"\bhidden\b", rule.text) for rule in self.rules)
+        return gate != "hidden" or any(gate in rule.targets for rule in self.rules)
 
     def _lesson(self, gate: str) -> str:
-        factor, lines = self.gates[gate], [r for r in self.rules if r.applies and gate in _targets(r.text)]
-        by = " by line " + ", ".join(str(r.number) for r in lines) if lines else ""
+        factor, rules = self.gates[gate], [r for r in self.rules if r.applies and gate in r.targets]
+        # Where something stops a gradient, what scales it beside has no say.
+        numbers = [str(r.number) for r in rules if r.stops or not any(x.stops for x in rules)]
+        by = f" by line{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}" if numbers else ""
         if factor == 1:
             return "the whole gradient" + (f" (scaled by 1{by})" if by else "")
         return f"no gradient: stopped{by}" if factor == 0 else f"{factor:g} of the gradient: scaled{by}"
@@ -131,11 +143,14 @@ def explain(
     for name, value in (("query", query), ("key", key), ("head", head), ("layer", layer)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise InputError(f"{name} is a whole number, 0 or more; got {value!r}")
-    heads, layers = heads or (head + 1 if head else None), layers or (layer + 1 if layer else None)
+    # A head or layer that is asked for is there, however many there are.
+    heads = head + 1 if heads is None and head else heads
+    layers = layer + 1 if layers is None and layer else layers
     row = lay_out_one(spec, steps=_steps(spec, query, key) if steps is None else steps, heads=heads, layers=layers, inputs=inputs, given=given)
     for name, value, axis in (("query", query, row.own), ("key", key, row.keys)):
-        if value >= len(axis["pos"]):
-            raise InputError(f"{name} {value} is beyond the last position, {len(axis['pos']) - 1}: give more steps")
+        if value >= (tokens := len(axis["pos"])):
+            more = "give more steps=" if spec.checked.repeats else f"this layout has {tokens} tokens"
+            raise InputError(f"{name} {value} is beyond the last position, {tokens - 1}: {more}")
     for name, value, count in (("head", head, row.heads), ("layer", layer, row.layers)):
         if value >= count:
             raise InputError(f"{name} is from 0 to {count - 1}; got {value}: give {name}s= for more")
@@ -155,6 +170,7 @@ def _steps(spec: Spec, query: int, key: int) -> int | None:
 class _Explainer:
     def __init__(self, spec: Spec, row: Row, head: int, layer: int):
         self.spec, self.row, self.head, self.layer = spec, row, head, layer
+        self.shown: set[tuple[str, Side]] = set()  # lets that the line at hand has written out
         self.token: int | None = None  # the one token that bare attributes are about, in `queries where`
         self.source, self.prelude = Source(spec.text.removeprefix("\ufeff"), spec.filename), Source(prelude_text(), "prelude")
         tree, _ = parse(self.source)
@@ -179,24 +195,31 @@ class _Explainer:
         sees = bool(attended[0, 0]) and asker.asks
         return Explanation(asker, seen, self.head, self.layer, sees, attend, rules, None if asker.asks else silent, factors)
 
-    def line(self, statement: t.Statement, parts: tuple[Traced, ...], words: Any) -> Line:
+    def line(self, statement: t.Statement, parts: tuple[Traced, ...], words: Evaluator) -> Line:
         number, _ = self.source.place(statement.span.start)
-        nodes = tuple(n for p in parts for n in [self.node(p, words, Side.OWN, self.source)] if n is not None)
-        return Line(number, _text(self.source, statement), nodes)
+        self.shown.clear()
+        text, nodes = _text(self.source, statement), [self.node(p, words, Side.OWN, self.source) for p in parts]
+        match statement:
+            case t.Rule(factor=factor, where=where):
+                targets = tuple(word.text for word in statement.targets)
+                return Line(number, text, nodes[-1] if where is not None else None, nodes[0] if factor is not None else None, targets)
+            case _:
+                return Line(number, text, nodes[0])
 
     # ------------------------------------------------------------------------------------------ nodes
 
-    def node(self, traced: Traced, words: Any, side: Side, source: Source, label: str = "") -> Node | None:
+    def node(self, traced: Traced, words: Evaluator, side: Side, source: Source, label: str = "") -> Node | None:
         """The expression at this pair; None where it has no single value, as a bare attribute handed to a function has."""
         source = self.prelude if traced.is_prelude else source
+        is_prelude = source is self.prelude
         value = self.value(traced.expr, words, side)
         if value is None:
             return None
         parts = self.parts(traced, words, side, source)
         text, note = _text(source, traced.tree), self.role_of_subject(traced, words, side) or _note(traced.tree, parts)
-        return Node(label + text, value, note if note != text else "", False, _deciding(traced.tree, value, parts))
+        return Node(label + text, value, note if note != text else "", False, is_prelude, _deciding(traced, value, parts))
 
-    def role_of_subject(self, traced: Traced, words: Any, side: Side) -> str:
+    def role_of_subject(self, traced: Traced, words: Evaluator, side: Side) -> str:
         """What `k is a` and `k in {a, b}` ask about, in words."""
         match traced.tree:
             case t.Is(subject=t.Subject(side=who)) | t.In(subject=t.Subject(side=who)):
@@ -205,7 +228,7 @@ class _Explainer:
             case _:
                 return ""
 
-    def value(self, expr: c.Expr, words: Any, side: Side) -> Value | None:
+    def value(self, expr: c.Expr, words: Evaluator, side: Side) -> Value | None:
         found: Tensor = words.value(expr if side is Side.OWN else c.bind(expr, side))
         if self.token is not None and found.ndim:
             found = found[self.token]
@@ -216,7 +239,7 @@ class _Explainer:
             return self.spec.roles[int(value)] if 0 <= value < len(self.spec.roles) else "no role"
         return value
 
-    def parts(self, traced: Traced, words: Any, side: Side, source: Source) -> tuple[Node, ...]:
+    def parts(self, traced: Traced, words: Evaluator, side: Side, source: Source) -> tuple[Node, ...]:
         match traced.tree:
             case t.Number() | t.Truth():
                 return ()
@@ -224,21 +247,25 @@ class _Explainer:
                 return self.members(traced, words, side, source)
             case t.Name() | t.Attribute():
                 return self.body(traced, words, side)
-        found = (self.node(p, words, side, source) for p in traced.parts if not isinstance(p.tree, t.Number | t.Truth))
+        found = (self.node(p, words, side, source) for p in traced.parts if not _is_literal(p))
         return tuple(n for n in found if n is not None)
 
-    def body(self, traced: Traced, words: Any, side: Side) -> tuple[Node, ...]:
+    def body(self, traced: Traced, words: Evaluator, side: Side) -> tuple[Node, ...]:
         """What a name stands for: a `let` of the text, or one of the prelude."""
         match traced.tree, traced.expr:
             case _, c.LetRef(name=name, side=own) if name in self.lets:
-                inner = self.node(self.lets[name], words, side if own is Side.OWN else own, self.source)
+                side = side if own is Side.OWN else own
+                if (name, side) in self.shown:
+                    return ()  # once a line is enough: lets of lets would grow without end
+                self.shown.add((name, side))
+                inner = self.node(self.lets[name], words, side, self.source)
             case t.Name(name=name), expr if name in self.bodies and expr == self.bodies[name].expr:
                 inner = self.node(self.bodies[name], words, side, self.prelude)
             case _:
                 return ()
         return () if inner is None else (inner,)
 
-    def members(self, traced: Traced, words: Any, side: Side, source: Source) -> tuple[Node, ...]:
+    def members(self, traced: Traced, words: Evaluator, side: Side, source: Source) -> tuple[Node, ...]:
         """The members of an `any` or `all` that decide it, or the first few."""
         quantify = traced.tree
         assert isinstance(quantify, t.Quantify)
@@ -255,11 +282,11 @@ class _Explainer:
         shown = [n for n in nodes if n is not None]
         rest = len(bodies) - len(shown)
         if rest and all(v != wanted for v in values):
-            shown.append(Node(f"and {rest} more, all {str(not wanted).lower()}", not wanted, "", False, ()))
+            shown.append(Node(f"and {rest} more, all {str(not wanted).lower()}", not wanted, "", False, False, ()))
         return tuple(shown)
 
 
-def _token(table: Any, pos: int) -> Token:
+def _token(table: TokenTable, pos: int) -> Token:
     numbers = {n: int(getattr(table, n)[pos]) for n in ("pos", "section", "step", "slot", "index", "position")}
     return Token(role=table.role[pos], asks=bool(table.asks[pos]), **numbers)
 
@@ -279,11 +306,6 @@ def _text(source: Source, node: Any) -> str:
     return " ".join(written.split())
 
 
-def _targets(rule: str) -> list[str]:
-    """q, k, v, hidden of a rule's text."""
-    return re.findall(r"\b(?:q|k|v|hidden)\b(?!\s*\.)", re.split(r"\b(?:where|by)\b", rule)[0])
-
-
 def _note(tree: t.Expr, parts: tuple[Node, ...]) -> str:
     """A comparison with values in place of names."""
     match tree:
@@ -301,19 +323,27 @@ def _note(tree: t.Expr, parts: tuple[Node, ...]) -> str:
             return ""
 
 
-def _deciding(tree: t.Expr, value: Value, parts: tuple[Node, ...]) -> tuple[Node, ...]:
+def _is_literal(traced: Traced) -> bool:
+    return isinstance(traced.tree, t.Number | t.Truth)
+
+
+def _deciding(traced: Traced, value: Value, parts: tuple[Node, ...]) -> tuple[Node, ...]:
     """The parts, marked where one of them alone makes the whole what it is."""
-    match tree:
+    match traced.tree:
         case t.Logic(op="and") if value is False:
             marked = [p.value is False for p in parts]
         case t.Logic(op="or") if value is True:
             marked = [p.value is True for p in parts]
-        case t.Logic(op="implies") if value is False:
-            marked = [True] * len(parts)
-        case t.Not() | t.Name() | t.Attribute() | t.Quantify():
-            marked = [True] * len(parts)
+        case t.Logic(op="implies") if value is True:
+            marked = [p.value is (i > 0) for i, p in enumerate(parts)]
+        case t.Quantify(word=word):
+            marked = [p.value is (word == "any") or len(traced.parts) == 1 for p in parts]
         case t.Call(args=args):
-            marked = [i >= len(parts) - 1 and len(parts) > 0 and p.value == value for i, p in enumerate(parts)] if args else []
+            # The body stands behind the arguments, unless it is a literal and not shown.
+            body = len(traced.parts) > len(args) and not _is_literal(traced.parts[-1])
+            marked = [body and i == len(parts) - 1 for i in range(len(parts))]
+        case t.Not() | t.Name() | t.Attribute():
+            marked = [True] * len(parts)
         case _:
             marked = [False] * len(parts)
     return tuple(replace(p, decides=m) for p, m in zip(parts, marked, strict=True))
@@ -323,19 +353,16 @@ def _said(value: Value) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _reason(nodes: tuple[Node, ...]) -> str:
-    """The smallest expression that alone decides, if there is one."""
-    if not nodes:
+def _reason(node: Node | None) -> str:
+    """The smallest expression of the text that alone decides; what the prelude says inside one gives its numbers only."""
+    if node is None:
         return ""
-    node, last = nodes[-1], None
-    while True:
-        deciding = [p for p in node.parts if p.decides]
-        if not deciding:
-            break
-        node = last = deciding[0]
-    if last is None:
-        last = node
-    return f" `{_cut(last.text, 60)}` is {_said(last.value)}{': ' + last.note if last.note else ''}."
+    note = node.note
+    inner = node
+    while deciding := [p for p in inner.parts if p.decides]:
+        inner = deciding[0]
+        node, note = (node, note or inner.note) if inner.is_prelude else (inner, inner.note)
+    return f" `{_cut(node.text, 60)}` is {_said(node.value)}{': ' + note if note else ''}."
 
 
 def _drawn(line: Line, effect: str = "") -> list[str]:
@@ -348,10 +375,24 @@ def _drawn(line: Line, effect: str = "") -> list[str]:
             rows.append((indent + ("└ " if last else "├ ") + node.text, _said(node.value) + (f"   {node.note}" if node.note else "")))
             draw(node.parts, indent + ("  " if last else "│ "))
 
-    draw(line.nodes, "  ")
+    draw(tuple(n for n in (line.factor, line.where) if n is not None), "  ")
+    if len(rows) > MOST_ROWS:
+        rows[MOST_ROWS:] = [(f"  … and {len(rows) - MOST_ROWS} more", "")]
     width = min(64, max((len(text) for text, _ in rows), default=0))
     head = f"line {line.number}: {_cut(line.text, 100)}" + (f"   ({effect})" if effect else "")
     return [head, *(f"{_cut(text, width):{width}}  {value}" for text, value in rows)]
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case dict():
+            return {k: _plain(v) for k, v in value.items()}
+        case list() | tuple():
+            return [_plain(v) for v in value]
+        case float() if not math.isfinite(value):
+            return str(value)
+        case _:
+            return value
 
 
 def _cut(text: str, width: int) -> str:

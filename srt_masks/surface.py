@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -30,7 +30,7 @@ def dense(
     call = _bound(spec, steps, heads, layers, lengths, inputs, given)
     sizes = call.sizes
     return masks.dense(
-        spec.checked, [call.row(b) for b in range(sizes.batch)], tokens=sizes.tokens, keys=sizes.keys, heads=sizes.heads, layers=sizes.layers or 1,
+        spec.checked, call.rows(), tokens=sizes.tokens, keys=sizes.keys, heads=sizes.heads, layers=sizes.layers or 1,
         lengths=call.lengths, has_batch=call.has_batch,
     )  # fmt: skip
 
@@ -43,15 +43,18 @@ def tokens(
 
     With `lengths`, of the one row they describe. Prints as a table. Raises InputError.
     """
-    return masks.token_table(lay_out_one(spec, steps=steps, heads=heads, layers=layers, lengths=lengths, inputs=inputs, given=given))
+    # The table rests on layout, positions and labels: what `attend` alone reads need not be there.
+    needed = spec.checked.reads(*spec.checked.token_roots) if isinstance(spec, Spec) else None
+    return masks.token_table(lay_out_one(spec, steps=steps, heads=heads, layers=layers, lengths=lengths, inputs=inputs, given=given, needed=needed))
 
 
 def lay_out_one(
     spec: Spec, *, steps: int | None = None, heads: int | None = None, layers: int | None = None,
-    lengths: Sequence[int] | Tensor | None = None, inputs: Mapping[str, Any] | None = None, given: Any = None,
+    lengths: Sequence[int] | Tensor | None = None, inputs: Mapping[str, Any] | None = None, given: Any = None, needed: Collection[str] | None = None,
 ) -> Row:  # fmt: skip
-    """The one row of the batch that the arguments describe, for the reference. Raises InputError if they describe several."""
-    call = _bound(spec, steps, heads, layers, lengths, inputs, given)
+    """The one row of the batch that the arguments describe, for the reference. Raises InputError if they describe several, or an input that is
+    needed (all, unless given) is missing."""
+    call = _bound(spec, steps, heads, layers, lengths, inputs, given, needed)
     sizes = call.sizes
     if sizes.batch != 1:
         raise InputError(f"one row of the batch is wanted; lengths, an input, a param or the given layout speak of {sizes.batch}")
@@ -62,11 +65,15 @@ def lay_out_one(
     )  # fmt: skip
 
 
-def _bound(spec: Spec, steps: int | None, heads: int | None, layers: int | None, lengths: Any, inputs: Mapping[str, Any] | None, given: Any) -> Call:
+def _bound(
+    spec: Spec, steps: int | None, heads: int | None, layers: int | None, lengths: Any, inputs: Mapping[str, Any] | None, given: Any,
+    needed: Collection[str] | None = None,
+) -> Call:  # fmt: skip
     if not isinstance(spec, Spec):
         raise InputError(f"this takes a Spec; got {type(spec).__name__}. For a text: srt_masks.parse(text)")
     checked = spec.checked
     tokens = resolve_tokens(checked, checked.queries, steps, given)
     keys = tokens if checked.keys is None else resolve_tokens(checked, checked.keys, steps)
     batch = batch_of(checked, lengths, inputs, {}, given)
-    return bind_call(checked, Sizes(tokens, keys, resolve_heads(checked, heads), resolve_layers(checked, layers), batch), lengths, inputs, {}, given)
+    sizes = Sizes(tokens, keys, resolve_heads(checked, heads), resolve_layers(checked, layers), batch)
+    return bind_call(checked, sizes, lengths, inputs, {}, given, needed=needed, by_name=False)

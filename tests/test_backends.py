@@ -287,11 +287,31 @@ def test_a_plan_is_kept_while_its_inputs_are_unchanged():
     first = attend.plan(4, doc=doc)
     assert attend.plan(4, doc=doc) is first
     assert attend.plan(4, doc=doc, far=1) is not first
-    assert attend.plan(4, doc=doc.clone()) is not first
+    assert attend.plan(4, doc=doc.clone()) is first and attend.plan(4, doc=doc.int()) is not first
     before = attend(q, q, q, doc=doc)
     doc[2] = 0
     assert attend.plan(4, doc=doc) is not first
     assert not torch.equal(before, attend(q, q, q, doc=doc))
+
+
+def test_an_input_that_changes_behind_our_back_is_seen():
+    """`.data`, a DLPack export, NumPy and the storage itself change a tensor and not its version."""
+    spec = srt.parse("input doc: int per token\nattend causal and same(doc)")
+    q = torch.randn(1, 1, 6, 4)
+
+    def storage(doc: torch.Tensor) -> None:
+        doc.untyped_storage().copy_(torch.arange(6).untyped_storage())
+
+    for change in (
+        lambda d: d.data.copy_(torch.arange(6)),
+        lambda d: torch.from_dlpack(d).copy_(torch.arange(6)),
+        lambda d: np.copyto(d.numpy(), np.arange(6)),
+        storage,
+    ):
+        attend, doc = srt.compile(spec), torch.zeros(6, dtype=torch.int64)
+        attend(q, q, q, doc=doc)
+        change(doc)
+        assert torch.equal(attend(q, q, q, doc=doc), srt.compile(spec)(q, q, q, doc=torch.arange(6)))
 
 
 def test_batched_inputs_plan_each_row(backend: str):

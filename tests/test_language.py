@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 import srt_masks as srt
 
@@ -87,6 +89,16 @@ def test_a_wrong_number_of_rows_is_refused(backend: str):
             srt.compile(srt.parse(SPECULATIVE), backend=backend)(q[:, :, :rows], k, v)
     with pytest.raises(srt.InputError, match="ask"):
         srt.compile(srt.parse(SPECULATIVE), backend="reference")(q, k, v)
+
+
+@pytest.mark.parametrize("where", ["true", "pos == pos", "not false"])
+def test_a_condition_that_always_holds_still_counts_rows(where: str, backend: str):
+    attend = srt.compile(srt.parse(f"queries where {where}\nattend causal"), backend=backend)
+    k, v, q, more = data((1, 1, 8, 4), (1, 1, 8, 4), (1, 1, 3, 4), (1, 1, 10, 4))
+    for wrong in (q, more):
+        with pytest.raises(srt.InputError, match="and 8 of the 8 tokens ask"):
+            attend(wrong, k, v)
+    torch.testing.assert_close(attend(k, k, v), srt.compile(srt.parse("attend causal"))(k, k, v))
 
 
 def test_two_texts_that_differ_in_who_asks_alone_are_two(backend: str):
@@ -233,6 +245,29 @@ def test_only_the_twins_that_need_a_gradient_get_one(backend: str):
                 torch.testing.assert_close(a, b)
 
 
+def test_a_hidden_rule_that_never_applies_leaves_the_twins_in_the_graph(backend: str):
+    q, k, v = data(*[(1, 1, 6, 4)] * 3)
+    twin = k.clone().requires_grad_()
+    out = srt.compile(srt.parse("attend causal\nstop hidden where false"), backend=backend)(q, k, v, hidden_k=twin, hidden_v=v)
+    (grad,) = torch.autograd.grad(out.sum(), twin)
+    assert torch.equal(grad, torch.zeros_like(k))
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointing_with_twins(reentrant: bool, backend: str):
+    q, k, v, *twins = (x.requires_grad_() for x in data(*[(1, 1, 6, 4)] * 5))
+    twins = [k.detach().clone().requires_grad_(), v.detach().clone().requires_grad_()]
+    attend = srt.compile(srt.parse("attend causal\nstop hidden where k.pos < 3"), backend=backend)
+
+    def call(q: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return attend(q, k, v, hidden_k=a, hidden_v=b)
+
+    wanted = torch.autograd.grad(call(q, k, v, *twins).square().sum(), (q, k, v, *twins))
+    checkpoint(call, q, k, v, *twins, use_reentrant=reentrant).square().sum().backward()
+    for x, grad in zip((q, k, v, *twins), wanted, strict=True):
+        assert torch.equal(x.grad, grad)
+
+
 def test_twins_that_are_none_are_refused():
     q, k, v = data(*[(1, 1, 6, 4)] * 3)
     attend = srt.compile(srt.parse("attend causal\nstop hidden"))
@@ -317,6 +352,27 @@ def test_a_hundred_values_of_a_param_read_the_text_once(monkeypatch: pytest.Monk
         span = (i, torch.tensor(i), torch.tensor([i, 2 * i]))[i % 3]
         attend(q, k, v, span=span, factor=i / 7)
     assert fronts == [1]
+
+
+def test_numbers_and_lists_of_other_libraries():
+    spec = srt.parse("param span = 3\ninput doc: int per token\nattend causal and window(span) and same(doc)")
+    plain = srt.dense(spec, steps=3, inputs={"doc": torch.tensor([[0, 0, 0], [0, 0, 1]]), "span": 2})
+    for doc in ([[0, 0, 0], [0, 0, 1]], np.array([[0, 0, 0], [0, 0, 1]])):
+        assert torch.equal(srt.dense(spec, steps=3, inputs={"doc": doc, "span": np.int64(2)}).attend, plain.attend)
+    q, k, v = data(*[(2, 1, 3, 4)] * 3)
+    attend = srt.compile(spec)
+    assert torch.equal(attend(q, k, v, lengths=np.array([3, 1]), doc=[0, 0, 0]), attend(q, k, v, lengths=[3, 1], doc=torch.zeros(3).long()))
+    with pytest.raises(srt.InputError, match="64 bits and a sign"):
+        attend(q, k, v, doc=torch.tensor([2**63 + 5, 1, 2], dtype=torch.uint64))
+
+
+@pytest.mark.parametrize(("text", "table"), [
+    ("input T: bool[n]\nattend causal and (2147483647 if not T[q.pos - k.pos] else 0) + 1 > 1", torch.tensor([True, True])),
+    ("input T: float[n]\nattend causal and (0 if T[q.pos - k.pos] > 0.5 else 2147483647) + 1 > 1", torch.tensor([1.0, 1.0])),
+    ("input T: int[n]\nattend causal and (0 if T[q.pos - k.pos] > 0 else 2147483647) + 1 > 1", torch.tensor([3, 3])),
+])  # fmt: skip
+def test_what_a_subscript_out_of_range_reads_counts_for_the_width_of_numbers(text: str, table: Tensor, backend: str):
+    agree(text, backend, *data(*[(1, 1, 6, 4)] * 3), T=table)
 
 
 # ------------------------------------------------------------------------------------------------ claims

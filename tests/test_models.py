@@ -129,6 +129,39 @@ def test_save_and_load_carry_the_spec(tmp_path: Path):
     assert next(srt.load_model(tmp_path / "m.safetensors").parameters()).dtype is torch.float64
 
 
+def test_several_predictions_of_one_role_are_those_of_the_reference():
+    text = "attend causal\nposition step\npredict token -> index + 1\npredict token -> index + 2 weight 1 / 2\npredict token -> index + 3 where step == 0"
+    model = srt.build_model(srt.parse(text), dim=16, depth=1, heads=2, num_tokens=7)
+    x = torch.randint(0, 7, (1, 5))
+    wanted = srt.tokens(model.spec, steps=5, heads=2, layers=1)
+    assert wanted.target.tolist() == [3, 3, 4, 4, -1]
+    logits = model(x, all_rows=True)[0]
+    known = wanted.target >= 0
+    losses = torch.nn.functional.cross_entropy(logits[known], x[0][wanted.target[known]], reduction="none")
+    weights = wanted.weight[known].float()
+    torch.testing.assert_close(model(x, return_loss=True), (losses * weights).sum() / weights.sum())
+
+
+def test_words_of_any_whole_type_and_a_text_without_labels():
+    model = model_of(SELF_REASONING)
+    x = torch.randint(0, 11, (1, 6)).int()
+    assert torch.equal(model(x, return_loss=True), model(x.long(), return_loss=True))
+    silent = srt.build_model(srt.parse("attend causal"), dim=16, depth=1, heads=2, num_tokens=7)
+    with pytest.raises(srt.InputError, match="has no `predict`"):
+        silent(x % 7)
+    assert silent(x % 7, all_rows=True).shape == (1, 6, 7)
+    for name, words in (
+        ("vocab_size", "write num_tokens="),
+        ("dropout", "not part of the language"),
+        ("dpeth", "did you mean `depth`"),
+        ("zzz", "it takes dim"),
+    ):
+        with pytest.raises(srt.InputError, match=words):
+            srt.build_model(silent.spec, dim=16, depth=1, heads=2, num_tokens=7, **{name: 1})
+    with pytest.raises(srt.InputError, match="not served in a model yet"):
+        model(x, return_loss=True, lengths=[3])
+
+
 def test_broken_and_foreign_checkpoints_are_refused(tmp_path: Path):
     from safetensors.torch import save_file
 

@@ -218,7 +218,7 @@ def test_an_opinion_agrees_or_says_where_not():
 
 
 @pytest.mark.parametrize(("judge", "error", "words"), [
-    (lambda q: True, srt.InputError, "takes 1"), ({"attention": lambda q, k: True}, TypeError, "attend, q, k, v or hidden"), (lambda q, k: q.nothing, AttributeError, "no 'nothing' here"),
+    (lambda q: True, srt.InputError, "takes 1"), ({"atend": lambda q, k: True}, srt.InputError, "did you mean `attend`"), (lambda q, k: q.nothing, AttributeError, "no 'nothing' here"),
 ])  # fmt: skip
 def test_opinions_that_are_none(judge: Any, error: type[Exception], words: str):
     with pytest.raises(error, match=words):
@@ -300,7 +300,7 @@ def test_check_says_what_it_tried_and_refuses_what_it_cannot():
     assert check(srt.parse(DOCUMENTS), laws=["permutation"], steps=(4,), inputs={"doc": torch.tensor([0, 0, 1, 1])}) == ("permutation",)
     for call, words in (
         (lambda: check(spec, laws=["pakcing"]), "did you mean `packing`"), (lambda: check(spec, laws=["packing"]), "says nothing of this text: it declares none of doc"), (lambda: check("attend causal"), "takes a Spec"),
-        (lambda: check(srt.parse("layout a * 5000\nattend causal")), "5,000 tokens at its smallest"), (lambda: check(srt.parse("attend causal"), laws=["claims"]), "makes no claim"),
+        (lambda: check(srt.parse("layout a * 5000\nattend causal")), "5,000 tokens at its smallest"), (lambda: check(srt.parse("attend causal"), laws=["claims"]), "makes no claim"), (lambda: check(spec, examples=0), "whole number from 1"),
         (lambda: check(srt.parse("attend causal # laws: none\n# laws: pakcing")), "did you mean `packing`"), (lambda: check(srt.parse("attend causal\n# laws: prefix_tree")), "neither tin and tout"),
     ):  # fmt: skip
         with pytest.raises(srt.InputError, match=words):
@@ -337,3 +337,7 @@ def test_the_plugin_collects_mask_files(tmp_path: Path):
     assert "did you mean `causal`" in found.text and "law `packing` does not hold" in found.text and "Traceback" not in found.text
     assert "good.mask::claims PASSED" in found.text and "good.mask::check PASSED" in found.text and "wrong.mask::packing FAILED" in found.text
     assert pytest_says("-o", "mask_laws=none").code == 5
+    assert "did you mean `claims`" in pytest_says("-o", "mask_laws=clams").text
+    assert "whole number from 1; got '0'" in pytest_says("-o", "mask_examples=0").text
+    (tmp_path / "picture.mask").write_bytes(b"\xff\xfe\x00")
+    assert "picture.mask" not in pytest_says("--collect-only").text

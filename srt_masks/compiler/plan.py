@@ -216,9 +216,9 @@ def count_asking(program: Program, geometry: Geometry, rows: Sequence[BatchRow],
 
 def check_asking(program: Program, geometry: Geometry, rows: Sequence[BatchRow], scalars: Mapping[str, int | float]) -> None:
     """Raises InputError if q has not as many rows as tokens ask."""
-    if program.asks is ir.TRUE or not rows:
+    if not rows or program.keys is not None:
         return
-    asking = count_asking(program, geometry, rows, scalars)
+    asking = geometry.keys if program.asks is ir.TRUE else count_asking(program, geometry, rows, scalars)
     if asking != geometry.queries:
         raise InputError(
             f"q has {geometry.queries} rows, and {asking} of the {geometry.keys} tokens ask (`queries where`): q holds the rows of those, in order; k and v hold all"

@@ -46,9 +46,12 @@ def _labels(program: Program, environment: Environment, role: Tensor) -> tuple[T
     (position,) = environment.evaluate(program.position)
     target = torch.full_like(role, -1)
     weight = torch.zeros(len(role), dtype=torch.float64)
+    count = int(torch.isin(role, torch.tensor(program.data, dtype=torch.int64)).sum())
     for label in program.labels:
         where, wanted, factor = environment.evaluate(label.where, label.target, label.weight)
-        mine = (role == label.role) & where & (wanted >= 0)
+        # The last statement that names a data token counts; one that points beyond them (the next word) only where none does.
+        known = (target >= 0) & (target < count)
+        mine = (role == label.role) & where & (wanted >= 0) & ((wanted < count) | ~known)
         target = torch.where(mine, wanted, target)
         weight = torch.where(mine, factor.double(), weight)
     return position.expand(len(role)), target, weight

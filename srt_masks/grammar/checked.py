@@ -7,6 +7,7 @@ Functions and `any`/`all` are expanded; `let`s without parameters are kept and r
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -15,6 +16,8 @@ from . import syntax
 
 ATTRIBUTES = ("pos", "section", "step", "slot", "role", "index")
 GLOBALS = ("head", "heads", "layer", "layers", "steps", "length")
+TARGETS = ("q", "k", "v", "hidden")  # what a gradient goes into
+FUNCTIONS = {"min": 0, "max": 0, "abs": 1, "clamp": 3}  # name -> arguments, 0: any number
 INPUT_AXES = ("token", "step", "query", "key", "head", "layer", "sequence")
 
 
@@ -278,6 +281,39 @@ class Checked:
     def has_hidden_rules(self) -> bool:
         return any("hidden" in r.targets for r in self.rules)
 
+    @property
+    def repeats(self) -> bool:
+        """Whether an axis is as long as its tensor: `steps` has to be said where there is none."""
+        return bool(self.queries.rows_per_step or (self.keys is not None and self.keys.rows_per_step))
+
+    @property
+    def speaks_of_heads(self) -> bool:
+        return self.mentions("head") or self.mentions("heads") or any("head" in i.axes for i in self.inputs)
+
+    @property
+    def speaks_of_layers(self) -> bool:
+        return self.mentions("layer") or self.mentions("layers") or any("layer" in i.axes for i in self.inputs)
+
+    @property
+    def token_roots(self) -> tuple[Expr, ...]:
+        """The expressions about single tokens: who asks, positions, labels."""
+        labels = (e for p in self.predictions for e in (p.target, p.weight, p.where))
+        return tuple(e for e in (self.asks, self.position, *labels) if e is not None)
+
+    def reads(self, *roots: Expr) -> frozenset[str]:
+        """The inputs that some expressions read, through lets."""
+        bodies = {let.name: let.body for let in self.lets}
+        found, seen, stack = set(), set(), list(roots)
+        while stack:
+            for node in walk(stack.pop()):
+                match node:
+                    case Read(input=name):
+                        found.add(name)
+                    case LetRef(name=name) if name not in seen:
+                        seen.add(name)
+                        stack.append(bodies[name])
+        return frozenset(found)
+
     def mentions(self, name: str) -> bool:
         """Whether any expression but a claim reads a global such as `head` or `layer`, an input indexed by it included."""
         roots = [self.attend, *(let.body for let in self.lets), *(e for r in self.rules for e in (r.where, r.factor) if e)]
@@ -307,7 +343,7 @@ class Checked:
         return "\n".join(lines)
 
 
-def walk(root: Expr):
+def walk(root: Expr) -> Iterator[Expr]:
     """Every expression inside `root`, itself included (the bodies of lets are not)."""
     stack = [root]
     while stack:

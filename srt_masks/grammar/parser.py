@@ -1,6 +1,7 @@
 """Text -> tree, one statement at a time, so that one run reports every statement that does not parse.
 
-Input: a `Source`. Output: a `Tree` and the diagnostics met on the way. Non-goals: names, types, meaning (`check.py`).
+Input: a `Source`. Output: a `Tree` and the diagnostics met on the way. Non-goals: what is said of a statement that does
+not parse (`explain_syntax.py`); names, types, meaning (`check.py`).
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..diagnostics import MOST_FOUND, Diagnostic, Source, Span, SpecError, did_you_mean
+from ..diagnostics import MOST_FOUND, Diagnostic, Source, Span, SpecError
 from . import syntax as t
+from .explain_syntax import explain, misspelt
 from .tables import END, NAME, NUMBER, PIECES, Tables, Token, TooDeep, Unexpected, load, run
 
 MAX_TEXT = 1_000_000  # characters
@@ -31,7 +33,9 @@ def parse(source: Source) -> tuple[t.Tree, list[Diagnostic]]:
         try:
             statements.append(run(tables, tokens, _word, _node, MAX_NESTING))
         except Unexpected as error:
-            mistakes.append(_explain(error, source, tokens))
+            mistakes.append(explain(error, source, tokens))
+            if error.token is tokens[0]:
+                statements += _as_meant(tokens, tables)
         except TooDeep as error:
             mistakes.append(_too_deep(Span(error.start, error.end)))
         if len(mistakes) >= MOST_FOUND:
@@ -39,11 +43,22 @@ def parse(source: Source) -> tuple[t.Tree, list[Diagnostic]]:
     return t.Tree(tuple(statements)), mistakes
 
 
+def _as_meant(tokens: list[Token], tables: Tables) -> list[t.Statement]:
+    """A statement whose first word is misspelt, read with the word that was meant: that it is missing would be no second mistake."""
+    word = misspelt(tokens)
+    try:
+        return [run(tables, [tokens[0]._replace(key=word, text=word), *tokens[1:]], _word, _node, MAX_NESTING)] if word else []
+    except (Unexpected, TooDeep):
+        return []
+
+
 # --------------------------------------------------------------------------------------------- cutting into statements
 
 # After one of these on the same line a statement word stands where a name or an expression should: it begins no statement.
-_CONNECTING_WORDS = ("let", "param", "input", "data", "predict", "is", "not", "in", "for", "per", "and", "or", "implies", "if", "else", "where", "by", "repeat")
-_CONNECTORS = frozenset([*_CONNECTING_WORDS, *",([{.=+-*/%<>", "->", "//", "**", "==", "!=", "<=", ">="])
+_CONNECTING_WORDS = ("is", "not", "no", "in", "for", "per", "and", "or", "implies", "if", "else", "where", "by", "weight", "repeat")
+_CONNECTORS = t.STATEMENTS - {"queries", "keys"} | {*_CONNECTING_WORDS, *",([{.=+-*/%<>", "->", "//", "**", "==", "!=", "<=", ">="}
+# Behind one of these a name on a new line continues nothing: it is a statement without its word.
+_OPERAND_ENDS = frozenset([NAME, NUMBER, "true", "false", *")]}"])
 
 
 def cut(source: Source, tables: Tables) -> Iterator[list[Token]]:
@@ -63,13 +78,13 @@ def cut(source: Source, tables: Tables) -> Iterator[list[Token]]:
         start = piece.start()
         glued = start == end and bool(tokens) and tokens[-1].key in (NUMBER, ".")  # as in `3attend`, `0.`
         if kind == "word":
-            if text in t.STATEMENTS and tokens and not glued and _begins(text, last, fresh_line, depth):
-                yield [*tokens, Token(END, end, end, "")]
-                tokens, depth = [], 0
-            elif len(text) > MAX_NAME:
+            if len(text) > MAX_NAME:
                 message = f"a name has at most {MAX_NAME} characters; this one has {len(text):,}"
                 raise SpecError([Diagnostic("name-too-long", message, Span(start, piece.end()))], source)
             key = text if text in words else NAME
+            if tokens and not glued and _begins(key, tokens, last, fresh_line, depth):
+                yield [*tokens, Token(END, end, end, "")]
+                tokens, depth = [], 0
         elif kind == "number":
             key = NUMBER
         else:
@@ -86,10 +101,17 @@ def cut(source: Source, tables: Tables) -> Iterator[list[Token]]:
         yield [*tokens, Token(END, end, end, "")]
 
 
-def _begins(word: str, last: str, fresh_line: bool, depth: int) -> bool:
-    """Whether a statement word behind others begins a statement."""
-    inside = not fresh_line and (last in _CONNECTORS or depth > 0)
-    return not inside and not (word == "layout" and last in ("queries", "keys"))
+def _begins(key: str, tokens: list[Token], last: str, fresh_line: bool, depth: int) -> bool:
+    """Whether a word behind these tokens begins a statement."""
+    if key not in t.STATEMENTS:
+        return key in (NAME, "q", "k") and fresh_line and depth == 0 and tokens[-1].key in _OPERAND_ENDS
+    if not fresh_line and (last in _CONNECTORS or depth > 0):
+        return False
+    if key == "layout":
+        misspelt_side = len(tokens) == 1 and tokens[0].key == NAME and not fresh_line  # as in `queires layout`
+        return last not in ("queries", "keys") and not misspelt_side
+    misspelt_claim = key == "attend" and last == "query" and len(tokens) > 1 and tokens[-2].key == "every" and not fresh_line
+    return not misspelt_claim
 
 
 # Control characters move a terminal's cursor, those of direction show a reader another text than is read, and halves of characters are none.
@@ -234,85 +256,3 @@ _NODES: dict[str, Callable[..., Any]] = {
     "index": lambda s, *indices: indices,
     "args": lambda s, *args: args,
 }
-
-# ------------------------------------------------------------------------------------------ what does not fit -> our words
-
-_INSTEAD = {
-    "&": "write `and`",
-    "|": "write `or`",
-    "~": "write `not`",
-    "!": "write `not`, or `!=`",
-    "=": "write `==` to compare",
-    "=>": "write `>=`",
-    ":=": "write `=`",
-    "^": "write `!=` between masks, `**` for powers",
-    "xor": "write `!=` between masks",
-    ";": "statements need no separator",
-    ":": "a condition reads `where ...`; a choice reads `a if c else b`",
-}
-
-
-def _explain(error: Unexpected, source: Source, statement: list[Token]) -> Diagnostic:
-    """One diagnostic in the user's words."""
-    token, expected = error.token, error.expected
-    text = source.text
-    pair = text[token.start : token.start + 2]
-    span = Span(token.start, token.start + 2 if pair in _NOT_ONE_SIGN else token.end)
-    found = text[span.start : span.end]
-    wanted = _wanted(expected)
-    first = statement[0]
-    if token is first and token.text not in t.STATEMENTS:
-        words = "param, input, layout, data, let, attend, stop, scale, position, predict, assert"
-        label = did_you_mean(found, t.STATEMENTS) or "a statement begins with a word of the language"
-        return Diagnostic("not-a-statement", f"no statement begins with `{_short(found)}`", span, label, (f"one of {words}",))
-    if found in t.RESERVED and NAME in expected and not expected & {NUMBER, "q"}:
-        return Diagnostic(
-            "reserved-word", f"`{found}` is a word of the language and cannot be a name", span, "choose another name", (f"for example `my_{found}`",)
-        )
-    operator_wanted = "+" in expected or "<" in expected
-    for key in (pair, found, found[:1]):
-        if key in _INSTEAD and (operator_wanted or key not in ("=", "=>")):
-            return Diagnostic("syntax", f"`{found}` is not written here", span, _INSTEAD[key])
-    if token.key == END:
-        return Diagnostic("unfinished", f"this `{first.text}` statement ends too early", span, f"expected {wanted}")
-    line_start = not text[: span.start].rpartition("\n")[2].strip()
-    meant = did_you_mean(found, t.STATEMENTS) if line_start and found.isidentifier() else ""
-    return Diagnostic("syntax", f"`{_short(found)}` does not fit here", span, meant or f"expected {wanted}")
-
-
-_NOT_ONE_SIGN = ("&&", "||", ":=", "=>")  # written as one elsewhere, two here
-_PHRASES = {
-    NAME: "a name",
-    NUMBER: "a number",
-    "int": "`bool`, `int` or `float`",
-    "<": "a comparison",
-    **{sign: f"`{sign}`" for sign in ("=", "(", ")", "{", "}", "[", "]", ",", ":", "*", "->", "by", "where", "weight", "per", "else", "for", "in")},
-    "range": "`range(`",
-    "layout": "`layout`",
-    "repeat": "`repeat`",
-    "flow": "`flow` or `grad`",
-    "leak": "`leak`",
-    "query": "`query attends`",
-    "attends": "`attends`",
-    "every": "`every query attends`",
-}
-_OPERATORS = frozenset([*"+-*/%<>", "//", "**", "<=", ">=", "==", "!=", "and", "or", "implies", "if", "is", "not", "in"])
-
-
-def _wanted(expected: frozenset[str]) -> str:
-    if {NUMBER, NAME} <= expected:
-        return "an expression"
-    phrases = []
-    if {"+", "*"} <= expected or {"and", "or"} <= expected:
-        phrases.append("an operator")
-        expected = expected - _OPERATORS
-    if "q" in expected and NAME in expected:
-        phrases.append("`q`, `k`, `v` or `hidden`")
-        expected = expected - {"q", NAME}
-    phrases += [phrase for key, phrase in _PHRASES.items() if key in expected]
-    phrases = phrases or ["the end of the statement"]
-    return phrases[0] if len(phrases) == 1 else ", ".join(phrases[:-1]) + " or " + phrases[-1]
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 24 else text[:20] + "…"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..binding import Call, Sizes, batch_of, bind_call, layer_number, mentions_layer, number_of_scalar, steps_of
+from ..binding import Call, Sizes, batch_of, bind_call, layer_number, number_of_scalar, steps_of
 from ..compiler.pipeline import Compiled, Plan, compile_checked, make_plan
 from ..compiler.plan import BatchRow, Geometry, count_asking
 from ..diagnostics import BackendError, InputError
@@ -92,8 +92,10 @@ class Attention:
             tile = self.options.tile or backend.tile(self.compiled, Operands.of(q, k, v))
             planned = op.Planned(self._plan(self.compiled, call, rows, layer, tile), self.compiled)
             hidden = None
-            if twins is not None and self.twins is not None:
-                hidden = op.Hidden(*twins, op.Planned(self._plan(self.twins, call, rows, layer, tile), self.twins))
+            if twins is not None:
+                # A rule that never applies leaves no work for the twins; they still are what the output rests on.
+                work = None if self.twins is None else op.Planned(self._plan(self.twins, call, rows, layer, tile), self.twins)
+                hidden = op.Hidden(*twins, work)
             out, lse = op.attend(q, k, v, planned, backend, float(factor), hidden)
         return (out, lse) if return_lse else out
 
@@ -156,7 +158,18 @@ class Attention:
         except InputError as error:
             raise InputError(str(error) + (hint if swapped else "")) from None
         number = layer_number(checked, layer, options.layers)
-        return bind_call(checked, Sizes(tokens, k.shape[2], heads, options.layers, batch), lengths, inputs, named, given, q.device), number
+
+        def bound(tokens: int, keys: int, heads: int) -> Call:
+            return bind_call(checked, Sizes(tokens, keys, heads, options.layers, batch), lengths, inputs, named, given, device=q.device)
+
+        try:
+            return bound(tokens, k.shape[2], heads), number
+        except InputError as error:
+            try:
+                bound(heads, k.shape[1], tokens)
+            except InputError:
+                raise error from None
+            raise InputError(str(error) + hint) from None  # what came fits the tensors the other way round
 
     def _check_twins(self, k: Tensor, v: Tensor, hidden_k: Tensor | None, hidden_v: Tensor | None) -> tuple[Tensor, Tensor] | None:
         """hidden_k and hidden_v, where the text has `stop hidden`. Raises InputError unless they are there exactly then, and fit k and v."""
@@ -179,7 +192,7 @@ class Attention:
         return hidden_k, hidden_v
 
     def _scalars(self, call: Call, layer: int) -> dict[str, int | float]:
-        return {"heads": call.sizes.heads, "layers": call.sizes.layers or 1, "layer": layer if mentions_layer(self.spec.checked) else 0}
+        return {"heads": call.sizes.heads, "layers": call.sizes.layers or 1, "layer": layer if self.spec.checked.speaks_of_layers else 0}
 
     def _plan(self, compiled: Compiled, call: Call, rows: int, layer: int, tile: int) -> Plan:
         sizes, scalars = call.sizes, self._scalars(call, layer)
@@ -196,7 +209,7 @@ class Attention:
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         sizes, call = call.sizes, call.copied()
         dense = reference_masks.dense(
-            self.spec.checked, [call.row(b) for b in range(sizes.batch)], tokens=sizes.tokens, keys=sizes.keys, heads=sizes.heads,
+            self.spec.checked, call.rows(), tokens=sizes.tokens, keys=sizes.keys, heads=sizes.heads,
             layers=sizes.layers or 1, lengths=call.lengths, has_batch=call.has_batch,
         )  # fmt: skip
         if dense.attend.shape[-2] != q.shape[2]:
@@ -241,7 +254,7 @@ def _refuse_unserved(**arguments: Any) -> None:
 
 
 def _rows(call: Call) -> list[BatchRow]:
-    return [BatchRow(None if call.lengths is None else call.lengths[b], *call.row(b)) for b in range(call.sizes.batch)]
+    return [BatchRow(None if call.lengths is None else call.lengths[b], *row) for b, row in enumerate(call.rows())]
 
 
 def _autocast(*tensors: Any) -> tuple[Any, ...]:

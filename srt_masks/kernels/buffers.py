@@ -87,9 +87,9 @@ def _exceeds(leaves: Leaves) -> bool:
             case Load(table=table):
                 if leaves.tables[table].numel() >= 2**31:
                     return True
-                of[node] = _or_zero(_range(leaves.tables[table]))
-            case ir.Gather(value=value):
-                of[node] = _or_zero(of[value])
+                of[node] = _or_filler(_range(leaves.tables[table]), 0)
+            case ir.Gather(value=value, filler=filler):
+                of[node] = _or_filler(of[value], filler)
             case _:
                 of[node] = bound(node, of, one)
     # The constants of the text are leaves too.
@@ -103,9 +103,9 @@ def _range(values: Tensor) -> Bound:
     return of_values(values, values.amin().view(1), values.amax().view(1))
 
 
-def _or_zero(b: Bound) -> Bound:
-    """What a subscript out of range reads is 0, or -1 for a role."""
-    return Bound(b.lo.clamp(max=-1) if not b.lo.is_floating_point() else b.lo, b.hi.clamp(min=0))
+def _or_filler(b: Bound, filler: int) -> Bound:
+    """With what a subscript out of range reads."""
+    return Bound(b.lo.clamp(max=filler), b.hi.clamp(min=filler))
 
 
 def buffers(plan: Plan, columns: Columns, wide: bool) -> Buffers:

@@ -1,7 +1,8 @@
-"""Plans, kept while the tensors they were made from live unchanged.
+"""Plans, kept while what they were made from is the same.
 
-A tensor is known again by itself (weakly) and its version, which every in-place change raises; never by an id. A tensor whose
-memory somebody else owns (NumPy, say) can change unnoticed, so nothing made from one is kept.
+An input on the CPU is known again by its values, which are copied with the plan: writing to a tensor leaves traces that can be evaded (`.data`, DLPack,
+NumPy), and reading it costs nothing beside attention. An input on another device would have to be waited for: it is known by itself (weakly), its
+version, which in-place changes raise, and its address. Writing to it through `.data` or DLPack is not seen. A plan dies with the inputs it was made from.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Hashable
 from threading import Lock
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..compiler.plan import Plan
@@ -27,17 +29,17 @@ class PlanCache:
         self._plans: OrderedDict[Hashable, tuple[tuple[Any, ...], Plan]] = OrderedDict()
 
     def find(self, key: Hashable, given: tuple[Any, ...], make: Callable[[], Plan]) -> Plan:
-        """The plan under `key` if it was made from these very values; else a new one."""
-        marks = tuple(_mark(x) for x in given)
-        if None in marks:
-            return make()
+        """The plan under `key` if it was made from these very values; else a new one. `given` are the caller's own: tensors, numbers, lists."""
         with self._lock:
-            for stale in [k for k, (old, _) in self._plans.items() if any(_is_dead(m) for m in old)]:
+            for stale in [k for k, (marks, _) in self._plans.items() if any(_is_dead(m) for m in marks)]:
                 del self._plans[stale]
             found = self._plans.get(key)
-            if found is not None and all(_is_same(a, b) for a, b in zip(found[0], marks, strict=True)):
-                self._plans.move_to_end(key)
-                return found[1]
+        if found is not None and all(_is_same(mark, value) for mark, value in zip(found[0], given, strict=True)):
+            with self._lock:
+                if key in self._plans:
+                    self._plans.move_to_end(key)
+            return found[1]
+        marks = tuple(_mark(x) for x in given)
         plan = make()
         with self._lock:
             self._plans[key] = (marks, plan)
@@ -47,19 +49,25 @@ class PlanCache:
 
 
 def _mark(value: Any) -> Any:
-    """What to know a value by; None: not at all."""
+    """What to know a value by: (weak reference, copy), or (weak reference, version, address); None for what has neither."""
     if isinstance(value, Tensor):
-        if value.is_inference() or (value.device.type == "cpu" and not value.untyped_storage().resizable()):
-            return None
-        return weakref.ref(value), value._version
-    return (type(value).__name__, value) if isinstance(value, bool | int | float) else None
+        if value.device.type == "cpu":
+            return weakref.ref(value), value.detach().clone()
+        return None if value.is_inference() else (weakref.ref(value), value._version, value.data_ptr())
+    return (type(value), value) if isinstance(value, bool | int | float) else None
 
 
 def _is_dead(mark: Any) -> bool:
-    return isinstance(mark[0], weakref.ref) and mark[0]() is None
+    return isinstance(mark, tuple) and isinstance(mark[0], weakref.ref) and mark[0]() is None
 
 
-def _is_same(old: Any, new: Any) -> bool:
-    if isinstance(old[0], weakref.ref) and isinstance(new[0], weakref.ref):
-        return old[0]() is not None and old[0]() is new[0]() and old[1] == new[1]
-    return old == new
+def _is_same(mark: Any, value: Any) -> bool:
+    match mark:
+        case (weakref.ref(), Tensor() as copy):
+            return isinstance(value, Tensor) and value.device.type == "cpu" and value.dtype == copy.dtype and torch.equal(value, copy)
+        case (weakref.ref() as seen, version, address):
+            return isinstance(value, Tensor) and seen() is value and value._version == version and value.data_ptr() == address
+        case (kind, number):
+            return type(value) is kind and value == number
+        case _:
+            return False

@@ -43,11 +43,11 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Hidden:
-    """k and v once more, of equal value, from the detached hidden state, and the plan of their gradients."""
+    """k and v once more, of equal value, from the detached hidden state, and the plan of their gradients; None: they have none but 0."""
 
     k: Tensor
     v: Tensor
-    planned: Planned
+    planned: Planned | None
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, planned: Planned, backend: Backend, scale: float, hidden: Hidden | None = None) -> tuple[Tensor, Tensor]:
@@ -59,7 +59,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, planned: Planned, backend: Backend, 
     if (g.batch, g.heads, g.queries, g.keys) != (*q.shape[:3], k.shape[2]):
         raise BackendError(f"a plan for batch {g.batch}, heads {g.heads}, {g.queries} x {g.keys} tokens was given to q {tuple(q.shape)} and k {tuple(k.shape)}")
     operands = Operands.of(q, k, v)
-    works = tuple(_Work(backend.pack(p.plan, p.compiled, operands), p.compiled) for p in (planned, *((hidden.planned,) if hidden else ())))
+    works = tuple(_Work(backend.pack(p.plan, p.compiled, operands), p.compiled) for p in (planned, hidden.planned if hidden else None) if p is not None)
     twins = (hidden.k, hidden.v) if hidden else (None, None)
     out, lse, *_ = _Attend.apply(q, k, v, *twins, works, backend.name, scale)  # type: ignore[misc]
     return out, lse
@@ -103,16 +103,18 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dout: Tensor | None, dlse: Tensor | None, *_: None) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         grads: list[Tensor | None] = [None] * 8
-        needs = ctx.needs_input_grad
+        needs, saved = ctx.needs_input_grad, ctx.saved_tensors  # checkpointing lets them be unpacked once
         # The twins equal k and v, so their gradients are those of k and v under the second plan.
         for work, first in zip(ctx.works, (1, 3), strict=False):
             wanted = (needs[0] and first == 1, needs[first], needs[first + 1])
             if (dout is None and dlse is None) or not any(wanted):
                 continue
-            found = _Gradients.apply(dout, dlse, *ctx.saved_tensors, work.packed, work.compiled, ctx.backend, ctx.scale, wanted)
+            found = _Gradients.apply(dout, dlse, *saved, work.packed, work.compiled, ctx.backend, ctx.scale, wanted)
             for place, want, grad in zip((0, first, first + 1), wanted, found, strict=True):  # type: ignore[arg-type]
                 if want:
                     grads[place] = grad
+        if len(ctx.works) == 1:
+            grads[3:5] = (torch.zeros_like(x) if need else None for x, need in zip(saved[1:3], needs[3:5], strict=True))
         return tuple(grads)
 
 

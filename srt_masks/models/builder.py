@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
-from ..diagnostics import InputError
+from typing import Any
+
+from ..diagnostics import InputError, did_you_mean
 from ..spec import Spec
 from .transformer import Config, SpecTransformer
 
+ARGUMENTS = ("dim", "depth", "heads", "num_tokens", "dim_head", "max_positions", "backend")
+FOREIGN = {
+    "vocab_size": "write num_tokens=", "layers": "write depth=", "n_layers": "write depth=", "num_layers": "write depth=", "num_heads": "write heads=",
+    "n_heads": "write heads=", "d_model": "write dim=", "hidden_size": "write dim=", "max_seq_len": "write max_positions=", "head_dim": "write dim_head=",
+    "dropout": "dropout on attention weights is not part of the language, and the model has none", "causal": "write `attend causal` in the text",
+}  # fmt: skip
+
 
 def build_model(
-    spec: Spec, *, dim: int, depth: int, heads: int, num_tokens: int, dim_head: int | None = None, max_positions: int = 2048, backend: str = "auto"
+    spec: Spec,
+    *,
+    dim: int,
+    depth: int,
+    heads: int,
+    num_tokens: int,
+    dim_head: int | None = None,
+    max_positions: int = 2048,
+    backend: str = "auto",
+    **unknown: Any,
 ) -> SpecTransformer:
     """A pre-norm decoder whose attention, gradients, positions and loss are those of the spec.
 
@@ -32,6 +50,9 @@ def build_model(
         if dim % heads:
             raise InputError(f"dim {dim} is no multiple of heads {heads}: give dim_head=, or other sizes")
         dim_head = dim // heads
+    for name in unknown:
+        instead = FOREIGN.get(name) or did_you_mean(name, ARGUMENTS) or f"it takes {', '.join(ARGUMENTS)}"
+        raise InputError(f"build_model has no argument `{name}`: {instead}")
     checked = spec.checked
     if checked.keys is not None:
         raise InputError("this spec has two layouts; models with cross attention are not served yet")

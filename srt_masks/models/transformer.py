@@ -135,8 +135,7 @@ class SpecTransformer(nn.Module):
         tokens, program = call.sizes.tokens, self.attend.compiled.program
         scalars = {"heads": self.config.heads, "layers": self.config.depth}
         if call.inputs or call.row_params or call.params != self.spec.params:
-            several = call.has_batch
-            return rows_of(program, tokens, [call.row(b) for b in range(call.sizes.batch if several else 1)], scalars)
+            return rows_of(program, tokens, call.rows() if call.has_batch else [call.row(0)], scalars)
         if tokens not in self._rows:
             self._rows[tokens] = rows_of(program, tokens, [({}, {}, call.params)], scalars)
             while len(self._rows) > 8:
@@ -150,7 +149,7 @@ class SpecTransformer(nn.Module):
         x = check_tokens(x, self.config.num_tokens)
         tokens = self.rows_for(x.shape[1])
         sizes = Sizes(tokens, tokens, self.config.heads, self.config.depth, x.shape[0])
-        rows = self.rows(bind_call(self.spec.checked, sizes, None, inputs, inputs_and_params, None, x.device))
+        rows = self.rows(bind_call(self.spec.checked, sizes, None, inputs, inputs_and_params, device=x.device))
         named = {**(inputs or {}), **inputs_and_params}
         state = self.slot_embedding((torch.tensor(self.first_slot)[rows.role] + rows.slot).to(x.device))
         state = state.expand(x.shape[0], -1, -1).clone()
@@ -164,6 +163,9 @@ class SpecTransformer(nn.Module):
                 inputs: Mapping[str, Any] | None = None, **inputs_and_params: Any) -> Any:  # fmt: skip
         """Logits (batch, predicted data tokens, num_tokens), each from the last row that predicts that token; with `all_rows`
         one for every row of the layout. With `return_loss` the loss in nats, a scalar; with `return_parts` a `Loss`."""
+        if not (all_rows or self.spec.checked.predictions):
+            raise InputError("this spec has no `predict`, so no row is trained to predict: write `predict token -> index + 1`, or give all_rows=True")
+        x = check_tokens(x, self.config.num_tokens)
         state, rows = self.hidden(x, inputs, **inputs_and_params)
         if return_loss or return_parts:
             loss = self._loss(state, rows, x)

@@ -106,7 +106,7 @@ def lay_out(layout: Layout, tokens: int, data: tuple[int, ...], given: Mapping[s
 
 
 @dataclass
-class _Words:
+class Evaluator:
     """The evaluator of one row of the batch, one layer, one head: pair expressions over (queries, keys), token expressions over `own`."""
 
     checked: Checked
@@ -262,7 +262,7 @@ class Row:
     heads: int
     layers: int
 
-    def words(self, head: int = 0, layer: int = 0, query: int | None = None, key: int | None = None) -> _Words:
+    def words(self, head: int = 0, layer: int = 0, query: int | None = None, key: int | None = None) -> Evaluator:
         """An evaluator of one head of one layer; of one query (by its place among those that ask) and one key, if given."""
         tokens = len(self.own["pos"])
         steps = int(self.own["step"].max()) + 1 if self.checked.queries.given is not None and tokens else self.checked.queries.steps(tokens)
@@ -270,7 +270,7 @@ class Row:
         queries, keys = (
             side if chosen is None else {n: x[chosen : chosen + 1] for n, x in side.items()} for side, chosen in ((self.queries, query), (self.keys, key))
         )
-        return _Words(self.checked, self.params, self.inputs, scalars, self.own, queries, keys)
+        return Evaluator(self.checked, self.params, self.inputs, scalars, self.own, queries, keys)
 
     @property
     def asks(self) -> Tensor:
@@ -344,9 +344,7 @@ def dense(
 def _masks(row: Row, queries: int, keys: int, tokens: int) -> DenseMasks:
     """One row of the batch, in front of its padding."""
     checked = row.checked
-    speaks_of_layer = checked.mentions("layer") or any("layer" in i.axes for i in checked.inputs)
-    speaks_of_head = checked.mentions("head") or any("head" in i.axes for i in checked.inputs)
-    layers, heads = (row.layers if speaks_of_layer else 1), (row.heads if speaks_of_head else 1)
+    layers, heads = (row.layers if checked.speaks_of_layers else 1), (row.heads if checked.speaks_of_heads else 1)
     nq, nk = len(row.queries["pos"]), len(row.keys["pos"])
     stacks = [pairs(checked, row.words(head, layer), nq, nk) for layer in range(layers) for head in range(heads)]
     attend, q, k, v, hidden = (torch.stack(parts).unflatten(0, (layers, heads)) for parts in zip(*stacks, strict=True))
@@ -360,7 +358,8 @@ def _masks(row: Row, queries: int, keys: int, tokens: int) -> DenseMasks:
     return DenseMasks(attend, q, k, v, hidden, position, target, weight)
 
 
-def pairs(checked: Checked, words: _Words, nq: int, nk: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def pairs(checked: Checked, words: Evaluator, nq: int, nk: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Who attends, bool (queries, keys), and the gates of q, k, v and hidden, float64, each (queries, keys) or (1, 1)."""
     attend = words.value(checked.attend).expand(nq, nk)
     gates = {t: torch.ones(1, 1, dtype=torch.float64) for t in ("q", "k", "v", "hidden")}
     for rule in checked.rules:

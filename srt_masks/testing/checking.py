@@ -63,6 +63,8 @@ def try_law(
     backend: str = "auto", examples: int = 25,
 ) -> None:  # fmt: skip
     """One law on so many random cases. Raises Broken with the smallest that breaks it."""
+    if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
+        raise InputError(f"examples is a whole number from 1; got {examples!r}")
     try:
         from hypothesis import HealthCheck, Phase, Verbosity, given, settings
     except ImportError:

@@ -50,7 +50,7 @@ def compare(
     The backend runs on `device`, the reference on the CPU. Numbers in q and k are about `size`: logits grow as its square.
     """
     checked = spec.checked
-    masks = dense(spec, steps=steps if checked.queries.rows_per_step else None, heads=heads, layers=layers, lengths=lengths, inputs=inputs, given=given)
+    masks = dense(spec, steps=steps if checked.repeats else None, heads=heads, layers=layers, lengths=lengths, inputs=inputs, given=given)
     masks = [(m if m.ndim > 4 else m[None])[:, layer] for m in (masks.attend, masks.gate_q, masks.gate_k, masks.gate_v, masks.gate_hidden)]
     queries, keys = masks[0].shape[-2:]
     generator = torch.Generator().manual_seed(seed)

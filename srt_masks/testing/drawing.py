@@ -14,7 +14,7 @@ import torch
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from ..binding import Sizes, axis_extent, bind_given, mentions_layer, resolve_tokens
+from ..binding import Sizes, axis_extent, bind_given, resolve_tokens
 from ..diagnostics import InputError, SpecError
 from ..grammar import checked as c
 from ..grammar.checked import Type
@@ -52,15 +52,16 @@ def sizes(draw: st.DrawFn, spec: Spec, *, most_tokens: int = MOST_TOKENS) -> Cas
     if (fixed := max(axis.fixed for axis in axes)) > MOST_FIXED:
         raise InputError(f"this layout has {fixed:,} tokens at its smallest; laws are tried up to {MOST_FIXED:,}: give smaller params")
     steps = None
-    if any(axis.rows_per_step for axis in axes):
+    if checked.repeats:
         steps = draw(st.integers(0, max(2, *((most_tokens - a.fixed) // a.rows_per_step for a in axes if a.rows_per_step))))
-    speaks_of_heads = checked.mentions("head") or checked.mentions("heads") or any("head" in i.axes for i in checked.inputs)
     key_heads = draw(st.integers(1, 2))
     heads = key_heads * draw(st.integers(1, 3))
-    layers = draw(st.integers(1, 3)) if mentions_layer(checked) else None
+    # A claim may speak of layers where no rule does.
+    claimed = any(isinstance(n, c.Global) and n.name in ("layer", "layers") for claim in checked.claims if claim.where for n in c.walk(claim.where))
+    layers = draw(st.integers(1, 3)) if checked.speaks_of_layers or claimed else None
     layout = draw(given_layouts(spec)) if checked.queries.given is not None else None
     batch = draw(st.integers(1, 2))
-    found = Case(spec, steps, heads if speaks_of_heads or draw(st.booleans()) else key_heads, key_heads, layers, batch, given=layout)
+    found = Case(spec, steps, heads if checked.speaks_of_heads or draw(st.booleans()) else key_heads, key_heads, layers, batch, given=layout)
     return replace(found, tile=draw(st.sampled_from([16, 128])), seed=draw(st.integers(0, 2**16)))
 
 
@@ -81,8 +82,7 @@ def inputs(draw: st.DrawFn, spec: Spec, size: Case | None = None) -> dict[str, t
     """
     checked = spec.checked
     if size is None:
-        repeats = checked.queries.rows_per_step or (checked.keys is not None and checked.keys.rows_per_step)
-        size = Case(spec, 4 if repeats else None, 2, None, 2 if mentions_layer(checked) else None)
+        size = Case(spec, 4 if checked.repeats else None, 2, None, 2 if checked.speaks_of_layers else None)
     tokens = resolve_tokens(checked, checked.queries, size.steps if checked.queries.given is None else None, size.given)
     keys = tokens if checked.keys is None else resolve_tokens(checked, checked.keys, size.steps)
     extents = Sizes(tokens, keys, size.heads, size.layers, size.batch)

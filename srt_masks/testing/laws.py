@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..diagnostics import Source
+from ..diagnostics import InputError, Source, did_you_mean
 from ..grammar import syntax
 from ..grammar.formatter import format_text
 from ..grammar.parser import parse as parse_tree
@@ -197,7 +197,7 @@ def _place(where: Tensor) -> str:
 
 
 def _speaks_of_heads(spec: Spec) -> bool:
-    return spec.checked.mentions("head") or any("head" in i.axes for i in spec.inputs.values())
+    return spec.checked.speaks_of_heads
 
 
 def _no_claims(spec: Spec) -> str:
@@ -241,9 +241,10 @@ def opinion(judge: Opinion | Mapping[str, Opinion]) -> Law:
     heads, layer, layers, steps, length, the params, and the inputs that belong to no token.
     """
     judges = dict(judge) if isinstance(judge, Mapping) else {"attend": judge}
-    unknown = set(judges) - {"attend", "q", "k", "v", "hidden"}
-    if unknown:
-        raise TypeError(f"an opinion is about attend, q, k, v or hidden; got {', '.join(map(str, unknown))}")
+    known = ("attend", "q", "k", "v", "hidden")
+    for name in judges:
+        if name not in known:
+            raise InputError(f"an opinion is about attend, q, k, v or hidden; got {name!r}: {did_you_mean(str(name), known)}".rstrip(": "))
     from .opinions import differences
 
     def try_on(case: Case, backend: str) -> None:

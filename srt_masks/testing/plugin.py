@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ..diagnostics import Error, SpecError
+from ..diagnostics import Error, SpecError, did_you_mean
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,10 +22,35 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("mask_examples", "random cases a law (25)", default="25")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Settings that say nothing we know are refused: a law that is misspelt would be a law that is not tried."""
+    wanted, examples = config.getini("mask_laws"), config.getini("mask_examples")
+    if wanted and wanted != ["none"]:
+        from .laws import built_in
+
+        for name in wanted:
+            if name not in built_in():
+                raise pytest.UsageError(f"mask_laws: no law is called {name!r}; {did_you_mean(name, built_in()) or 'laws: ' + ', '.join(built_in())}")
+    if not examples.isdecimal() or int(examples) < 1:
+        raise pytest.UsageError(f"mask_examples is a whole number from 1; got {examples!r}")
+
+
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    if file_path.suffix == ".mask" and parent.config.getini("mask_laws") != ["none"]:
-        return MaskFile.from_parent(parent, path=file_path)
-    return None
+    if file_path.suffix != ".mask" or parent.config.getini("mask_laws") == ["none"] or not _is_text(file_path):
+        return None
+    return MaskFile.from_parent(parent, path=file_path)
+
+
+def _is_text(path: Path) -> bool:
+    """Other programs have files of this name, too; those that are no text are not ours."""
+    try:
+        with path.open("rb") as file:
+            file.read(4096).decode("utf-8", "strict")
+    except UnicodeDecodeError as error:
+        return error.reason == "unexpected end of data"
+    except OSError:
+        return False
+    return True
 
 
 class MaskFile(pytest.File):

@@ -1,0 +1,380 @@
+"""What is wrong with a statement that does not parse: the place, what was expected there, and what to write.
+
+Input: where the parser stopped, and the statement's tokens. Output: one diagnostic in the user's words. Non-goals: parsing
+(`parser.py`), names and types (`check.py`).
+
+Each rule below knows one kind of mistake and says nothing of others; the first that speaks is heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..diagnostics import Diagnostic, Source, Span
+from . import checked as c
+from . import syntax as t
+from .suggest import CLAIMS, SIDES, SIGNATURES, TARGETS, WORDS, closest, meant
+from .tables import END, NAME, NUMBER, Token, Unexpected
+
+LONGEST_QUOTE = 60  # characters
+
+
+def explain(error: Unexpected, source: Source, statement: list[Token]) -> Diagnostic:
+    place = _Place(source.text, statement, statement.index(error.token), error.expected)
+    return next(said for rule in _RULES if (said := rule(place)))
+
+
+def misspelt(statement: list[Token]) -> str:
+    """The statement word that the first word of a statement was meant to be."""
+    first = statement[0]
+    return closest(first.text, t.STATEMENTS) if first.key == NAME else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    text: str
+    statement: list[Token]
+    at: int  # the token that does not fit
+    expected: frozenset[str]
+
+    @property
+    def token(self) -> Token:
+        return self.statement[self.at]
+
+    @property
+    def word(self) -> str:
+        """The statement's first word."""
+        return self.statement[0].text
+
+    @property
+    def operand_wanted(self) -> bool:
+        return {NUMBER, NAME} <= self.expected
+
+    def back(self, n: int) -> Token:
+        """The n-th token in front of this one, or one without text."""
+        return self.statement[self.at - n] if n <= self.at else Token(END, 0, 0, "")
+
+    def ahead(self, n: int) -> Token:
+        return self.statement[min(self.at + n, len(self.statement) - 1)]
+
+    def quote(self, start: int, end: int) -> str:
+        """The tokens start..end-1 as written, `...` if that is long or on several lines."""
+        if start >= end:
+            return "..."
+        text = self.text[self.statement[start].start : self.statement[end - 1].end]
+        return text if len(text) <= LONGEST_QUOTE and "\n" not in text else "..."
+
+    def operand_before(self, at: int) -> str:
+        """The name or attribute that ends in front of a token."""
+        attribute = at >= 3 and self.statement[at - 2].text == "."
+        start = at - 3 if attribute else at - 1
+        return self.quote(start, at) if start >= 1 and self.statement[at - 1].key in (NAME, "q", "k") else "..."
+
+    def opened(self, brackets: str = "([{") -> int:
+        """The innermost bracket of these that is open here, or -1."""
+        closed = 0
+        for i in range(self.at - 1, -1, -1):
+            key = self.statement[i].key
+            if key in (")", "]", "}"):
+                closed += 1
+            elif key in ("(", "[", "{"):
+                if closed == 0:
+                    return i if key in brackets else -1
+                closed -= 1
+        return -1
+
+    def until_closed(self, opening: int) -> int:
+        """The bracket that closes this one, or the end."""
+        depth = 0
+        for i in range(opening, len(self.statement)):
+            depth += (self.statement[i].key in ("(", "[", "{")) - (self.statement[i].key in (")", "]", "}"))
+            if depth == 0:
+                return i
+        return len(self.statement) - 1
+
+    def says(self, label: str, *help: str, message: str = "", first: int | None = None, slug: str = "syntax") -> Diagnostic:
+        """A diagnostic about the tokens `first` to this one."""
+        span = Span(self.statement[self.at if first is None else first].start, self.token.end)
+        found = self.text[span.start : span.end]
+        return Diagnostic(slug, message or f"`{short(found)}` does not fit here", span, label, help)
+
+
+# ------------------------------------------------------------------------------------------------ the statement's first word
+
+_EVERY_STATEMENT = "one of param, input, layout, queries, keys, data, let, attend, stop, scale, position, predict, assert"
+_GOES_ON = ("where", "weight", "by", "per", "and", "or", "not", "implies", "if", "else")  # what begins the second line of a statement
+_BY_SIGN = {"=": "let", ":": "input", "->": "predict"}
+_PRELUDE = {s.partition("(")[0]: s for s in SIGNATURES}
+
+
+def _no_statement(p: _Place) -> Diagnostic | None:
+    if p.at or p.word in t.STATEMENTS:
+        return None
+    first, second = p.statement[0], p.ahead(1).text
+    whole = p.quote(0, len(p.statement) - 1)
+    shown = whole if whole != "..." else f"{short(first.text)} ..."
+    label = "a statement begins with a word of the language"
+    if near := closest(first.text, (*t.STATEMENTS, *_GOES_ON)) if first.key == NAME and first.text not in _PRELUDE else "":
+        label = f"did you mean `{near}`?"
+    elif first.key == NAME and (second in _BY_SIGN or (second == "(" and p.ahead(p.until_closed(1) + 1).text == "=")):
+        label = f"write `{_BY_SIGN.get(second, 'let')} {shown}`"
+    elif first.text in _PRELUDE or first.key in ("q", "k", "not", "any", "all", "("):
+        label = f"write `attend {shown}`"
+    return p.says(label, _EVERY_STATEMENT, message=f"no statement begins with `{short(first.text)}`", slug="not-a-statement")
+
+
+def _sign_behind_the_word(p: _Place) -> Diagnostic | None:
+    """`attend = causal`, `attend: causal`, `param n: int = 3`"""
+    sign = p.token.text
+    if sign not in ("=", ":", "->") or "(" in p.expected and p.opened() >= 0:
+        return None
+    behind = p.quote(p.at + 1, len(p.statement) - 1)
+    if p.at == 1 or (p.at == 2 and p.back(1).text == "layout"):
+        return p.says(f"no sign here: write `{p.quote(0, p.at)} {behind}`")
+    if sign == ":" and p.word in ("param", "let"):
+        equals = next((i for i in range(p.at, len(p.statement)) if p.statement[i].key == "="), -1)
+        value = p.quote(equals + 1, len(p.statement) - 1) if equals > 0 else "..."
+        return p.says(f"no type here: write `{p.quote(0, p.at)} = {value}`")
+    return None
+
+
+# --------------------------------------------------------------------------------------------------------------- signs
+
+_INSTEAD = {
+    "&": "write `and`", "&&": "write `and`", "∧": "write `and`", "|": "write `or`", "||": "write `or`", "∨": "write `or`",
+    "~": "write `not`", "¬": "write `not`", "!": "write `not`, or `!=`",
+    "=": "write `==` to compare", "===": "write `==`", "!==": "write `!=`", "=>": "write `>=`", "=<": "write `<=`", "<>": "write `!=`", ":=": "write `=`",
+    "≤": "write `<=`", "≥": "write `>=`", "≠": "write `!=`", "∈": "write `in`", "∉": "write `not in`",
+    "×": "write `*`", "·": "write `*`", "−": "write `-`", "÷": "write `//`",
+    "^": "write `!=` between masks, `**` for powers", "xor": "write `!=` between masks",
+    ";": "statements need no separator", ":": "a condition reads `where ...`; a choice reads `a if c else b`",
+}  # fmt: skip
+_ARROWS = ("=>", "=", ":", ":=", "→", "<-", ">")
+
+
+def _foreign_sign(p: _Place) -> Diagnostic | None:
+    # Signs that are one elsewhere may be cut in two here, and the second may be the one that does not fit.
+    for first, last in ((p.at - 1, p.at), (p.at, p.at + 1), (p.at, p.at)):
+        if first < 1 or last >= len(p.statement) or (first < last and p.statement[first].end != p.statement[last].start):
+            continue
+        span = Span(p.statement[first].start, p.statement[last].end)
+        sign = p.text[span.start : span.end]
+        if "->" in p.expected and sign in _ARROWS:
+            instead = "write `->`"
+        elif sign in _INSTEAD and (sign not in ("=", "=>") or p.expected & {"+", "<"}):
+            instead = _INSTEAD[sign]
+        else:
+            continue
+        if sign == "=" and p.back(1).key in ("q", "k") and p.ahead(1).key == NAME:
+            instead = f"write `{p.back(1).text} is {p.ahead(1).text}`"
+        return Diagnostic("syntax", f"`{sign}` is not written here", span, instead)
+    return None
+
+
+# -------------------------------------------------------------------------------------------------------- in expressions
+
+
+def _of_no_side(p: _Place) -> Diagnostic | None:
+    """`query.pos`, and a function's `x.pos`"""
+    if p.token.key == "." and p.back(1).key == NAME and p.back(2).key != ".":
+        owner, name = p.back(1).text, p.ahead(1).text
+        side = SIDES.get(owner.lower())
+        label = f"write `{side}.{name}`" if side else f"write `q.{name}` or `k.{name}`"
+        return p.says(label, message=f"only `q` and `k` have attributes, not `{short(owner)}`", first=p.at - 1)
+    if p.token.key in ("queries", "keys") and p.operand_wanted and p.ahead(1).key == ".":
+        return p.says(f"write `{SIDES[p.token.text]}.{p.ahead(2).text}`", message=f"only `q` and `k` have attributes, not `{p.token.text}`")
+    return None
+
+
+def _behind_is(p: _Place) -> Diagnostic | None:
+    """`is` asks for the role of a token and nothing else."""
+    no = p.back(1).key == "not" and p.back(2).key == "is"
+    if not no and p.back(1).key != "is":
+        return None
+    start = p.at - 1 - no
+    subject, found = p.operand_before(start), p.token.key
+    comparison = "!=" if no else "=="
+    if found in ("in", "{"):
+        opening = p.at + (found == "in")
+        members = p.quote(opening, p.until_closed(opening) + 1) if p.statement[opening].key == "{" else "{...}"
+        return p.says(f"write `{subject} {'not ' if no else ''}in {members}`", first=start)
+    if found in ("q", "k"):
+        theirs = p.ahead(2).text if p.ahead(1).key == "." else ""
+        mine = subject.partition(".")[2] if subject != "..." else ""
+        left = f"{subject}.{theirs or 'role'}" if subject in ("q", "k") else subject
+        right = f"{found}.{theirs or mine or 'role'}"
+        label = f"write `{left} {comparison} {right}`"
+        if left[2:] == right[2:] and left != right:
+            label += f", or `{'not ' if no else ''}same({right[2:]})`"
+        return p.says(label, message="`is` asks for a role by its name", first=start)
+    if found in (NUMBER, "true", "false", "(", "-"):
+        return p.says(f"write `{comparison}` to compare", message="`is` asks for a role by its name", first=start)
+    return None
+
+
+def _brackets(p: _Place) -> Diagnostic | None:
+    """`k in [a, b]`, `any(... for i in 4)`, `repeat(a, b)`"""
+    found = p.token.key
+    if p.back(1).key == "in" and "{" in p.expected:
+        if found in ("[", "("):
+            members = p.quote(p.at + 1, p.until_closed(p.at))
+            return p.says(f"a set stands in braces: `{{{members}}}`")
+        if "range" in p.expected and found in (NUMBER, NAME) and not closest(p.token.text, ("range",)):
+            return p.says(f"write `range({p.token.text})`")
+        subject = p.operand_before(p.at - 1)
+        if found == NAME and subject in ("q", "k", "role"):
+            return p.says(f"write `{subject} is {p.token.text}`, or a set in braces")
+    if p.word in ("layout", "queries", "keys"):
+        opening = p.opened("([")
+        if opening < 0 and found in ("[", END) and "{" in p.expected:  # `repeat [...]`, and `repeat (a)`, which reads as a count
+            opening = p.at if found == "[" else next((i for i in range(p.at) if p.statement[i].key == "(" and p.statement[i - 1].key == "repeat"), -1)
+        if opening > 0 and p.statement[opening - 1].key == "repeat":
+            span = Span(p.statement[opening].start, p.statement[opening].end)
+            items = p.quote(opening + 1, p.until_closed(opening))
+            return Diagnostic("syntax", "what repeats stands in braces", span, f"write `repeat {{ {items} }}`")
+    return None
+
+
+def _empty_call(p: _Place) -> Diagnostic | None:
+    if p.token.key == ")" and p.back(1).key == "(" and p.back(2).key == NAME:
+        name = p.back(2).text
+        label = f"write `{_PRELUDE[name]}`" if name in _PRELUDE else f"write `{name}`, or its arguments in the brackets"
+        return p.says(label, message=f"nothing stands in the brackets of `{short(name)}`", first=p.at - 2)
+    return None
+
+
+# ---------------------------------------------------------------------------------------- words of the language as names
+
+
+def _word_as_name(p: _Place) -> Diagnostic | None:
+    found = p.token.text
+    if NAME not in p.expected or p.operand_wanted or p.token.key in (NAME, NUMBER) or not found.isidentifier():
+        return None
+    if "q" in p.expected:
+        return no_target(p.token.text, Span(p.token.start, p.token.end))
+    said = f"`{found}` is a word of the language"
+    if p.back(1).key == ".":
+        side = p.back(2).text
+        near = closest(found, c.ATTRIBUTES) or ("pos" if found == "position" else "")
+        help = f"attributes: {', '.join(c.ATTRIBUTES)}, inputs per token, and what `let` makes of them"
+        return p.says(f"did you mean `{side}.{near}`?" if near else "no such attribute", help, message=f"{said}, no attribute", slug="reserved-word")
+    if p.word == "input" and any(x.key == "per" for x in p.statement[: p.at]):
+        axes = f"axes: {', '.join(c.INPUT_AXES)}"
+        return p.says(meant(found, c.INPUT_AXES, {"queries": "query"}), axes, message=f"no axis is called `{found}`", slug="unknown-axis")
+    if found in t.RESERVED:
+        return p.says("choose another name", f"for example `my_{found}`", message=f"{said} and cannot be a name", slug="reserved-word")
+    return None
+
+
+def no_target(word: str, span: Span) -> Diagnostic:
+    """`stop word`, where no gradient is called so."""
+    label = meant(word, ("q", "k", "v", "hidden"), TARGETS) or "one of `q`, `k`, `v`, `hidden`"
+    return Diagnostic("unknown-target", f"no gradient is called `{word}`", span, label, ("for example `stop k, v where ...`",))
+
+
+# ------------------------------------------------------------------------------------------------ clauses and their order
+
+_WHERE_COMES_LAST = {
+    "predict": "`predict ROLE -> EXPR weight EXPR where EXPR`: `where` comes last",
+    "scale": "`scale k, v by EXPR where EXPR`: `where` comes last",
+    "stop": "`stop k, v where EXPR`",
+    "attend": "join with `and`",
+    "let": "join with `and`",
+    "queries": "join with `and`",
+    "position": "a choice reads `a if CONDITION else b`",
+    "assert": "`assert CONDITION implies EXPR`",
+    "input": "`input doc: int per token`: `per` comes last",
+}
+
+
+def _clause(p: _Place) -> Diagnostic | None:
+    found = p.token.key
+    if found not in ("where", "weight", "by", "per", "->") or found in p.expected or p.word not in _WHERE_COMES_LAST or p.back(1).key in ("where", "by"):
+        return None
+    if found == "where" and any(x.key == "where" for x in p.statement[: p.at]):
+        return p.says("join with `and`")
+    if p.word == "assert" and (claim := closest(p.back(1).text, ("no flow", "no grad", "flow", "grad")) if p.at == 2 else ""):
+        span = Span(p.back(1).start, p.back(1).end)
+        return Diagnostic("syntax", f"`{short(p.back(1).text)}` does not fit here", span, f"did you mean `{claim}`?")
+    if p.word == "stop" and found in ("by", "weight"):
+        return p.says("a factor is `scale`'s: `scale k by EXPR where EXPR`")
+    return p.says(_WHERE_COMES_LAST[p.word])
+
+
+def _misspelt_word(p: _Place) -> Diagnostic | None:
+    words = [w for w in p.expected if w.isalpha() and len(w) > 1]
+    if p.token.text.isidentifier() and not p.operand_wanted:
+        near = closest(p.token.text, words, {k: w for k, w in WORDS.items() if w in words})
+        if near:
+            return p.says(f"did you mean `{near}`?")
+    # `NOT causal`: the word was taken for a name, and what follows it does not fit.
+    last = p.back(1)
+    if last.key == NAME and last.text.lower() in t.RESERVED and p.expected & {"+", "="}:
+        span = Span(last.start, last.end)
+        return Diagnostic("syntax", f"`{last.text}` does not fit here", span, f"did you mean `{last.text.lower()}`?")
+    return None
+
+
+def _unfinished(p: _Place) -> Diagnostic | None:
+    if p.token.key != END:
+        return None
+    return p.says(f"expected {_wanted(p.expected)}", message=f"this `{p.word}` statement ends too early", slug="unfinished")
+
+
+def _any_other(p: _Place) -> Diagnostic:
+    return p.says(f"expected {_wanted(p.expected)}")
+
+
+_RULES: tuple[Callable[[_Place], Diagnostic | None], ...] = (
+    _no_statement,
+    _sign_behind_the_word,
+    _of_no_side,
+    _behind_is,
+    _brackets,
+    _empty_call,
+    _foreign_sign,
+    _word_as_name,
+    _clause,
+    _misspelt_word,
+    _unfinished,
+    _any_other,
+)
+
+# --------------------------------------------------------------------------------------------------- what was expected
+
+_PHRASES = {
+    NAME: "a name",
+    NUMBER: "a number",
+    "int": "`bool`, `int` or `float`",
+    "<": "a comparison",
+    **{sign: f"`{sign}`" for sign in ("=", "(", ")", "{", "}", "[", "]", ",", ":", "*", "->", "by", "where", "weight", "per", "else", "for", "in")},
+    "range": "`range(`",
+    "layout": "`layout`",
+    "repeat": "`repeat`",
+    "flow": "`flow` or `grad`",
+    "leak": "`leak`",
+    "query": "`query attends`",
+    "attends": "`attends`",
+    "every": "`every query attends`",
+}
+_OPERATORS = frozenset([*"+-*/%<>", "//", "**", "<=", ">=", "==", "!=", "and", "or", "implies", "if", "is", "not", "in"])
+
+
+def _wanted(expected: frozenset[str]) -> str:
+    if {NUMBER, NAME} <= expected:
+        return "an expression"
+    phrases = []
+    if {"+", "*"} <= expected or {"and", "or"} <= expected:
+        phrases.append("an operator")
+        expected = expected - _OPERATORS
+    if "q" in expected and NAME in expected:
+        phrases.append("`q`, `k`, `v` or `hidden`")
+        expected = expected - {"q", NAME}
+    phrases += [phrase for key, phrase in _PHRASES.items() if key in expected]
+    phrases = phrases or ["the end of the statement"]
+    return phrases[0] if len(phrases) == 1 else ", ".join(phrases[:-1]) + " or " + phrases[-1]
+
+
+def short(text: str) -> str:
+    return text if len(text) <= 24 else text[:20] + "…"
