@@ -48,10 +48,13 @@ class Span:
 
 @dataclass(frozen=True)
 class Source:
-    """A text and the name it is reported under."""
+    """A text, without the byte order mark that some editors put before one, and the name it is reported under."""
 
     text: str
     filename: str = "<spec>"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", self.text.removeprefix("\ufeff"))
 
     @cached_property
     def line_starts(self) -> list[int]:

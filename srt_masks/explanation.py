@@ -18,9 +18,10 @@ from torch import Tensor
 from .diagnostics import InputError, Source
 from .grammar import checked as c
 from .grammar import syntax as t
-from .grammar.check import prelude_text, trace
+from .grammar.check import trace
 from .grammar.checked import Side, Type
 from .grammar.parser import parse
+from .grammar.prelude import prelude_text
 from .grammar.scope import Traced
 from .reference.masks import Evaluator, Row, TokenTable, pairs, token_table
 from .spec import Spec
@@ -172,7 +173,7 @@ class _Explainer:
         self.spec, self.row, self.head, self.layer = spec, row, head, layer
         self.shown: set[tuple[str, Side]] = set()  # lets that the line at hand has written out
         self.token: int | None = None  # the one token that bare attributes are about, in `queries where`
-        self.source, self.prelude = Source(spec.text.removeprefix("\ufeff"), spec.filename), Source(prelude_text(), "prelude")
+        self.source, self.prelude = Source(spec.text, spec.filename), Source(prelude_text(), "prelude")
         tree, _ = parse(self.source)
         self.statements, self.bodies = trace(tree, spec.params)
         self.lets = {s.name.text: parts[0] for s, parts in self.statements if isinstance(s, t.Let) and s.parameters is None and parts}
@@ -337,7 +338,7 @@ def _deciding(traced: Traced, value: Value, parts: tuple[Node, ...]) -> tuple[No
         case t.Logic(op="implies") if value is True:
             marked = [p.value is (i > 0) for i, p in enumerate(parts)]
         case t.Quantify(word=word):
-            marked = [p.value is (word == "any") or len(traced.parts) == 1 for p in parts]
+            marked = [p.value is (word == "any") or len(parts) == 1 for p in parts]
         case t.Call(args=args):
             # The body stands behind the arguments, unless it is a literal and not shown.
             body = len(traced.parts) > len(args) and not _is_literal(traced.parts[-1])

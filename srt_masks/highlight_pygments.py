@@ -30,6 +30,8 @@ TOKENS = {
 
 class MaskLexer(RegexLexer):
     name = "srt_masks"
-    aliases = ["mask", "srt-mask"]
+    # Pygments ships a lexer of another language called `mask`, for files of this name, too.
+    aliases = ["srt-mask"]
     filenames = ["*.mask"]
+    priority = 1.0
     tokens = {"root": [(r"\s+", Whitespace), *((rule.pattern, bygroups(*(TOKENS[kind] for kind in rule.kinds))) for rule in rules())]}

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from .diagnostics import Error, InputError, did_you_mean
+from .diagnostics import Error, InputError, did_you_mean, listing
 from .spec import Spec, parse, read_text
 
 __all__ = ["Entry", "entries", "entry_of", "names", "text_of", "zoo"]
@@ -85,7 +85,12 @@ def entry_of(name: str) -> Entry:
     known = {_plain(x): e for e in entries() for x in (e.slug, e.name)}
     if _plain(name) in known:
         return known[_plain(name)]
-    hint = did_you_mean(" ".join(name.lower().replace("_", " ").replace("-", " ").split())[:100], names())
+    inside = [e.name for e in entries() if _plain(name) and _plain(name) in _plain(e.name)]
+    hint = (
+        f"did you mean {listing([f'`{n}`' for n in inside], 4)}?"
+        if inside
+        else did_you_mean(" ".join(name.lower().replace("_", " ").replace("-", " ").split())[:100], names())
+    )
     raise InputError(
         f"the zoo has no `{name[:60]}`{': ' + hint if hint else '.'} `srt-masks zoo` and srt_masks.schemes.names() list its {len(entries())} names"
     )

@@ -69,7 +69,7 @@ def parse(text: str, *, params: Mapping[str, int | float] | None = None, filenam
         raise InputError(f"parse takes the text of a spec as a str; got {type(text).__name__}. For a file: srt_masks.load(path)")
     if params is not None and not isinstance(params, Mapping):
         raise InputError(f"params maps names to numbers; got {type(params).__name__}")
-    source = Source(text.removeprefix("\ufeff"), filename)
+    source = Source(text, filename)
     tree, unparsed = parse_text(source)
     checked, mistakes = check(tree, params or {})
     if unparsed:

@@ -8,6 +8,11 @@ import pytest
 from conftest import ROOT
 
 import srt_masks as srt
+from srt_masks.diagnostics import Source
+from srt_masks.grammar import syntax
+from srt_masks.grammar.parser import parse
+from srt_masks.grammar.prelude import prelude_text
+from srt_masks.grammar.suggest import SIGNATURES
 
 PAGE = ROOT / "docs" / "errors.md"
 ENTRY = re.compile(
@@ -45,7 +50,7 @@ def test_every_slug_is_on_the_page():
     assert len(known) == PAGE.read_text().count("\n## ")
     used = set()
     for path in (ROOT / "srt_masks").rglob("*.py"):
-        used |= set(re.findall(r"(?:mistake|Diagnostic)\(\s*\"([a-z][a-z-]+)\"", path.read_text()))
+        used |= set(re.findall(r"(?:(?:mistake|Diagnostic)\(\s*|slug=)\"([a-z][a-z-]+)\"", path.read_text()))
     used -= {"text-too-long"}  # the page cannot hold a text of a million characters; test_grammar has it
     assert used == known
 
@@ -84,3 +89,138 @@ def test_errors_travel_between_processes():
         srt.parse("attend x")
     again = pickle.loads(pickle.dumps(error.value))
     assert again.report == error.value.report and again.diagnostics == error.value.diagnostics
+
+
+# A wrong text, the mistake's name, what the report must say, and the text with the remedy pasted. `!` before words that must not be said.
+# A text without `attend` gets one: each row has one mistake and is told of one.
+SAID = [
+    # the wrong word or sign
+    ("attend q.role is k.role", "syntax", "`q.role == k.role`|`same(role)`|!my_k", "attend q.role == k.role"),
+    ("attend q is k", "syntax", "`q.role == k.role`|`same(role)`|!my_k", "attend same(role)"),
+    ("attend q.step is not k.step", "syntax", "`q.step != k.step`|`not same(step)`", "attend not same(step)"),
+    ("attend k is not in {token}", "syntax", "`k not in {token}`|!my_in", "attend k not in {token}"),
+    ("attend k is in {token}", "syntax", "`k in {token}`|!my_in", "attend k in {token}"),
+    ("attend k.step is 3", "syntax", "`==`", "attend k.step == 3"),
+    ("attend k.position > 3", "reserved-word", "`k.pos`|attributes: pos|`let`|!my_position", "attend k.pos > 3"),
+    ("attend k.pos =< q.pos", "syntax", "`=<`|write `<=`", "attend k.pos <= q.pos"),
+    ("attend k.pos <> q.pos", "syntax", "`<>`|write `!=`", "attend k.pos != q.pos"),
+    ("attend k.pos ≤ q.pos", "syntax", "write `<=`", "attend k.pos <= q.pos"),
+    ("attend k.pos ≥ q.pos", "syntax", "write `>=`", "attend k.pos >= q.pos"),
+    ("attend k.pos ≠ q.pos", "syntax", "write `!=`", "attend k.pos != q.pos"),
+    ("attend = causal", "syntax", "`attend causal`|!==", "attend causal"),
+    ("attend: causal", "syntax", "`attend causal`|!==", "attend causal"),
+    ("param n: int = 3", "syntax", "`param n = 3`", "param n = 3"),
+    ("predict token => index + 1", "syntax", "write `->`", "predict token -> index + 1"),
+    ("layout token, thought\nattend k = thought", "syntax", "`k is thought`|!==", "layout token, thought\nattend k is thought"),
+    ("layout token, thought\nattend k != thought", "bare-subject", "`k is not thought`|!k.pos", "layout token, thought\nattend k is not thought"),
+    ("layout token, thought\nattend k in [token, thought]", "syntax", "`{token, thought}`", "layout token, thought\nattend k in {token, thought}"),
+    ("attend k in token", "syntax", "`k is token`", "attend k is token"),
+    ("attend any(k.pos == i for i in 4)", "syntax", "`range(4)`", "attend any(k.pos == i for i in range(4))"),
+    ("attend any(k.pos == i for i in rnage(4))", "syntax", "did you mean `range`?", "attend any(k.pos == i for i in range(4))"),
+    ("attend query.pos > 3", "syntax", "`q.pos`", "attend q.pos > 3"),
+    ("attend causal and key.pos > 3", "syntax", "`k.pos`", "attend causal and k.pos > 3"),
+    ("attend causal and keys.pos > 3", "syntax", "`k.pos`", "attend causal and k.pos > 3"),
+    ("attend v.pos > 3", "syntax", "`k.pos`", "attend k.pos > 3"),
+    ("let late(x) = x.pos > 3", "syntax", "only `q` and `k`|`k.pos`", "let late(x) = k.pos > x"),
+    ("attend causal and diagonal()", "syntax", "write `diagonal`|!expression", "attend causal and diagonal"),
+    ("attend same()", "syntax", "write `same(attr)`|!expression", "attend same(pos)"),
+    ("layout repeat(token, thought * 4)", "syntax", "`repeat { token, thought * 4 }`", "layout repeat { token, thought * 4 }"),
+    ("layout repeat (token)", "syntax", "`repeat { token }`", "layout repeat { token }"),
+    ("attend NOT causal", "syntax", "did you mean `not`?", "attend not causal"),
+    ("attend causal AND full", "syntax", "did you mean `and`?", "attend causal and full"),
+    ("attend k == q", "bare-subject", "`q.pos == k.pos`|!`k.pos`", "attend q.pos == k.pos"),
+    ("attend q.pos in range(4)", "syntax", "`0 <= q.pos < 4`", "attend 0 <= q.pos < 4"),
+    ("stop (k, v) where full", "syntax", "write `stop k, v where full`", "stop k, v where full"),
+    ("layout {token}", "syntax", "write `layout token`", "layout token"),
+    # clauses and their order
+    ("predict token where step > 0 -> index + 1", "syntax", "`where` comes last", "predict token -> index + 1 where step > 0"),
+    ("predict token -> index + 1 where slot == 0 weight 0.5", "syntax", "`where` comes last", "predict token -> index + 1 weight 0.5 where slot == 0"),
+    ("scale k where full by 0.5", "syntax", "`where` comes last", "scale k by 0.5 where full"),
+    ("attend causal where k.pos > 3", "syntax", "join with `and`", "attend causal and k.pos > 3"),
+    ("stop k where full where causal", "syntax", "join with `and`", "stop k where full and causal"),
+    ("stop k by 0.5", "syntax", "`scale k by", "scale k by 0.5"),
+    ("stop k whre full", "syntax", "did you mean `where`?", "stop k where full"),
+    ("stop k were full", "syntax", "did you mean `where`?", "stop k where full"),
+    ("stop k Where full", "syntax", "did you mean `where`?", "stop k where full"),
+    ("stop k if full", "syntax", "did you mean `where`?", "stop k where full"),
+    # words near the words
+    ("input doc: integer per token", "syntax", "did you mean `int`?", "input doc: int per token"),
+    ("input on: boolean per token", "syntax", "did you mean `bool`?", "input on: bool per token"),
+    ("input on: bol per token", "syntax", "did you mean `bool`?", "input on: bool per token"),
+    ("input doc: int per keys", "unknown-axis", "did you mean `key`?|!my_keys", "input doc: int per key"),
+    ("stop hiden", "unknown-target", "did you mean `hidden`?", "stop hidden"),
+    ("stop key", "unknown-target", "did you mean `k`?", "stop k"),
+    ("stop keys where full", "unknown-target", "no gradient is called `keys`|did you mean `k`?", "stop k where full"),
+    ("stop value", "unknown-target", "did you mean `v`?", "stop v"),
+    ("assert nofow where k.pos > q.pos", "syntax", "did you mean `no flow`?", "assert no flow where k.pos > q.pos"),
+    ("assert no flwo where k.pos > q.pos", "syntax", "did you mean `flow`?", "assert no flow where k.pos > q.pos"),
+    ("assert no gradient where k.pos > q.pos", "syntax", "did you mean `grad`?", "assert no grad where k.pos > q.pos"),
+    ("assert cachable", "unknown-name", "did you mean `cacheable`?", "assert cacheable"),
+    ("predict token -> index + 1\nassert noleak", "unknown-name", "did you mean `no leak`?|!role", "predict token -> index + 1\nassert no leak"),
+    ("assert every query attend", "syntax", "did you mean `attends`?", "assert every query attends"),
+    ("assert all queries attend", "syntax", "did you mean `every query attends`?", "assert every query attends"),
+    ("layout token, thought\nattend k.is_thought", "unknown-attribute", "`k is thought`", "layout token, thought\nattend k is thought"),
+    ("attend bidirectional", "unknown-name", "`full`|!section", "attend full"),
+    ("attend CAUSAL", "unknown-name", "did you mean `causal`?", "attend causal"),
+    ("attend causal and sectoin > 3", "unknown-name", "`q.section` or `k.section`", "attend causal and k.section > 3"),
+    ("position setp", "unknown-name", "did you mean `step`?|!k.step", "position step"),
+    # statements
+    ("attend causal\n  AND full", "not-a-statement", "did you mean `and`?", "attend causal\n  and full"),
+    ("attend causal\nparm n = 3", "not-a-statement", "did you mean `param`?|queries, keys", "attend causal\nparam n = 3"),
+    ("causal", "not-a-statement", "write `attend causal`", None),
+    ("param n = 3\ncausal and window(n)", "not-a-statement", "write `attend causal and window(n)`", None),
+    ("n = 3", "not-a-statement", "write `let n = 3`", "let n = 3"),
+    ("near(n) = causal and window(n)", "not-a-statement", "write `let near(n) = causal and window(n)`", "let near(n) = causal and window(n)"),
+    ("doc: int per token", "not-a-statement", "write `input doc: int per token`", "input doc: int per token"),
+    ("queires layout repeat { a }\nkeys layout repeat { b }", "not-a-statement", "did you mean `queries`?", "queries layout repeat { a }\nkeys layout repeat { b }"),
+    # names of another kind
+    ("input T: int[n]\nattend T(k.pos) > 0", "not-a-function", "write `T[k.pos]`|!and (", "input T: int[n]\nattend T[k.pos] > 0"),
+    ("input T: int[n] per query\nattend T(k.pos) > 0", "not-a-function", "write `q.T[k.pos]`", "input T: int[n] per query\nattend q.T[k.pos] > 0"),
+    ("input doc: int per token\nattend doc(q.pos) > 0", "not-a-function", "write `doc[q.pos]`", "input doc: int per token\nattend doc[q.pos] > 0"),
+    ("let near = causal\nattend near (k is token)", "not-a-function", "`near and (k is token)`", "let near = causal\nattend near and (k is token)"),
+    ("input T: int[n]\nattend k.T > 0", "not-an-attribute", "write `T[k.pos]`", "input T: int[n]\nattend T[k.pos] > 0"),
+    ("input T: int[n] per token\nattend k.T > 0", "wrong-subscripts", "`k.T[q.pos]`", "input T: int[n] per token\nattend k.T[q.pos] > 0"),
+    ("param n = 2.0\nlayout token, memory * n", "float-here", "`param n = 2`|!//", "param n = 2\nlayout token, memory * n"),
+    ("param n = 2.5\nattend window(n)", "float-here", "`param n = 3`|!//", "param n = 3\nattend window(n)"),
+    ("let block = pos / 4\nattend same(block)", "float-here", "`/` is float division|`pos // 4`", "let block = pos // 4\nattend same(block)"),
+    ("let block = q.pos // 4\nattend same(block)", "not-an-attribute", "`block` is about a pair|`let block = pos // 4`|!attr`", "let block = pos // 4\nattend same(block)"),
+    ("attend same(q.step)", "not-an-attribute", "write `same(step)`|!attr`", "attend same(step)"),
+    ("attend any(k.pos == i for j in range(4))", "unknown-name", "the variable here is `j`|!q.pos", "attend any(k.pos == j for j in range(4))"),
+    ("attend any(q_idx == i for i in range(4))", "unknown-name", "write `q.pos`", "attend any(q.pos == i for i in range(4))"),
+    ("layout token, thought * k", "not-constant", "`param n = 4`|!ROLE|!k.pos", "param n = 4\nlayout token, thought * n"),
+    ("layout token, reason * reasons", "unknown-name", "`param reasons = 4` above it", "param reasons = 4\nlayout token, reason * reasons"),
+    ("predict token -> k.index + 1", "pair-here", "write `index`, not `k.index`|!step", "predict token -> index + 1"),
+    ("queries where q is token", "pair-here", "write `role is token`, not `q is token`|!step", "queries where role is token"),
+    ("attend causal and nme", "unknown-name", "`nme`|!your own names", "attend causal and full"),
+]  # fmt: skip
+
+
+def with_attend(text: str) -> str:
+    return text if re.search("^attend", text, re.MULTILINE) else f"{text}\nattend full"
+
+
+@pytest.mark.parametrize(("text", "slug", "words", "good"), SAID, ids=[row[0].replace("\n", "; ") for row in SAID])
+def test_what_is_said_is_the_remedy(text: str, slug: str, words: str, good: str | None):
+    with pytest.raises(srt.SpecError) as error:
+        srt.parse(with_attend(text))
+    (one,) = error.value.diagnostics
+    said = "\n".join((one.message, one.label, *one.help))
+    assert one.slug == slug, said
+    for word in words.split("|"):
+        assert (word.removeprefix("!") in said) is not word.startswith("!"), (word, said)
+    if good is not None:
+        srt.parse(with_attend(good))
+
+
+def test_the_prelude_is_known_by_its_signatures():
+    lets = [s for s in parse(Source(prelude_text()))[0].statements if isinstance(s, syntax.Let)]
+    signatures = [s.name.text + (f"({', '.join(p.text for p in s.parameters)})" if s.parameters else "") for s in lets]
+    assert tuple(signatures) == SIGNATURES
+
+
+def test_a_mistake_on_a_line_leaves_the_lines_before_it_whole():
+    with pytest.raises(srt.SpecError) as error:
+        srt.parse("param n = 3\nnonsense\nattend window(n) and nothing(n)\nstop q z")
+    assert [d.slug for d in error.value.diagnostics] == ["not-a-statement", "syntax"]
+    tree, mistakes = parse(Source("param n = 3\nnonsense\nlte m = 4"))
+    assert [str(s.name) for s in tree.statements] == ["n", "m"] and [d.slug for d in mistakes] == ["not-a-statement"] * 2  # type: ignore[union-attr]

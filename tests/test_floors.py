@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,12 @@ def test_a_floor_imports_only_what_it_may(floor: str):
 def test_every_module_stands_on_a_floor():
     names = {p.stem if p.is_file() else p.name for p in PACKAGE.iterdir() if p.suffix == ".py" or (p.is_dir() and any(p.glob("*.py")))}
     assert names - {"__init__", "__main__", "cli", "__pycache__"} == set(ALLOWED)
+
+
+def test_the_readme_names_every_floor():
+    page = (ROOT / "README.md").read_text().partition("## Working on it")[2]
+    named = set(re.findall(r"`(\w+)/?`", page.partition("from the bottom up")[2]))
+    assert {*ALLOWED, "cli"} <= named
 
 
 @pytest.mark.parametrize("package", ["srt_masks", "srt_masks.testing"])

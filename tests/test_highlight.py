@@ -6,10 +6,12 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from pygments.lexers import get_lexer_by_name, get_lexer_for_filename
 from pygments.token import Error
 from test_grammar import WHOLE_LANGUAGE
 
@@ -108,6 +110,15 @@ def test_no_character_is_lost_and_none_is_wrong(name: str):
 
 def test_what_is_no_sign_of_the_language_is_marked():
     assert [piece for _, token, piece in MaskLexer().get_tokens_unprocessed("attend a & b") if token is Error] == ["&"]
+
+
+def test_pygments_finds_the_lexer():
+    """By its name and by a file's, though pygments ships a lexer of another language for files of this name."""
+    if not [e for e in entry_points(group="pygments.lexers") if e.value == "srt_masks.highlight_pygments:MaskLexer"]:
+        pytest.skip("the package is not installed as a distribution")
+    assert type(get_lexer_by_name("srt-mask")) is MaskLexer
+    assert type(get_lexer_for_filename("self_reasoning.mask")) is MaskLexer
+    assert type(get_lexer_for_filename("a.mask", "attend causal\n")) is MaskLexer
 
 
 def test_every_rule_says_what_each_group_is():

@@ -132,7 +132,7 @@ def test_a_chosen_head_or_layer_is_drawn_alone():
 def test_at_most_so_many_are_drawn_and_the_rest_are_counted():
     found = pictures(srt.parse("attend causal and window(1 + head)"), steps=12, heads=11)
     assert len(found) == MOST_PICTURES
-    assert "3 more masks differ: choose one with --head and --layer" in found[-1].note and "more masks" not in found[0].note
+    assert "3 more masks differ: choose one with head= and layer=" in found[-1].note and "more masks" not in found[0].note
     assert "more masks differ" in svg(found)
 
 

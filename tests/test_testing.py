@@ -17,8 +17,9 @@ from zoo_case import SCHEMES, Scheme
 
 import srt_masks as srt
 from srt_masks.kernels import tiled
-from srt_masks.kernels.attention import compile_spec
-from srt_masks.testing import LAWS, Broken, Case, cases_of, check, inputs, opinion, packing_by, prefix_tree_by, sizes, tree, whole
+from srt_masks.kernels.attention import Attention, compile_spec
+from srt_masks.kernels.cache import PlanCache
+from srt_masks.testing import LAWS, Broken, Case, Law, NotTried, cases_of, check, inputs, opinion, packing_by, prefix_tree_by, sizes, tree, whole
 from srt_masks.testing import case as case_module
 from srt_masks.testing.checking import chosen_laws
 
@@ -41,7 +42,7 @@ def test_every_scheme_keeps_every_law(scheme: Scheme):
 @given(case=whole())
 @settings(max_examples=12)
 def test_random_texts_of_the_whole_language_keep_the_laws(case: Case):
-    for name in ("agrees_with_reference", "perturbation", "permutation", "batch_invariance", "formatting"):
+    for name in ("agrees_with_reference", "perturbation", "permutation", "batch_invariance", "poison", "reuse", "formatting"):
         LAWS[name](case)
 
 
@@ -78,7 +79,6 @@ def another_mask(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
             return compile_spec(srt.parse(text), **options)
 
         monkeypatch.setattr(case_module, "compile_spec", compiled)
-        monkeypatch.setattr("srt_masks.testing.comparing.compile_spec", compiled)
 
     return use
 
@@ -123,6 +123,90 @@ def test_a_leak_between_layers_is_caught(monkeypatch: pytest.MonkeyPatch):
         LAWS["perturbation"](Case(srt.parse("attend k.pos == q.pos or layer == 0 and k.pos == q.pos - 1"), 8, layers=2))
 
 
+def test_a_plan_kept_too_long_is_caught(monkeypatch: pytest.MonkeyPatch):
+    """Known by everything but the values it was made from; by nothing at all; by everything but the lengths."""
+    find, reuse = PlanCache.find, LAWS["reuse"]
+    documents = Case(srt.parse(DOCUMENTS), 3, inputs={"doc": torch.tensor([0, 0, 1])})
+    monkeypatch.setattr(PlanCache, "find", lambda self, key, given, make: find(self, key, (), make))
+    assert "a call with other inputs gives other bits" in broken(srt.parse(DOCUMENTS), "reuse")
+    with monkeypatch.context() as alone:
+        alone.setattr("srt_masks.testing.calls._others", lambda case, layer: iter(()))
+        with pytest.raises(Broken, match="inputs were changed in place gives other bits"):
+            reuse(replace(documents, inputs={"doc": torch.tensor([[0, 0, 1], [0, 1, 1]])}, batch=2))
+    monkeypatch.setattr(PlanCache, "find", lambda self, key, given, make: find(self, (), (), make))
+    with pytest.raises(Broken, match="a call of another length fails on an attention that was called before"):
+        reuse(documents)
+    monkeypatch.setattr(PlanCache, "find", lambda self, key, given, make: find(self, _sizes_of(key), given, make))
+    with pytest.raises(Broken, match="a call without lengths gives other bits"):
+        reuse(Case(srt.parse("attend full"), 3, lengths=(2,)))
+
+
+def _sizes_of(key: Any) -> Any:
+    """A key of the cache that forgets the lengths."""
+    return key[0], replace(key[1], lengths=None), *key[2:]
+
+
+def forget(monkeypatch: pytest.MonkeyPatch, **changed: Any) -> None:
+    """The call ignores some of its arguments."""
+    call = Attention.__call__
+
+    def forgetful(self: Attention, *tensors: Any, **named: Any) -> Any:
+        return call(self, *tensors, **{**named, **{n: x for n, x in changed.items() if n in named}})
+
+    monkeypatch.setattr(Attention, "__call__", forgetful)
+
+
+@pytest.mark.parametrize("law", ["agrees_with_reference", "permutation"])
+def test_params_at_the_call_that_are_ignored_are_caught(monkeypatch: pytest.MonkeyPatch, law: str):
+    spec = srt.parse(SLIDING)
+    forget(monkeypatch, span=1)
+    said = broken(spec, law)
+    assert "params=params" in said and "params = {'span': " in said
+
+
+@pytest.mark.parametrize("law", ["agrees_with_reference", "permutation"])
+def test_lengths_that_are_ignored_are_caught(monkeypatch: pytest.MonkeyPatch, law: str):
+    forget(monkeypatch, lengths=None)
+    assert "lengths=(" in broken(srt.parse("attend full"), law)
+
+
+def test_a_nan_that_leaks_is_caught(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tiled, "_without_dead", lambda tensors, mask, before: tensors)
+    assert "NaN in what nobody attends reaches a result: " in broken(srt.parse("attend causal and k.pos > 1"), "poison")
+
+
+def test_a_gradient_where_nobody_attends_is_caught(monkeypatch: pytest.MonkeyPatch):
+    backward = tiled.backward
+    monkeypatch.setattr(tiled, "backward", lambda *rest: tuple(g if g is None else g + 1 for g in backward(*rest)))
+    assert "is not 0 where nobody attends" in broken(srt.parse("attend k.pos > q.pos"), "poison")
+
+
+def test_a_gradient_dropped_unless_all_are_asked_for_is_caught(monkeypatch: pytest.MonkeyPatch):
+    backward = tiled.backward
+
+    def lazy(*rest: Any) -> Any:
+        grads = backward(*rest)
+        return grads if all(rest[-1]) else tuple(g if g is None else torch.zeros_like(g) for g in grads)
+
+    monkeypatch.setattr(tiled, "backward", lazy)
+    assert "alone" in broken(srt.parse("attend causal"), "agrees_with_reference")
+
+
+@pytest.mark.parametrize("strides", [(2, "v"), (3, "upstream")])
+def test_strides_that_are_misread_are_caught(monkeypatch: pytest.MonkeyPatch, strides: tuple[int, str]):
+    """A kernel that reads a tensor of stride 0 as if its rows lay one behind the other."""
+    forward, backward = tiled.forward, tiled.backward
+    monkeypatch.setattr(tiled, "forward", lambda q, k, v, *rest: forward(q, k, v * 2 if v.stride(2) == 0 and v.numel() else v, *rest))
+    monkeypatch.setattr(tiled, "backward", lambda dout, *rest: backward(dout * 2 if dout is not None and not any(dout.stride()) else dout, *rest))
+    assert "strides one_" in broken(srt.parse("attend causal"), "agrees_with_reference")
+
+
+@pytest.mark.parametrize("law", ["agrees_with_reference", "permutation"])
+def test_a_mask_wrong_beyond_a_block_of_queries_is_caught(another_mask, law: str):
+    another_mask("attend causal and not (q.pos >= 64 and k.pos == 3)")
+    assert "steps=120" in broken(srt.parse("attend causal"), law)
+
+
 def test_a_formatter_that_changes_the_text_is_caught(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("srt_masks.testing.laws.format_text", lambda source: source.text.replace("causal", "full"))
     assert "changes what the text says" in broken(srt.parse("attend causal"), "formatting")
@@ -137,6 +221,27 @@ def test_a_formatter_that_changes_the_text_is_caught(monkeypatch: pytest.MonkeyP
 ])  # fmt: skip
 def test_claims_that_do_not_hold_are_caught(text: str, words: str):
     assert words in broken(srt.parse(text), "claims")
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("attend causal\nassert no flow where q.pos - k.pos > 20", "reaches token 21"), ("attend causal\nassert q.pos - k.pos < 30", "sees key 0"), ("attend diagonal\nassert grad where q.pos - k.pos > 20", "does not reach"),
+    ("attend q.pos > 100\nassert q.pos == 0", "query 101 sees"), ("attend causal\nassert layer == 0", "of layer 1"), ("layout sink, repeat { a, b * 2 }\nattend full\nassert q.step < 25 or q is sink", "query 7"),
+])  # fmt: skip
+def test_claims_about_far_pairs_are_tried_far_away(text: str, words: str):
+    assert words in broken(srt.parse(text), "claims")
+
+
+@pytest.mark.parametrize(("text", "law", "words"), [
+    ("attend causal\nassert no flow where q.pos - k.pos > 5000", "claims", "line 2: `assert no flow where q.pos - k.pos > 5000`: its condition held for no pair at the sizes tried (up to 11 tokens): give steps="),
+    ("layout a * 4\nattend causal\nassert no grad where k.step > q.step", "claims", "its condition held for no pair at the sizes tried (up to 4 tokens)"),
+    ("attend causal\nassert q.pos - k.pos < 5000", "claims", "held for no pair"), ("attend q.pos > 5000\nassert k.pos == 3", "claims", "held for no pair"),
+    ("attend q.pos > 5000", opinion(lambda q, k: False), "sees: the text attended no pair"), ("attend q.pos < 5000", opinion(lambda q, k: True), "sees: the text attended every pair"),
+    ("attend q.pos > 5000\nstop v", opinion({"v": lambda q, k: 0}), "gate of v: the text attended no pair"),
+])  # fmt: skip
+def test_what_no_case_could_break_does_not_pass(text: str, law: Any, words: str):
+    with pytest.raises(NotTried) as error:
+        check(srt.parse(text), laws=[law])
+    assert words in str(error.value)
 
 
 @pytest.mark.parametrize("text", [
@@ -213,17 +318,19 @@ def test_an_opinion_agrees_or_says_where_not():
         "k": lambda q, k, w: 1 if q.step - k.step <= w.far else (w.table[q.slot] if q.slot < len(w.table) else 0),
     }
     check(srt.parse(text), opinion=judges)
+    with pytest.raises(Broken, match="the text says False, the function True"):
+        check(srt.parse("attend causal and (q.pos - k.pos < 64 or q.pos - k.pos > 99)"), opinion=lambda q, k: q.pos >= k.pos)
+    assert check(srt.parse("attend full"), opinion=lambda q, k: True) == ("opinion",)
     with pytest.raises(Broken, match="gate of v"):
         check(srt.parse(text), opinion={"v": lambda q, k: True})
 
 
 @pytest.mark.parametrize(("judge", "error", "words"), [
-    (lambda q: True, srt.InputError, "takes 1"), ({"atend": lambda q, k: True}, srt.InputError, "did you mean `attend`"), (lambda q, k: q.nothing, AttributeError, "no 'nothing' here"),
+    (lambda q: True, srt.InputError, "takes 1"), (3, srt.InputError, "is a function of"), ({"atend": lambda q, k: True}, srt.InputError, "did you mean `attend`"), (lambda q, k: q.nothing, AttributeError, "no 'nothing' here"),
 ])  # fmt: skip
 def test_opinions_that_are_none(judge: Any, error: type[Exception], words: str):
     with pytest.raises(error, match=words):
         check(srt.parse("attend causal"), opinion=judge)
-    assert opinion(lambda q, k: True).name == "opinion"
 
 
 # ------------------------------------------------------------------------------------------------ failures as code
@@ -239,6 +346,33 @@ def test_a_failure_is_code_that_fails_alike(text: str, law: str):
     with pytest.raises(Broken) as error:
         exec(code, {})
     assert str(error.value) in said
+
+
+def test_a_failure_of_a_law_of_your_own_is_code_that_asks_for_it():
+    bounds = srt.parse("input bound: int per token\nattend causal and k.pos >= q.bound")
+    for spec, law in (
+        (bounds, packing_by(lambda lengths: {"bound": srt.documents(lengths=lengths)["start"] - 1})),
+        (srt.parse("param n = 3\nattend causal and window(n)"), opinion(lambda q, k: q.pos >= k.pos)),
+        (srt.parse(DOCUMENTS), Law("mine", "nobody has two heads", _one_head)),
+    ):
+        said = broken(spec, law)
+        code = said.split("the smallest case found:\n\n")[1]
+        assert code.endswith("\nlaw(case)  # your law\n") and "LAWS" not in code
+        with pytest.raises(Broken) as error:
+            exec(code, {"law": law})
+        assert str(error.value) in said
+
+
+def _one_head(case: Case, backend: str) -> None:
+    if case.heads > 1:
+        raise Broken("two heads")
+
+
+def test_numbers_that_python_does_not_read_are_pasted_too():
+    case = Case(srt.parse("input far: float per token\nattend q.far > 0"), 3, inputs={"far": torch.tensor([float("inf"), 0.5, -float("inf")])}, tile=None)
+    space: dict[str, Any] = {}
+    exec(case.code(), space)
+    assert torch.equal(space["case"].inputs["far"], case.inputs["far"]) and space["case"].tile is None
 
 
 def test_failures_are_small():
@@ -284,8 +418,8 @@ def test_inputs_alone_have_a_size_of_their_own():
 
 def test_whole_numbers_are_negative_and_out_of_range_at_times():
     spec = srt.parse("input a: int per token\nattend k.a > 0")
-    assert find(inputs(spec), lambda x: bool((x["a"] < 0).any()))["a"].min() < 0
-    assert find(inputs(spec), lambda x: bool((x["a"] > 4).any()))["a"].max() > 4
+    for reached in (lambda a: a < 0, lambda a: a > 4):
+        find(inputs(spec), lambda x, reached=reached: bool(reached(x["a"]).any()))  # raises where there is none
 
 
 # ------------------------------------------------------------------------------------------------ check, plugin, command
@@ -293,15 +427,21 @@ def test_whole_numbers_are_negative_and_out_of_range_at_times():
 
 def test_check_says_what_it_tried_and_refuses_what_it_cannot():
     spec = srt.parse(SLIDING)
-    assert check(spec, examples=2) == ("agrees_with_reference", "perturbation", "batch_invariance", "permutation", "formatting")
+    assert check(spec, examples=2) == ("agrees_with_reference", "perturbation", "batch_invariance", "permutation", "poison", "reuse", "formatting")
     assert check(spec, laws="formatting", steps=3) == ("formatting",)
     assert "packing" not in check(srt.parse(DOCUMENTS), examples=1)
-    assert "packing" in check(srt.parse(DOCUMENTS + "\n  # laws: packing"), examples=1)
+    assert "packing" in check(srt.parse(DOCUMENTS + "  # laws: packing"), examples=1)
+    with pytest.warns(UserWarning, match="5,000 tokens at its smallest"):
+        assert check(srt.parse("layout a * 5000\nattend causal")) == ("formatting",)
+    assert check(srt.parse("layout a * 5000\nattend causal"), laws=["formatting"]) == ("formatting",)
+    assert len(check(srt.parse("queries layout a * 3\nkeys layout repeat { b }\nattend full"))) == 7
     assert check(srt.parse(DOCUMENTS), laws=["permutation"], steps=(4,), inputs={"doc": torch.tensor([0, 0, 1, 1])}) == ("permutation",)
     for call, words in (
         (lambda: check(spec, laws=["pakcing"]), "did you mean `packing`"), (lambda: check(spec, laws=["packing"]), "says nothing of this text: it declares none of doc"), (lambda: check("attend causal"), "takes a Spec"),
-        (lambda: check(srt.parse("layout a * 5000\nattend causal")), "5,000 tokens at its smallest"), (lambda: check(srt.parse("attend causal"), laws=["claims"]), "makes no claim"), (lambda: check(spec, examples=0), "whole number from 1"),
-        (lambda: check(srt.parse("attend causal # laws: none\n# laws: pakcing")), "did you mean `packing`"), (lambda: check(srt.parse("attend causal\n# laws: prefix_tree")), "neither tin and tout"),
+        (lambda: check(srt.parse("layout a * 5000\nattend causal"), laws=["reuse"]), "5,000 tokens at its smallest"), (lambda: check(srt.parse("attend causal"), laws=["claims"]), "makes no claim"), (lambda: check(spec, examples=0), "whole number from 1"),
+        (lambda: check(srt.parse("attend causal # laws: pakcing")), "did you mean `packing`"), (lambda: check(spec, laws=[3]), "a law is a name"), (lambda: check(spec, laws=3), "laws are names"),  # type: ignore[arg-type]
+        (lambda: check(spec, steps=()), "or several to choose from; got \\(\\)"), (lambda: check(spec, steps=[-1]), "0 or more"), (lambda: check(spec, steps="3"), "got '3'"), (lambda: check(spec, heads=0), "1 or more; got 0"),
+        (lambda: check(srt.parse("layout a\nattend full"), steps=3), "does not repeat"), (lambda: LAWS["packing"](Case(srt.parse("layout a\nattend full"))), "no single `repeat`"), (lambda: check(srt.parse("attend causal\n# laws: prefix_tree")), "neither tin and tout"),
     ):  # fmt: skip
         with pytest.raises(srt.InputError, match=words):
             call()
@@ -314,6 +454,15 @@ def test_the_command_prints_a_line_a_law(tmp_path: Path, capsys: pytest.CaptureF
     path.write_text(DOCUMENTS + "\nassert k.pos < 3\n")
     assert main(["test", str(path), "--law", "packing", "--law", "formatting", "--examples", "3"]) == 0
     assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [["packing", "holds"], ["formatting", "holds"]]
+    assert main(["test", str(path), "--law", "formatting"]) == 0 and " 1 case," in capsys.readouterr().out
+    path.write_text("attend causal\nassert no flow where q.pos - k.pos > 5000\n")
+    assert main(["test", str(path), "--law", "claims"]) == 1
+    assert "NOT TRIED" in (said := capsys.readouterr().out) and "BROKEN" not in said and "give steps=" in said
+    path.write_text("layout a * 5000\nattend causal\n")
+    assert main(["test", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "reuse                  skipped  this layout has 5,000 tokens" in said and "formatting             holds" in said
+    path.write_text(DOCUMENTS + "\nassert k.pos < 3\n")
     assert main(["test", str(path), "--law", "claims"]) == 1
     assert "BROKEN" in (said := capsys.readouterr().out) and "line 3" in said and "srt.testing.Case(" in said
     assert main(["test", str(path), "--list"]) == 0
@@ -322,7 +471,8 @@ def test_the_command_prints_a_line_a_law(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_the_plugin_collects_mask_files(tmp_path: Path):
     (tmp_path / "good.mask").write_text("attend causal\nassert k.pos <= q.pos\n")
-    (tmp_path / "wrong.mask").write_text("# laws: packing\n" + DOCUMENTS + " or window(2)\n")
+    (tmp_path / "wrong.mask").write_text(DOCUMENTS + " or window(2)\n")
+    (tmp_path / "large.mask").write_text("layout a * 5000\nattend causal\nassert cacheable\n")
     (tmp_path / "bad.mask").write_text("attend causl\n")
     (tmp_path / "pytest.ini").write_text("[pytest]\nmask_examples = 3\nmask_laws = claims packing\n")
 
@@ -333,7 +483,7 @@ def test_the_plugin_collects_mask_files(tmp_path: Path):
         return SimpleNamespace(text=done.stdout + done.stderr, code=done.returncode)
 
     found = pytest_says()
-    assert found.code == 1 and "3 failed" not in found.text and "2 failed, 3 passed" in found.text, found.text
+    assert found.code == 1 and "2 failed, 4 passed, 1 skipped" in found.text, found.text
     assert "did you mean `causal`" in found.text and "law `packing` does not hold" in found.text and "Traceback" not in found.text
     assert "good.mask::claims PASSED" in found.text and "good.mask::check PASSED" in found.text and "wrong.mask::packing FAILED" in found.text
     assert pytest_says("-o", "mask_laws=none").code == 5

@@ -3,7 +3,7 @@
 parser     the commands and their flags; `arguments` turns them into specs and tensors
 commands   what is done with a spec; `training` what is done with a model
 
-Exit codes: 0; 1 the spec or what belongs to it is wrong; 2 the command line is wrong; 130 stopped by Ctrl-C.
+Exit codes: 0; 1 the spec is wrong, or a law does not hold; 2 the command line is wrong, or names what cannot be; 130 stopped by Ctrl-C.
 `check`, `fmt`, `zoo` and `emit --stage tree|checked|ir` import no torch.
 """
 
@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from ..diagnostics import Error, SpecError
+from ..diagnostics import Error, InputError, SpecError
 from .parser import parser
 
 
@@ -31,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error.report, file=sys.stderr)
         return 1
     except Error as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        print(f"error: {in_flags(str(error), vars(options))}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
     except KeyboardInterrupt:
         print("\nstopped.", file=sys.stderr)
         return 130
@@ -45,6 +46,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_the_output()
         return 1
     return code or 0
+
+
+_ARGUMENT = re.compile(r"\b(\w+)=(?!=)(?=(.?))")
+
+
+def in_flags(message: str, flags: Collection[str]) -> str:
+    """`give layers=` -> `give --layers`: errors below speak of Python's arguments, a user here of flags, those that this command has."""
+
+    def flag(found: re.Match[str]) -> str:
+        if found[1] not in flags:
+            return found[0]
+        before_a_value = " " if found[2] == "{" else "" if found[2] in (*" ,;.:)", "") else "="
+        return f"--{found[1].replace('_', '-')}{before_a_value}"
+
+    return _ARGUMENT.sub(flag, message)
 
 
 def _drop_the_output() -> None:

@@ -41,21 +41,47 @@ def text_of(name: str) -> tuple[str, str]:
 
 
 def inputs_of(spec: Spec, options: argparse.Namespace) -> dict[str, Any]:
-    """The inputs given as JSON, as tensors of the declared types. Raises InputError for a name or a value that does not fit."""
+    """The inputs given as JSON, as tensors; 0 and 1 stand for true and false where the text declares a bool. Raises InputError for a name that
+    the text does not have, an input that is missing or given twice, and what is no tensor. Types and shapes are checked where they are used."""
     import torch
 
-    from ..binding import DTYPES, split_arguments
+    from ..binding import split_arguments
+    from ..grammar.checked import Type
 
+    names = [name for name, _ in options.input]
+    if twice := next((n for n in names if names.count(n) > 1), None):
+        raise InputError(f"--input {twice}=... is given twice")
     given, params = split_arguments(spec.checked, dict(options.input), {})
+    missing = [declared for name, declared in spec.inputs.items() if name not in given]
+    if missing:
+        forms = " ".join(f"--input '{i.name}={'[...]' if i.axes or i.sizes else '...'}'" for i in missing)
+        raise InputError(f"missing input{'s' if len(missing) > 1 else ''}: give {forms} ({'; '.join(map(str, missing))})")
     for name, declared in spec.inputs.items():
-        if name not in given:
-            shape = "a nested list" if declared.axes or declared.sizes else "a number"
-            raise InputError(f"missing input `{name}`: give --input '{name}=...', {shape}: {declared}")
         try:
-            given[name] = torch.as_tensor(given[name]).to(DTYPES[declared.type])
+            tensor = torch.as_tensor(given[name])
         except (TypeError, ValueError, RuntimeError):
             raise InputError(f"input `{name}` is numbers in nested lists, all rows of one length: {declared}") from None
+        if declared.type is Type.FLOAT or tensor.numel() == 0:
+            tensor = tensor.to({Type.BOOL: torch.bool, Type.INT: torch.int64, Type.FLOAT: torch.float64}[declared.type])
+        elif declared.type is Type.BOOL and tensor.dtype is torch.int64 and bool(((tensor == 0) | (tensor == 1)).all()):
+            tensor = tensor.bool()
+        given[name] = tensor
     return {**given, **params}
+
+
+def steps_of(spec: Spec, options: argparse.Namespace, inputs: dict[str, Any]) -> int | None:
+    """Time steps as given; else as many as an input along the layout has, if one does."""
+    layout = spec.checked.queries
+    if options.steps is not None or not layout.rows_per_step:
+        return options.steps
+    for name, declared in spec.inputs.items():
+        if not declared.axes or declared.axes[0] not in ("token", "step", "query") or not inputs[name].ndim:
+            continue
+        length = inputs[name].shape[0]
+        steps, rest = (length, 0) if declared.axes[0] == "step" else divmod(length - layout.fixed, layout.rows_per_step)
+        if steps >= 0 and not rest:
+            return steps
+    return None
 
 
 def named_number(item: str) -> tuple[str, int | float]:

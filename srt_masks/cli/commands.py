@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..diagnostics import InputError, Source, SpecError
-from .arguments import inputs_of, spec_of, text_of
+from .arguments import inputs_of, spec_of, steps_of, text_of
 
 if TYPE_CHECKING:
     from ..compiler.plan import Plan
+    from ..diagnostics import Diagnostic
+    from ..schemes import Entry
     from ..spec import Spec
 
 
@@ -40,7 +42,7 @@ def check(options: argparse.Namespace) -> int:
     return 0
 
 
-def _plain(diagnostic: Any, source: Source) -> dict[str, Any]:
+def _plain(diagnostic: Diagnostic, source: Source) -> dict[str, Any]:
     (line, column), (last_line, last_column) = source.place(diagnostic.span.start), source.place(diagnostic.span.end)
     place = {"line": line, "column": column, "end_line": last_line, "end_column": last_column}
     words = {"slug": diagnostic.slug, "message": diagnostic.message, "label": diagnostic.label, "help": list(diagnostic.help)}
@@ -50,10 +52,14 @@ def _plain(diagnostic: Any, source: Source) -> dict[str, Any]:
 def fmt(options: argparse.Namespace) -> int:
     from ..grammar.formatter import difference, format_text
 
-    changed = 0
+    changed, wrong = 0, []
     for name in options.specs:
-        text, shown = text_of(name)
-        done = format_text(Source(text.removeprefix("\ufeff"), shown))
+        try:
+            text, shown = text_of(name)
+            done = format_text(Source(text, shown))
+        except SpecError as error:
+            wrong.append(error)  # the others are formatted all the same
+            continue
         changed += done != text
         if options.diff:
             print(difference(text, done, shown), end="")
@@ -63,17 +69,24 @@ def fmt(options: argparse.Namespace) -> int:
         elif name == "-" or name.startswith("zoo:"):
             print(done, end="")
         elif done != text:
-            _rewrite(Path(name), done)
-    return int(bool(changed) and (options.check or options.diff))
+            _rewrite(Path(name).resolve(), done)
+    for error in wrong:
+        print(error.report, file=sys.stderr)
+    return int(bool(wrong) or (bool(changed) and (options.check or options.diff)))
 
 
 def _rewrite(path: Path, text: str) -> None:
-    """Whole or not at all: a run that is stopped leaves the file as it was."""
+    """Whole or not at all: a run that is stopped leaves the file as it was. What may not be written, or has several names, is left alone."""
+    found = path.stat()
+    if not os.access(path, os.W_OK) or not found.st_mode & 0o222:
+        raise InputError(f"cannot write {path}: it is read-only")
+    if found.st_nlink > 1:
+        raise InputError(f"cannot rewrite {path}: it has {found.st_nlink} hard links, and only this one would change; srt-masks fmt - < FILE prints the result")
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         beside.write_text(text, encoding="utf-8", newline="\n")
-        beside.chmod(path.stat().st_mode)
-        beside.replace(path.resolve())
+        beside.chmod(found.st_mode)
+        beside.replace(path)
     except OSError as error:
         beside.unlink(missing_ok=True)
         raise InputError(f"cannot write {path}: {error.strerror or error}") from None
@@ -81,9 +94,10 @@ def _rewrite(path: Path, text: str) -> None:
 
 def show(options: argparse.Namespace) -> None:
     spec = spec_of(options)
-    named = {name: getattr(options, name) for name in ("steps", "head", "layer", "heads", "layers", "given")}
+    named = {name: getattr(options, name) for name in ("head", "layer", "heads", "layers", "given")}
     drawn: dict[str, Any] = {n: v for n, v in named.items() if v is not None}
     drawn["inputs"] = inputs_of(spec, options)
+    drawn["steps"] = steps_of(spec, options, drawn["inputs"])
     if options.out is None:
         print_pictures(spec, options.plain, **drawn)
         return
@@ -106,27 +120,33 @@ def explain(options: argparse.Namespace) -> None:
     from ..explanation import explain as answer
 
     spec = spec_of(options)
+    inputs = inputs_of(spec, options)
     found = answer(
-        spec, options.query, options.key, head=options.head or 0, layer=options.layer or 0, steps=options.steps, heads=options.heads, layers=options.layers,
-        inputs=inputs_of(spec, options), given=options.given,
+        spec, options.query, options.key, head=options.head or 0, layer=options.layer or 0, steps=steps_of(spec, options, inputs), heads=options.heads,
+        layers=options.layers, inputs=inputs, given=options.given,
     )  # fmt: skip
     print(json.dumps(found.plain(), indent=1) if options.format == "json" else found)
 
 
 def plan(options: argparse.Namespace) -> None:
-    print(_planned(spec_of(options), options, options.tile))
+    print(_planned(spec_of(options), options, 512, options.tile))
 
 
-def _planned(spec: Spec, options: argparse.Namespace, tile: int | None = None) -> Plan:
-    from ..binding import resolve_heads, resolve_tokens
+def _planned(spec: Spec, options: argparse.Namespace, steps: int, tile: int | None = None) -> Plan:
+    """The plan at `--steps`, or at so many where the layout repeats."""
+    from ..binding import resolve_heads, resolve_layers, resolve_tokens
     from ..surface import compile
 
-    steps = options.steps if spec.checked.queries.rows_per_step else None
-    tokens = resolve_tokens(spec.checked, spec.checked.queries, steps, options.given)
+    resolve_layers(spec.checked, options.layers)
+    inputs = inputs_of(spec, options)
+    wanted = steps_of(spec, options, inputs)
+    if wanted is None and spec.checked.queries.rows_per_step:
+        wanted = steps
+    tokens = resolve_tokens(spec.checked, spec.checked.queries, wanted, options.given)
     attend = compile(spec, layers=options.layers, tile=tile)
     layer = options.layer if options.layer is not None or not options.layers else 0
     heads = resolve_heads(spec.checked, options.heads)
-    return attend.plan(tokens, heads=heads, layer=layer, inputs=inputs_of(spec, options), given=options.given)
+    return attend.plan(tokens, heads=heads, layer=layer, inputs=inputs, given=options.given)
 
 
 def emit(options: argparse.Namespace) -> None:
@@ -146,7 +166,7 @@ def emit(options: argparse.Namespace) -> None:
 
             print(front(spec_of(options).checked))
         case "plan":
-            print(_planned(spec_of(options), options))
+            print(_planned(spec_of(options), options, 64))
         case "triton":
             from ..compiler.pipeline import compile_checked
             from ..kernels.emit import Unfit
@@ -169,10 +189,15 @@ def zoo(options: argparse.Namespace) -> None:
     from ..schemes import entries, entry_of
 
     if options.name is not None:
-        print(entry_of(options.name.removeprefix("zoo:")).text, end="")
+        entry = entry_of(options.name.removeprefix("zoo:"))
+        print(json.dumps({**_described(entry), "text": entry.text}, indent=1) if options.format == "json" else entry.text.rstrip("\n"))
     elif options.format == "json":
-        print(json.dumps([{"name": e.slug, "title": e.name, "source": e.source, "words": e.words} for e in entries()], indent=1))
+        print(json.dumps([_described(e) for e in entries()], indent=1))
     else:
         width = max(len(e.slug) for e in entries())
         print("\n".join(f"{e.slug:{width}}  {e.source}" for e in entries()))
         print(f"\n{len(entries())} schemes. srt-masks zoo NAME prints a text, srt-masks show zoo:NAME draws it, srt_masks.zoo(NAME) reads it.")
+
+
+def _described(entry: Entry) -> dict[str, str]:
+    return {"name": entry.slug, "title": entry.name, "source": entry.source, "words": entry.words}

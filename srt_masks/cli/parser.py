@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from .. import __version__
 from . import commands, training
 from .arguments import named_number, named_value, value
 
@@ -13,6 +14,7 @@ NOT_YET = ("bench", "compare", "prove")
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="srt-masks", description="Say what attends to what and which gradients flow where.")
+    top.add_argument("--version", action="version", version=f"srt-masks {__version__}")
     every = top.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Any, help: str, spec: str = "a file, - for standard input, or zoo:NAME") -> argparse.ArgumentParser:
@@ -41,19 +43,19 @@ def parser() -> argparse.ArgumentParser:
     explain = command("explain", commands.explain, "does this token see that one, and does it learn from it?")
     explain.add_argument("query", type=int, metavar="QUERY", help="the position that asks, from 0")
     explain.add_argument("key", type=int, metavar="KEY", help="the position it looks at, from 0")
-    explain.add_argument("--steps", type=int, help="time steps (default: as many as the two positions need)")
+    explain.add_argument("--steps", type=int, help="time steps (default: as many as the inputs have, or the two positions need)")
     _which(explain)
     _inputs(explain)
     _format(explain)
     plan = command("plan", commands.plan, "which tiles are visited at a length")
-    plan.add_argument("--steps", type=int, default=512)
-    plan.add_argument("--tile", type=int)
+    plan.add_argument("--steps", type=int, help="time steps (default 512, where the layout repeats)")
+    plan.add_argument("--tile", type=int, help="tokens along a side of a tile: 16, 32, 64, 128, 256 or 512 (default: the backend's)")
     plan.add_argument("--layer", type=int)
     _heads_and_layers(plan)
     _inputs(plan)
     emit = command("emit", commands.emit, "print a stage of the compiler")
-    emit.add_argument("--stage", choices=("tree", "checked", "ir", "plan", "triton"), default="ir")
-    emit.add_argument("--steps", type=int, default=64, help="for the plan (default 64)")
+    emit.add_argument("--stage", choices=("tree", "checked", "ir", "plan", "triton"), default="ir", help="which one (default ir)")
+    emit.add_argument("--steps", type=int, help="for the plan (default 64, where the layout repeats)")
     emit.add_argument("--layer", type=int)
     _heads_and_layers(emit)
     _inputs(emit)

@@ -34,6 +34,9 @@ def demo(options: argparse.Namespace) -> None:
     from ..testing import compare
 
     spec = spec_of(options)
+    _refuse_inputs(spec)
+    if not spec.checked.repeats:
+        raise InputError("the demo writes one byte a time step, and this layout does not repeat: write `layout repeat { ... }`")
     print(f"1. {spec.filename} is a spec without mistakes: {', '.join(spec.roles)}; " + ", ".join(f"{n} = {v}" for n, v in spec.params.items()))
     smaller = {n: v for n, v in (("reasons", 2), ("horizon", 1)) if n in spec.params}
     print("\n2. Who attends to whom, and what trains" + (f" (drawn with {', '.join(f'{n} = {v}' for n, v in smaller.items())}, to fit)" if smaller else ""))
@@ -49,10 +52,18 @@ def demo(options: argparse.Namespace) -> None:
     _report(_run_training(spec, options, **(quick if options.quick else {"max_seconds": 270.0})), options, 40 if options.quick else 300)
 
 
+def _refuse_inputs(spec: Spec) -> None:
+    if spec.inputs:
+        raise InputError(
+            f"this spec reads tensors ({', '.join(spec.inputs)}), and training from the command line has none to give: use srt_masks.build_model from Python"
+        )
+
+
 def _run_training(spec: Spec, options: argparse.Namespace, **quick: Any) -> Any:
     from ..models.train import Recipe
     from ..models.train import train as run
 
+    _refuse_inputs(spec)
     chosen = {**quick}
     for name in ("steps", "words", "batch", "dim", "depth", "heads", "learning_rate", "seed", "max_seconds"):
         if getattr(options, name) is not None:

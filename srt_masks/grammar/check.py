@@ -7,20 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
-from importlib import resources
 
-from ..diagnostics import MOST_FOUND, Diagnostic, Source, Span, did_you_mean, listing
+from ..diagnostics import MOST_FOUND, Diagnostic, Span, listing
 from . import checked as c
 from . import syntax as t
+from .calls import NUMBERS
 from .checked import Kind, Side, Type
 from .constants import number_of, param_value
+from .explain_syntax import no_target
 from .expressions import Expressions
-from .parser import parse
+from .prelude import prelude, prelude_tree
+from .prelude import prelude_text as prelude_text
 from .scope import POISON, Entry, Function, Traced, Value
+from .suggest import CLAIMS, closest, meant
 
 MAX_TOKENS = 2**31 - 1
 MAX_ROWS = 100_000  # entries of one step's row list, nested repeats written out
+MASK = (Type.BOOL,)
 TRUE = c.Literal(True, Type.BOOL)
 
 
@@ -45,12 +48,12 @@ def trace(tree: t.Tree, params: Mapping[str, int | float]) -> tuple[list[tuple[t
         checker.names.traced[0].clear()
         checker.next(statement)
         found.append((statement, tuple(checker.names.traced[0])))
-    prelude = Expressions(traced=[[]])
+    names = Expressions(traced=[[]])
     bodies = {}
-    for s in _prelude_tree().statements:
+    for s in prelude_tree().statements:
         if isinstance(s, t.Let) and s.parameters is None:
-            value = prelude.check(s.body)
-            (last,) = prelude.traced[0][-1:]  # type: ignore[index]
+            value = names.check(s.body)
+            (last,) = names.traced[0][-1:]  # type: ignore[index]
             bodies[s.name.text] = replace(last, is_prelude=True)
             assert value is not POISON
     return found, bodies
@@ -58,7 +61,7 @@ def trace(tree: t.Tree, params: Mapping[str, int | float]) -> tuple[list[tuple[t
 
 class _Checker:
     def __init__(self, params: dict[str, int | float]):
-        self.names = Expressions(prelude=_prelude())
+        self.names = Expressions(prelude=prelude())
         self.overrides = params
         self.roles: list[str] = []
         self.data: tuple[int, ...] = ()
@@ -123,7 +126,7 @@ class _Checker:
         for word in words or [t.Word(Span(0, 0), "token")]:
             if self.role(word) is not None or self.taken(word):
                 continue
-            self.names.scope[word.text] = Entry(len(self.roles), 0)
+            self.names.scope[word.text] = Entry(len(self.roles), 0, is_prelude=not words)
             self.roles.append(word.text)
         self.names.two_axes = any(isinstance(s, t.Layout) and s.axis for s in tree.statements)
 
@@ -132,13 +135,15 @@ class _Checker:
         entry = self.names.scope.get(word.text)
         return entry.what if entry is not None and isinstance(entry.what, int) else None
 
+    def no_role(self, word: t.Word) -> None:
+        known = f"roles here: {listing(self.roles)}"
+        self.names.mistake("unknown-role", f"no role is called `{word.text}`", word.span, meant(word.text, self.roles), known)
+
     def collect_data(self, tree: t.Tree) -> None:
         stated = [s for s in tree.statements if isinstance(s, t.Data)]
         for word in stated[0].roles if stated else ():
             if self.role(word) is None:
-                self.names.mistake(
-                    "unknown-role", f"no role is called `{word.text}`", word.span, did_you_mean(word.text, self.roles), f"roles here: {listing(self.roles)}"
-                )
+                self.no_role(word)
         chosen = stated[0].roles if stated else (t.Word(Span(0, 0), "token"),)
         self.data = tuple(dict.fromkeys(r for w in chosen if (r := self.role(w)) is not None))
         self.names.has_data = bool(self.data)
@@ -173,26 +178,29 @@ class _Checker:
             case t.Let():
                 self.let(s)
             case t.Attend(where=where):
-                value = self.names.typed(self.names.pair(where, "attend"), (Type.BOOL,), "`attend`")
-                self.attend = value.expr
+                self.attend = self.names.pair(where, MASK, "`attend`").expr
             case t.Rule():
                 self.rule(s)
             case t.Position(value=expr):
-                value = self.names.typed(self.names.token(expr, "position"), (Type.INT,), "`position`")
-                self.position = value.expr
+                self.position = self.names.token(expr, (Type.INT,), "`position`").expr
             case t.Predict():
                 self.predict(s)
-            case t.Assert(claim=kind, where=where):
-                value = self.names.typed(self.names.pair(where, kind.value), (Type.BOOL,), f"`{kind.value}`") if where else None
-                if kind is t.Claim.NO_LEAK and not self.predicts:
-                    self.names.mistake(
-                        "no-predict", "nothing can leak: no output is trained", s.span, "needs a `predict`", "for example `predict token -> index + 1`"
-                    )
-                self.claims.append(c.Claim(kind, value.expr if value else None, s.span))
+            case t.Assert():
+                self.claim(s)
             case t.QueriesWhere():
                 self.queries_where(s)
             case t.Data():
                 pass  # collected before
+
+    def claim(self, s: t.Assert) -> None:
+        names, kind, where = self.names, s.claim, s.where
+        if kind is t.Claim.NO_LEAK and not self.predicts:
+            names.mistake("no-predict", "nothing can leak: no output is trained", s.span, "needs a `predict`", "for example `predict token -> index + 1`")
+        if isinstance(where, t.Name) and names.is_unknown(where.name) and (near := closest(where.name, CLAIMS)):
+            names.mistake("unknown-name", f"nothing is called `{where.name}`", where.span, f"did you mean `{near}`?")
+            return
+        value = names.pair(where, MASK, f"`{kind.value}`") if where else None
+        self.claims.append(c.Claim(kind, value.expr if value else None, s.span))
 
     def taken(self, word: t.Word) -> bool:
         name = word.text
@@ -231,7 +239,7 @@ class _Checker:
         for axis in s.axes:
             if axis.text not in c.INPUT_AXES:
                 self.names.mistake(
-                    "unknown-axis", f"no axis is called `{axis.text}`", axis.span, did_you_mean(axis.text, c.INPUT_AXES), f"axes: {', '.join(c.INPUT_AXES)}"
+                    "unknown-axis", f"no axis is called `{axis.text}`", axis.span, meant(axis.text, c.INPUT_AXES), f"axes: {', '.join(c.INPUT_AXES)}"
                 )
             elif axis.text in axes:
                 self.names.mistake("said-twice", f"`{axis.text}` stands twice", axis.span)
@@ -274,38 +282,30 @@ class _Checker:
             Value(ref, value.type, value.kind, s.name.span, bare=s.name.span if value.kind is Kind.TOKEN else None, floats=value.floats, depth=value.depth + 1),
         )
         self.names.let_bodies[s.name.text] = value.expr
+        self.names.let_texts[s.name.text] = s.body
         self.lets.append(c.Let(s.name.text, value.kind, value.type, value.expr))
 
     def rule(self, s: t.Rule) -> None:
         targets = []
         for target in s.targets:
             if target.text not in ("q", "k", "v", "hidden"):
-                self.names.mistake(
-                    "unknown-target",
-                    f"no gradient is called `{target.text}`",
-                    target.span,
-                    "one of `q`, `k`, `v`, `hidden`",
-                    "for example `stop k, v where ...`",
-                )
+                self.names.report(no_target(target.text, target.span))
             elif target.text in targets:
                 self.names.mistake("said-twice", f"`{target.text}` stands twice", target.span)
             else:
                 targets.append(target.text)
-        word = "stop" if s.factor is None else "scale"
         factor = None
         if s.factor is not None:
-            factor = self.names.typed(self.names.pair(s.factor, "scale"), (Type.INT, Type.FLOAT), "`by`", "a condition goes behind `where`").expr
+            factor = self.names.pair(s.factor, NUMBERS, "`by`", "a condition goes behind `where`").expr
         where = TRUE
         if s.where is not None:
-            where = self.names.typed(self.names.pair(s.where, word), (Type.BOOL,), "`where`").expr
+            where = self.names.pair(s.where, MASK, "`where`").expr
         self.rules.append(c.Rule(tuple(targets), factor, where))
 
     def predict(self, s: t.Predict) -> None:
         role = self.role(s.role)
         if role is None:
-            self.names.mistake(
-                "unknown-role", f"no role is called `{s.role.text}`", s.role.span, did_you_mean(s.role.text, self.roles), f"roles here: {listing(self.roles)}"
-            )
+            self.no_role(s.role)
             return
         if not self.data:
             self.names.mistake(
@@ -316,16 +316,16 @@ class _Checker:
                 "say which roles are data: `data ROLE` (the default is the role `token`)",
             )
             return
-        target = self.names.typed(self.names.token(s.target, "predict"), (Type.INT,), "`predict`")
-        where = self.names.typed(self.names.token(s.where, "where"), (Type.BOOL,), "`where`") if s.where else None
+        target = self.names.token(s.target, (Type.INT,), "`predict`")
+        where = self.names.token(s.where, MASK, "`where`") if s.where else None
         self.names.floats_allowed = True
-        weight = self.names.typed(self.names.token(s.weight, "weight"), (Type.INT, Type.FLOAT), "`weight`") if s.weight else None
+        weight = self.names.token(s.weight, NUMBERS, "`weight`") if s.weight else None
         self.predictions.append(c.Prediction(role, target.expr, weight.expr if weight else None, where.expr if where else None))
 
     def queries_where(self, s: t.QueriesWhere) -> None:
         if self.names.two_axes:
             self.names.mistake("two-axes", "with two layouts, every query asks", s.span, "one axis only", "leave the silent tokens out of `queries layout`")
-        value = self.names.typed(self.names.token(s.where, "queries where"), (Type.BOOL,), "`queries where`")
+        value = self.names.token(s.where, MASK, "`queries where`")
         reads = self.names.run_time_reads(value.expr)
         if reads:
             self.names.mistake(
@@ -421,29 +421,3 @@ def _roles(items: tuple[t.Item, ...]) -> list[t.Word]:
             case t.Given(roles=roles):
                 words += roles
     return words
-
-
-@cache
-def prelude_text() -> str:
-    return resources.files("srt_masks.grammar").joinpath("prelude.mask").read_text(encoding="utf-8")
-
-
-@cache
-def _prelude_tree() -> t.Tree:
-    tree, mistakes = parse(Source(prelude_text(), "prelude.mask"))
-    assert not mistakes
-    return tree
-
-
-@cache
-def _prelude() -> dict[str, Entry]:
-    """The names every spec starts with, from `prelude.mask`."""
-    names = Expressions()
-    for order, s in enumerate(_prelude_tree().statements, 1):
-        assert isinstance(s, t.Let)
-        if s.parameters is not None:
-            names.scope[s.name.text] = Entry(Function(s.parameters, s.body, order, is_prelude=True), order, is_prelude=True)
-        else:
-            names.scope[s.name.text] = Entry(names.check(s.body), order, is_prelude=True)
-    assert not names.mistakes
-    return names.scope

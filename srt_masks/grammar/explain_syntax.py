@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ..diagnostics import Diagnostic, Source, Span
 from . import checked as c
 from . import syntax as t
-from .suggest import CLAIMS, SIDES, SIGNATURES, TARGETS, WORDS, closest, meant
+from .suggest import ATTRIBUTES, SIDES, SIGNATURES, TARGETS, WORDS, closest, meant
 from .tables import END, NAME, NUMBER, Token, Unexpected
 
 LONGEST_QUOTE = 60  # characters
@@ -27,8 +27,13 @@ def explain(error: Unexpected, source: Source, statement: list[Token]) -> Diagno
 
 def misspelt(statement: list[Token]) -> str:
     """The statement word that the first word of a statement was meant to be."""
-    first = statement[0]
-    return closest(first.text, t.STATEMENTS) if first.key == NAME else ""
+    near = _first_word_meant(statement[0])
+    return near if near in t.STATEMENTS else ""
+
+
+def _is_name(token: Token) -> bool:
+    """Whether a token is a name, or could be one elsewhere: `query`, `range`."""
+    return token.text.isidentifier() and token.text not in t.RESERVED
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,10 @@ _BY_SIGN = {"=": "let", ":": "input", "->": "predict"}
 _PRELUDE = {s.partition("(")[0]: s for s in SIGNATURES}
 
 
+def _first_word_meant(first: Token) -> str:
+    return closest(first.text, (*t.STATEMENTS, *_GOES_ON)) if _is_name(first) and first.text not in _PRELUDE else ""
+
+
 def _no_statement(p: _Place) -> Diagnostic | None:
     if p.at or p.word in t.STATEMENTS:
         return None
@@ -115,9 +124,9 @@ def _no_statement(p: _Place) -> Diagnostic | None:
     whole = p.quote(0, len(p.statement) - 1)
     shown = whole if whole != "..." else f"{short(first.text)} ..."
     label = "a statement begins with a word of the language"
-    if near := closest(first.text, (*t.STATEMENTS, *_GOES_ON)) if first.key == NAME and first.text not in _PRELUDE else "":
+    if near := _first_word_meant(first):
         label = f"did you mean `{near}`?"
-    elif first.key == NAME and (second in _BY_SIGN or (second == "(" and p.ahead(p.until_closed(1) + 1).text == "=")):
+    elif _is_name(first) and (second in _BY_SIGN or (second == "(" and p.ahead(p.until_closed(1) + 1).text == "=")):
         label = f"write `{_BY_SIGN.get(second, 'let')} {shown}`"
     elif first.text in _PRELUDE or first.key in ("q", "k", "not", "any", "all", "("):
         label = f"write `attend {shown}`"
@@ -125,16 +134,19 @@ def _no_statement(p: _Place) -> Diagnostic | None:
 
 
 def _sign_behind_the_word(p: _Place) -> Diagnostic | None:
-    """`attend = causal`, `attend: causal`, `param n: int = 3`"""
+    """`attend = causal`, `attend: causal`, `stop (k, v)`, `param n: int = 3`"""
     sign = p.token.text
-    if sign not in ("=", ":", "->") or "(" in p.expected and p.opened() >= 0:
+    if sign in ("(", "[", "{") and p.at == 1:
+        closing = p.until_closed(1)
+        rest = p.quote(closing + 1, len(p.statement) - 1) if closing + 2 < len(p.statement) else ""
+        return p.says(f"no brackets here: write `{' '.join(filter(None, (p.word, p.quote(2, closing), rest)))}`")
+    if sign not in ("=", ":"):
         return None
-    behind = p.quote(p.at + 1, len(p.statement) - 1)
-    if p.at == 1 or (p.at == 2 and p.back(1).text == "layout"):
-        return p.says(f"no sign here: write `{p.quote(0, p.at)} {behind}`")
+    if p.word not in ("let", "param", "input") and (p.at == 1 or (p.at == 2 and p.back(1).text == "layout")):
+        return p.says(f"no sign here: write `{p.quote(0, p.at)} {p.quote(p.at + 1, len(p.statement) - 1)}`")
     if sign == ":" and p.word in ("param", "let"):
         equals = next((i for i in range(p.at, len(p.statement)) if p.statement[i].key == "="), -1)
-        value = p.quote(equals + 1, len(p.statement) - 1) if equals > 0 else "..."
+        value = p.quote(max(equals, p.at) + 1, len(p.statement) - 1)
         return p.says(f"no type here: write `{p.quote(0, p.at)} = {value}`")
     return None
 
@@ -155,18 +167,18 @@ _ARROWS = ("=>", "=", ":", ":=", "→", "<-", ">")
 
 def _foreign_sign(p: _Place) -> Diagnostic | None:
     # Signs that are one elsewhere may be cut in two here, and the second may be the one that does not fit.
-    for first, last in ((p.at - 1, p.at), (p.at, p.at + 1), (p.at, p.at)):
-        if first < 1 or last >= len(p.statement) or (first < last and p.statement[first].end != p.statement[last].start):
+    for first, last in ((p.back(1), p.token), (p.token, p.ahead(1)), (p.token, p.token)):
+        if END in (first.key, last.key) or (first is not last and first.end != last.start):
             continue
-        span = Span(p.statement[first].start, p.statement[last].end)
+        span = Span(first.start, last.end)
         sign = p.text[span.start : span.end]
         if "->" in p.expected and sign in _ARROWS:
             instead = "write `->`"
-        elif sign in _INSTEAD and (sign not in ("=", "=>") or p.expected & {"+", "<"}):
+        elif sign in _INSTEAD and (sign not in ("=", "=>", "xor") or p.expected & {"+", "<"}):
             instead = _INSTEAD[sign]
         else:
             continue
-        if sign == "=" and p.back(1).key in ("q", "k") and p.ahead(1).key == NAME:
+        if sign == "=" and p.back(1).key in ("q", "k") and _is_name(p.ahead(1)):
             instead = f"write `{p.back(1).text} is {p.ahead(1).text}`"
         return Diagnostic("syntax", f"`{sign}` is not written here", span, instead)
     return None
@@ -177,7 +189,7 @@ def _foreign_sign(p: _Place) -> Diagnostic | None:
 
 def _of_no_side(p: _Place) -> Diagnostic | None:
     """`query.pos`, and a function's `x.pos`"""
-    if p.token.key == "." and p.back(1).key == NAME and p.back(2).key != ".":
+    if p.token.key == "." and _is_name(p.back(1)) and p.back(2).key != ".":
         owner, name = p.back(1).text, p.ahead(1).text
         side = SIDES.get(owner.lower())
         label = f"write `{side}.{name}`" if side else f"write `q.{name}` or `k.{name}`"
@@ -223,6 +235,8 @@ def _brackets(p: _Place) -> Diagnostic | None:
         if "range" in p.expected and found in (NUMBER, NAME) and not closest(p.token.text, ("range",)):
             return p.says(f"write `range({p.token.text})`")
         subject = p.operand_before(p.at - 1)
+        if found == "range" and "range" not in p.expected and p.ahead(1).key == "(" and p.ahead(3).key == ")":
+            return p.says(f"write `0 <= {subject} < {p.ahead(2).text}`")
         if found == NAME and subject in ("q", "k", "role"):
             return p.says(f"write `{subject} is {p.token.text}`, or a set in braces")
     if p.word in ("layout", "queries", "keys"):
@@ -237,7 +251,7 @@ def _brackets(p: _Place) -> Diagnostic | None:
 
 
 def _empty_call(p: _Place) -> Diagnostic | None:
-    if p.token.key == ")" and p.back(1).key == "(" and p.back(2).key == NAME:
+    if p.token.key == ")" and p.back(1).key == "(" and _is_name(p.back(2)):
         name = p.back(2).text
         label = f"write `{_PRELUDE[name]}`" if name in _PRELUDE else f"write `{name}`, or its arguments in the brackets"
         return p.says(label, message=f"nothing stands in the brackets of `{short(name)}`", first=p.at - 2)
@@ -256,7 +270,7 @@ def _word_as_name(p: _Place) -> Diagnostic | None:
     said = f"`{found}` is a word of the language"
     if p.back(1).key == ".":
         side = p.back(2).text
-        near = closest(found, c.ATTRIBUTES) or ("pos" if found == "position" else "")
+        near = closest(found, c.ATTRIBUTES, ATTRIBUTES)
         help = f"attributes: {', '.join(c.ATTRIBUTES)}, inputs per token, and what `let` makes of them"
         return p.says(f"did you mean `{side}.{near}`?" if near else "no such attribute", help, message=f"{said}, no attribute", slug="reserved-word")
     if p.word == "input" and any(x.key == "per" for x in p.statement[: p.at]):
@@ -308,6 +322,8 @@ def _misspelt_word(p: _Place) -> Diagnostic | None:
         near = closest(p.token.text, words, {k: w for k, w in WORDS.items() if w in words})
         if near:
             return p.says(f"did you mean `{near}`?")
+    if p.word == "assert" and p.at == 2 and p.back(1).key == "all":
+        return p.says("did you mean `every query attends`?", first=1)
     # `NOT causal`: the word was taken for a name, and what follows it does not fit.
     last = p.back(1)
     if last.key == NAME and last.text.lower() in t.RESERVED and p.expected & {"+", "="}:

@@ -1,7 +1,7 @@
 """Expressions: kinds and types inferred, functions and ranges expanded, constants folded.
 
 Input: an expression of the tree. Output: a `Value`, or POISON once a mistake has been reported, so that one mistake is reported
-once. Non-goals: statements (`check.py`).
+once. Non-goals: statements (`check.py`), calls (`calls.py`), names (`names.py`).
 """
 
 from __future__ import annotations
@@ -9,43 +9,47 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
-from ..diagnostics import Span, did_you_mean, listing
+from ..diagnostics import Span, listing
 from . import checked as c
 from . import syntax as t
+from .calls import NUMBERS, Calls, wider
 from .checked import Kind, Op, Side, Type
 from .constants import fold, number_of
-from .names import Names
-from .scope import MAX_DEPTH, MAX_NODES, NOUNS, POISON, Function, Traced, Value
+from .scope import MAX_DEPTH, MAX_NODES, NOUNS, POISON, Traced, Value
+from .suggest import about_a_side, meant, spelled
 
 MAX_RANGE = 1024  # steps of one `any` or `all`
 INTEGER_OPS = {"+": Op.ADD, "-": Op.SUB, "*": Op.MUL, "//": Op.FLOORDIV, "%": Op.MOD, "**": Op.POW, "/": Op.TRUEDIV}
 COMPARISONS = {"<": Op.LT, "<=": Op.LE, ">": Op.GT, ">=": Op.GE, "==": Op.EQ, "!=": Op.NE}
 
 
-class Expressions(Names):
+class Expressions(Calls):
     """The checker of expressions."""
 
-    def pair(self, expr: t.Expr, what: str) -> Value:
+    def pair(self, expr: t.Expr, wants: tuple[Type, ...], what: str, help: str = "") -> Value:
         """A condition or number about a query and a key."""
-        value = self.check(expr)
-        return self._whose(value) if value.kind is Kind.TOKEN else value
+        self._about_pairs = True
+        value = self.check(expr, wants)
+        self._about_pairs = False
+        return self.typed(self._whose(value) if value.kind is Kind.TOKEN else value, wants, what, help)
 
-    def token(self, expr: t.Expr, what: str) -> Value:
+    def token(self, expr: t.Expr, wants: tuple[Type, ...], what: str) -> Value:
         """An expression about the token at hand: bare attributes only."""
-        value = self.check(expr)
+        value = self.check(expr, wants)
         if value.kind is Kind.PAIR:
-            return self.mistake(
-                "pair-here",
-                f"`{what}` is about one token, not about a query and a key",
-                value.span,
-                "mentions `q.` or `k.`",
-                "write the bare attribute: `step`, not `q.step`",
-            )
-        return value
+            span, said, bare = about_a_side(expr) or (value.span, spelled(expr), "")
+            help = f"write `{bare}`, not `{said}`" if bare else "write the bare attribute, for example `step`"
+            return self.mistake("pair-here", f"{what} is about one token, not about a query and a key", span, "mentions `q.` or `k.`", help)
+        return self.typed(value, wants, what)
+
+    def typed_part(self, expr: t.Expr, wants: tuple[Type, ...], what: str) -> Value:
+        return self.typed(self.check(expr, wants), wants, what)
 
     def structural_int(self, expr: t.Expr, what: str, least: int = 0) -> int | None:
         """A number known when the text is read: made of literals and integer params, which become structural."""
-        value = self.check(expr)
+        saved, self._counting = self._counting, what
+        value = self.check(expr, (Type.INT,))
+        self._counting = saved
         if value is POISON:
             return None
         if value.type is not Type.INT or value.kind is not Kind.CONSTANT:
@@ -102,7 +106,8 @@ class Expressions(Names):
 
     # ------------------------------------------------------------------------------------------ any expression
 
-    def check(self, expr: t.Expr) -> Value:
+    def check(self, expr: t.Expr, wants: tuple[Type, ...] = ()) -> Value:
+        """An expression where one of such types is wanted: what is said of an unknown name depends on it."""
         self._nodes += 1
         if self._nodes > MAX_NODES:
             return self._too_large(expr.span)
@@ -112,7 +117,7 @@ class Expressions(Names):
         if self.traced is not None:
             self.traced.append([])
         try:
-            value = self._dispatch(expr)
+            value = self._dispatch(expr, wants)
         finally:
             self._depth -= 1
         if self.traced is not None:
@@ -120,16 +125,16 @@ class Expressions(Names):
             self.traced[-1].append(Traced(expr, value.expr, self._prelude_call is not None, parts))
         return value if value is POISON else replace(value, span=expr.span)
 
-    def _dispatch(self, expr: t.Expr) -> Value:
+    def _dispatch(self, expr: t.Expr, wants: tuple[Type, ...]) -> Value:
         match expr:
             case t.Number():
                 return self._number(expr)
             case t.Truth(value=value):
                 return Value(c.Literal(value, Type.BOOL), Type.BOOL, Kind.CONSTANT, expr.span)
             case t.Name():
-                return self._name(expr)
-            case t.Subject(side=side):
-                return self.mistake("bare-subject", f"`{side}` is a token, not a number", expr.span, f"write `{side}.pos`, or `{side} is ROLE`")
+                return self._name(expr, wants)
+            case t.Subject():
+                return self._bare_subject(expr)
             case t.Attribute():
                 return self._attribute(expr)
             case t.Subscript():
@@ -137,7 +142,7 @@ class Expressions(Names):
             case t.Call():
                 return self._call(expr)
             case t.Sign(op=op, operand=operand):
-                value = self.typed(self.check(operand), (Type.INT, Type.FLOAT), f"`{op}`")
+                value = self.typed_part(operand, NUMBERS, f"`{op}`")
                 return value if op == "+" or value is POISON else self._apply(Op.NEG, (value,), value.type, expr.span)
             case t.Binary():
                 return self._binary(expr)
@@ -148,13 +153,13 @@ class Expressions(Names):
             case t.In():
                 return self._in(expr)
             case t.Not(operand=operand):
-                value = self.typed(self.check(operand), (Type.BOOL,), "`not`")
+                value = self.typed_part(operand, (Type.BOOL,), "`not`")
                 return value if value is POISON else self._apply(Op.NOT, (value,), Type.BOOL, expr.span)
             case t.Logic(op=op, operands=operands):
-                values = [self.typed(self.check(o), (Type.BOOL,), f"`{op}`") for o in operands]
+                values = [self.typed_part(o, (Type.BOOL,), f"`{op}`") for o in operands]
                 return self._logic(op, values, expr.span)
             case t.Choose(then=then, condition=condition, otherwise=otherwise):
-                return self._choose(self.check(then), self.typed(self.check(condition), (Type.BOOL,), "`if`"), self.check(otherwise), expr.span)
+                return self._choose(self.check(then, wants), self.typed_part(condition, (Type.BOOL,), "`if`"), self.check(otherwise, wants), expr.span)
             case t.Quantify():
                 return self._quantify(expr)
             case _:
@@ -167,94 +172,27 @@ class Expressions(Names):
         type = Type.INT if isinstance(number, int) else Type.FLOAT
         return Value(c.Literal(number, type), type, Kind.CONSTANT, expr.span)
 
-    # ------------------------------------------------------------------------------------------ calls
-
-    def check_body(self, function: Function) -> None:
-        """The mistakes of a function that need no call to be seen: what rests on its parameters is left to the calls."""
-        with self._inside(function, {p.text: POISON for p in function.parameters}, Span(0, 0)):
-            self.check(function.body)
-
-    def _call(self, expr: t.Call) -> Value:
-        name = expr.name.text
-        args = [self.check(a) for a in expr.args]
-        if name in ("min", "max", "abs", "clamp") and self.lookup(name) is None:
-            return self._arithmetic_call(name, args, expr)
-        entry = self.lookup(name)
-        if entry is None:
-            return self._unknown_function(expr)
-        if not isinstance(entry.what, Function):
-            hides = f", which hides the prelude's `{name}(...)`" if isinstance(self.prelude.get(name, entry).what, Function) else ""
-            return self.mistake(
-                "not-a-function",
-                f"`{name}` takes no arguments: it is {entry.noun}{hides}",
-                expr.name.span,
-                "called here",
-                f"did you mean `{name} and (...)`?" if not hides else f"give {entry.noun.split()[-1]} `{name}` another name",
-            )
-        function = entry.what
-        if len(args) != len(function.parameters):
-            signature = f"{name}({', '.join(p.text for p in function.parameters)})"
-            return self.mistake("wrong-arguments", f"`{signature}` takes {len(function.parameters)}; this call has {len(args)}", expr.span)
-        if any(a is POISON for a in args):
-            return POISON
-        with self._inside(function, dict(zip((p.text for p in function.parameters), args, strict=True)), expr.span):
-            return self.check(function.body)
-
-    def _unknown_function(self, expr: t.Call) -> Value:
-        functions = [n for n, e in {**self.prelude, **self.scope}.items() if isinstance(e.what, Function)]
-        known = [*functions, "min", "max", "abs", "clamp"]
-        if expr.name.text in self.defined:
-            return self._unknown(expr.name.text, expr.name.span)
-        if expr.name.text in (*c.ATTRIBUTES, *c.GLOBALS):
-            return self.mistake(
-                "not-a-function", f"`{expr.name.text}` is no function", expr.name.span, f"write `{expr.name.text}`, or `{expr.name.text}[POSITION]`"
-            )
+    def _bare_subject(self, expr: t.Subject) -> Value:
+        side = expr.side
+        if self._counting:
+            message = f"{self._counting} is a number known when the text is read"
+            return self.mistake("not-constant", message, expr.span, f"`{side}` is a token", "give the number a name: `param n = 4`, and write `n`")
         return self.mistake(
-            "unknown-name",
-            f"no function is called `{expr.name.text}`",
-            expr.name.span,
-            did_you_mean(expr.name.text, known),
-            f"functions here: {listing(known)}",
+            "bare-subject", f"`{side}` is a token, not a number", expr.span, f"write `{side}.pos`, or `{side} is {next(iter(self.roles()), 'ROLE')}`"
         )
-
-    def _arithmetic_call(self, name: str, args: list[Value], expr: t.Call) -> Value:
-        args = [self.typed(a, (Type.INT, Type.FLOAT), f"`{name}`") for a in args]
-        if any(a is POISON for a in args):
-            return POISON
-        wanted = {"abs": 1, "clamp": 3}.get(name)
-        if wanted is not None and len(args) != wanted:
-            form = "abs(x)" if name == "abs" else "clamp(x, least, most)"
-            return self.mistake("wrong-arguments", f"`{form}` takes {wanted}; this call has {len(args)}", expr.span)
-        type = _wider(args)
-        match name:
-            case "abs":
-                return self._apply(Op.ABS, args, type, expr.span)
-            case "clamp":
-                return self._apply(Op.MIN, (self._apply(Op.MAX, args[:2], type, expr.span), args[2]), type, expr.span)
-            case _:
-                op = Op.MIN if name == "min" else Op.MAX
-                return self._balanced(op, args, type, expr.span)
-
-    def _balanced(self, op: Op, args: list[Value], type: Type, span: Span) -> Value:
-        """Many arguments are no deep expression."""
-        if len(args) == 1:
-            return args[0]
-        half = len(args) // 2
-        return self._apply(op, (self._balanced(op, args[:half], type, span), self._balanced(op, args[half:], type, span)), type, span)
 
     # ------------------------------------------------------------------------------------------ operators
 
     def _binary(self, expr: t.Binary) -> Value:
-        needs = (Type.INT, Type.FLOAT)
-        left, right = (self.typed(self.check(side), needs, f"`{expr.op}`") for side in (expr.left, expr.right))
+        left, right = (self.typed_part(side, NUMBERS, f"`{expr.op}`") for side in (expr.left, expr.right))
         if left is POISON or right is POISON:
             return POISON
         op = INTEGER_OPS[expr.op]
         if op is Op.TRUEDIV:
             if not self.floats_allowed:
-                return self._no_floats(expr.span, "`/` is float division")
+                return self._no_floats(expr)
             value = self._apply(op, (left, right), Type.FLOAT, expr.span)
-            return value if value is POISON else replace(value, floats=True)
+            return value if value is POISON else replace(value, floats=expr)
         if op in (Op.FLOORDIV, Op.MOD, Op.POW):
             for side in (left, right):
                 if side.type is not Type.INT:
@@ -265,15 +203,18 @@ class Expressions(Names):
                         "this is a float",
                         "`/` is float division, in `by` and `weight`" if expr.op == "//" else "",
                     )
-        return self._apply(op, (left, right), _wider([left, right]), expr.span)
+        return self._apply(op, (left, right), wider([left, right]), expr.span)
 
     def _chain(self, expr: t.Chain) -> Value:
-        values = [self.check(expr.first), *(self.check(e) for _, e in expr.rest)]
+        if (mistake := self._compares_a_token(expr)) is not None:
+            return mistake
+        wants = () if all(symbol in ("==", "!=") for symbol, _ in expr.rest) else NUMBERS
+        values = [self.check(expr.first, wants), *(self.check(e, wants) for _, e in expr.rest)]
         if any(v is POISON for v in values):
             return POISON
         links = []
         for (symbol, _), a, b in zip(expr.rest, values, values[1:], strict=False):
-            numbers = a.type in (Type.INT, Type.FLOAT) and b.type in (Type.INT, Type.FLOAT)
+            numbers = a.type in NUMBERS and b.type in NUMBERS
             if not numbers and (a.type is not b.type or symbol not in ("==", "!=")):
                 if a.type is b.type:
                     return self.mistake(
@@ -287,6 +228,20 @@ class Expressions(Names):
             links.append(self._apply(COMPARISONS[symbol], (a, b), Type.BOOL, expr.span))
         return self._logic("and", links, expr.span) if len(links) > 1 else links[0]
 
+    def _compares_a_token(self, expr: t.Chain) -> Value | None:
+        """`k == thought`"""
+        for (symbol, right), left in zip(expr.rest, (expr.first, *(e for _, e in expr.rest)), strict=False):
+            subject, role = (left, right) if isinstance(left, t.Subject) else (right, left)
+            if symbol not in ("==", "!=") or not isinstance(subject, t.Subject):
+                continue
+            if isinstance(role, t.Subject):
+                label = f"write `q.pos {symbol} k.pos`, or `q.role {symbol} k.role`"
+                return self.mistake("bare-subject", "`q` and `k` are tokens, not numbers", left.span.to(right.span), label)
+            if isinstance(role, t.Name) and role.name in self.roles():
+                instead = f"{subject.side} is {'not ' if symbol == '!=' else ''}{role.name}"
+                return self.mistake("bare-subject", f"`{subject.side}` is a token, not a role", subject.span, f"write `{instead}`")
+        return None
+
     def _role_of_subject(self, expr: t.Expr) -> Value:
         """`k in {a, b}` and `k is a` speak of the token's role; elsewhere a bare `k` is a mistake."""
         return self._builtin(Side(expr.side), "role", expr.span) if isinstance(expr, t.Subject) else self.check(expr)
@@ -294,9 +249,9 @@ class Expressions(Names):
     def _is(self, subject: t.Expr, word: t.Word, negated: bool, span: Span) -> Value:
         value = self._role_of_subject(subject)
         entry = self.lookup(word.text)
-        roles = [n for n, e in self.scope.items() if isinstance(e.what, int)]
+        roles = self.roles()
         if entry is None or not isinstance(entry.what, int):
-            label = did_you_mean(word.text, roles) or (f"this is {entry.noun}" if entry else "")
+            label = meant(word.text, roles) or (f"this is {entry.noun}" if entry else "")
             return self.mistake("unknown-role", f"no role is called `{word.text}`", word.span, label, f"roles here: {listing(roles)}")
         if value is POISON:
             return POISON
@@ -314,8 +269,7 @@ class Expressions(Names):
             return POISON
         tests = []
         for member in members:
-            numbers = (Type.INT, Type.FLOAT)
-            if not (member.type is subject.type or (member.type in numbers and subject.type in numbers)):
+            if not (member.type is subject.type or (member.type in NUMBERS and subject.type in NUMBERS)):
                 return self.mistake("type-mismatch", "`in` compares like with like", member.span, f"{NOUNS[member.type]} in a set for {NOUNS[subject.type]}")
             tests.append(self._apply(Op.EQ, (subject, member), Type.BOOL, expr.span))
         value = self._logic("or", tests, expr.span)
@@ -336,7 +290,7 @@ class Expressions(Names):
         numbers = {then.type, otherwise.type} <= {Type.INT, Type.FLOAT}
         if then.type is not otherwise.type and not numbers:
             return self.mistake("type-mismatch", "both sides of `else` are of one type", span, f"{NOUNS[then.type]} or {NOUNS[otherwise.type]}")
-        return self._apply(Op.CHOOSE, (condition, then, otherwise), _wider([then, otherwise]) if numbers else then.type, span)
+        return self._apply(Op.CHOOSE, (condition, then, otherwise), wider([then, otherwise]) if numbers else then.type, span)
 
     def _quantify(self, expr: t.Quantify) -> Value:
         """`any` and `all` are written out: one copy of the body for each value."""
@@ -355,15 +309,17 @@ class Expressions(Names):
             members = [Value(c.Literal(n, Type.INT), Type.INT, Kind.CONSTANT, expr.variable.span) for n in numbers]
         else:
             members = [self.check(m) for m in expr.domain]
-        saved, bodies = self._bound, []
+        saved, bodies = (self._bound, self._variables), []
+        self._variables = (*self._variables, name)
         for member in members:
             if member is POISON:
-                return POISON
-            self._bound = {**saved, name: member}
-            bodies.append(self.typed(self.check(expr.body), (Type.BOOL,), f"`{expr.word}`"))
+                bodies = [POISON]
+                break
+            self._bound = {**saved[0], name: member}
+            bodies.append(self.typed_part(expr.body, (Type.BOOL,), f"`{expr.word}`"))
             if bodies[-1] is POISON:
                 break
-        self._bound = saved
+        self._bound, self._variables = saved
         if not bodies:
             return Value(c.Literal(expr.word == "all", Type.BOOL), Type.BOOL, Kind.CONSTANT, expr.span)
         return self._logic("or" if expr.word == "any" else "and", bodies, expr.span)
@@ -388,7 +344,3 @@ class Expressions(Names):
                 return wrong if not isinstance(wrong, int) else fold(op, values)  # type: ignore[arg-type]
             case _:
                 return None
-
-
-def _wider(values: list[Value]) -> Type:
-    return Type.FLOAT if any(v.type is Type.FLOAT for v in values) else Type.INT

@@ -23,11 +23,11 @@ WIDTH = 88  # columns of a line, its comment not counted
 INDENT = 4
 MOST_INDENT = 48  # what is nested deeper than this moves no further to the right
 COMMENT_GAP = "  "
+MOST_SPREAD = 24  # columns between the ends of lines whose comments stand in one column
 
 
 def format_text(source: Source) -> str:
     """The canonical text. Raises SpecError with every mistake of a text that does not parse."""
-    source = Source(source.text.removeprefix("\ufeff"), source.filename)
     _, mistakes = parser.parse(source)
     if mistakes:
         raise SpecError(mistakes, source)
@@ -271,11 +271,16 @@ def _lay_out(tokens: list[_Token]) -> list[_Line]:
     return [replace(lines[0], after_blank=tokens[0].after_blank, lines_up=lines_up), *lines[1:]]
 
 
+def _spread(block: Iterable[_Line]) -> int:
+    widths = [len(line.code) for line in block]
+    return max(widths) - min(widths)
+
+
 def _finish(lines: Iterable[_Line]) -> Iterator[str]:
-    """The lines as text, blank lines between them; the comments of neighbouring statements stand in one column."""
+    """The lines as text, blank lines between them; the comments of neighbouring statements stand in one column, if none is pushed far for it."""
     blocks: list[list[_Line]] = []
     for line in lines:
-        if line.lines_up and not line.after_blank and blocks and blocks[-1][-1].lines_up:
+        if line.lines_up and not line.after_blank and blocks and blocks[-1][-1].lines_up and _spread([*blocks[-1], line]) <= MOST_SPREAD:
             blocks[-1].append(line)
         else:
             blocks.append([line])

@@ -7,28 +7,30 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from math import ceil
 
-from ..diagnostics import Span, did_you_mean, listing
+from ..diagnostics import Span, listing
 from . import checked as c
+from . import suggest
 from . import syntax as t
 from .checked import Kind, Side, Type
 from .scope import MAX_DEPTH, POISON, Entry, Function, Scope, Value
+from .suggest import closest, meant, spelled
 
 ATTRIBUTE_TYPES = dict.fromkeys(c.ATTRIBUTES, Type.INT) | {"role": Type.ROLE}
-FOREIGN = {
-    "q_idx": "q.pos", "query_idx": "q.pos", "kv_idx": "k.pos", "k_idx": "k.pos", "key_idx": "k.pos", "i": "q.pos", "j": "k.pos",
-    "True": "true", "False": "false", "h": "head", "len": "length", "seq_len": "length",
-}  # fmt: skip
 
 
 class Names(Scope, ABC):
     """What can be read, and what is said of a name that cannot."""
 
     @abstractmethod
-    def check(self, expr: t.Expr) -> Value:
+    def check(self, expr: t.Expr, wants: tuple[Type, ...] = ()) -> Value:
         """Any expression; `expressions.py` has it."""
 
-    def _name(self, expr: t.Name) -> Value:
+    def roles(self) -> list[str]:
+        return [n for n, e in self.scope.items() if isinstance(e.what, int)]
+
+    def _name(self, expr: t.Name, wants: tuple[Type, ...]) -> Value:
         name, span = expr.name, expr.span
         if name in self._bound:
             value = self._bound[name]
@@ -42,31 +44,41 @@ class Names(Scope, ABC):
         entry = self.lookup(name)
         match entry.what if entry else None:
             case None:
-                return self._unknown(name, span)
+                return self._unknown(name, span, wants)
             case int() as role:
                 return Value(c.Literal(role, Type.ROLE), Type.ROLE, Kind.CONSTANT, span)
             case c.Param(type=type):
                 if type is Type.FLOAT and not self.floats_allowed:
-                    return self._no_floats(span, f"`{name}` is a float param")
-                return Value(c.ParamRef(name, type), type, Kind.CONSTANT, span, floats=type is Type.FLOAT)
+                    return self._no_floats(expr)
+                return Value(c.ParamRef(name, type), type, Kind.CONSTANT, span, floats=expr if type is Type.FLOAT else None)
             case c.Input() as declared:
                 return self._read(declared, None, (), span)
             case Value() as value if value is POISON:
                 return POISON
             case Value() as value:
                 if value.floats and not self.floats_allowed:
-                    return self._no_floats(span, f"`{name}` rests on a float param or on `/`")
+                    return self._no_floats(value.floats, name)
                 return replace(value, bare=span if value.kind is Kind.TOKEN else None)
             case Function(parameters=parameters):
                 call = f"{name}({', '.join(p.text for p in parameters)})"
                 return self.mistake("needs-arguments", f"`{name}` is a function", span, f"write `{call}`")
 
-    def _no_floats(self, span: Span, why: str) -> Value:
-        return self.mistake("float-here", "float params and `/` belong in `by`, `weight` and the rules of gradients", span, why, "write // for whole numbers")
+    def _no_floats(self, cause: t.Expr, reader: str = "") -> Value:
+        """A float param or a `/` stands, or is read through the let `reader`, where whole numbers are wanted. Marked is the cause."""
+        label, help = "`/` is float division", "write `//` for whole numbers"
+        match cause:
+            case t.Name(name=name):
+                declared = self.scope[name].what if name in self.scope else None
+                value = declared.value if isinstance(declared, c.Param) else 1
+                label, help = f"`{name}` is a float param", f"whole numbers are wanted here: write `param {name} = {ceil(value)}`"
+            case t.Binary(left=left, right=right) if "..." not in (spelled(left), spelled(right)):
+                help = f"write `{spelled(t.Binary(cause.span, '//', left, right))}` for whole numbers"
+        through = f"`{reader}` rests on it, which is read where whole numbers are wanted" if reader else ""
+        message = "float params and `/` belong in `by`, `weight` and the rules of gradients"
+        return self.mistake("float-here", message, cause.span, label, help, through)
 
-    def _unknown(self, name: str, span: Span) -> Value:
-        if name in FOREIGN:
-            return self.mistake("unknown-name", f"nothing is called `{name}`", span, f"write `{FOREIGN[name]}`")
+    def _unknown(self, name: str, span: Span, wants: tuple[Type, ...] = ()) -> Value:
+        what = f"nothing is called `{name}`"
         if name == self.defining:
             return self.mistake(
                 "used-before", f"`{name}` cannot use itself", span, "used in its own definition", "names are defined before use: nothing recurs"
@@ -75,10 +87,54 @@ class Names(Scope, ABC):
             return self.mistake(
                 "used-before", f"`{name}` is defined further down", span, "used before its definition", "move the definition up: names are defined before use"
             )
-        known = [*self.scope, *self.prelude, *c.ATTRIBUTES, *c.GLOBALS, *self._bound]
-        return self.mistake(
-            "unknown-name", f"nothing is called `{name}`", span, did_you_mean(name, known), f"your own names: {listing(self.scope)}" if self.scope else ""
-        )
+        if self._variables and len(name) == 1:
+            return self.mistake("unknown-name", what, span, f"the variable here is `{self._variables[-1]}`")
+        if name in suggest.NAMES:
+            return self.mistake("unknown-name", what, span, f"write `{suggest.NAMES[name]}`")
+        near = closest(name, self._fitting(wants))
+        number_wanted = Type.INT in wants and Type.BOOL not in wants
+        if near and self._about_pairs and self._is_bare(near):
+            label = f"did you mean `q.{near}` or `k.{near}`?"
+        elif near:
+            label = f"did you mean `{near}`?"
+        else:
+            label = f"write `param {name} = 4` above it" if self._counting and number_wanted else ""
+        own = [n for n, e in self.scope.items() if not e.is_prelude]
+        return self.mistake("unknown-name", what, span, label, f"your own names: {listing(own)}" if own else "")
+
+    def is_unknown(self, name: str) -> bool:
+        return self.lookup(name) is None and name not in (*self._bound, *self.defined, *c.ATTRIBUTES, *c.GLOBALS)
+
+    def _fitting(self, wants: tuple[Type, ...]) -> list[str]:
+        """The names that stand for such a type; all names, if any type will do. What a function of the text gives is known at its calls only."""
+        entries = {**self.prelude, **self.scope}
+        known = [*self._bound, *(["true", "false"] if Type.BOOL in wants else [])]
+        if self._counting:
+            return known + [n for n, e in entries.items() if isinstance(e.what, c.Param) and e.what.type is Type.INT]
+        types = {**ATTRIBUTE_TYPES, **dict.fromkeys(c.GLOBALS, Type.INT)}
+        known += [n for n, type in types.items() if not wants or type in wants]
+        for name, entry in entries.items():
+            match entry.what:
+                case int():
+                    type = Type.ROLE
+                case Function(is_prelude=True):
+                    type = Type.BOOL
+                case Function():
+                    type = None
+                case what:
+                    type = what.type
+            if not wants or type is None or type in wants:
+                known.append(name)
+        return known
+
+    def _is_bare(self, name: str) -> bool:
+        entry = self.lookup(name)
+        return name in c.ATTRIBUTES or (entry is not None and self._is_own(entry, Side.KEY))
+
+    def _is_own(self, entry: Entry, side: Side) -> bool:
+        """Whether `q.NAME` (or `k.NAME`) can be written."""
+        what = entry.what
+        return (isinstance(what, Value) and what.kind is Kind.TOKEN) or (isinstance(what, c.Input) and is_attribute(what, side))
 
     def _builtin(self, side: Side, name: str, span: Span) -> Value:
         if name == "index" and not self.has_data:
@@ -112,13 +168,7 @@ class Names(Scope, ABC):
             return POISON
         if value.kind is not Kind.TOKEN:
             if name in self._bound:
-                return self.mistake(
-                    "not-an-attribute",
-                    f"`{expr.side}.{name}` needs an attribute of a token",
-                    value.span,
-                    "this is no attribute",
-                    "for example `same(doc)` or `same(pos // 128)`",
-                )
+                return self._no_attribute_given(name, value)
             return self.mistake(
                 "not-an-attribute",
                 f"`{name}` is no attribute of a token",
@@ -126,29 +176,40 @@ class Names(Scope, ABC):
                 f"it is the same for every token: write `{name}`" if value.kind is Kind.CONSTANT else f"it is about a pair: write `{name}`",
             )
         if value.floats and not self.floats_allowed:
-            return self._no_floats(expr.span, f"`{name}` rests on a float param or on `/`")
+            return self._no_floats(value.floats, f"{expr.side}.{name}")
         return Value(c.bind(value.expr, side), value.type, Kind.PAIR, expr.span, floats=value.floats, depth=value.depth, size=value.size)
 
     def _no_attribute(self, side: Side, name: t.Word, entry: Entry | None) -> Value:
         who = "query" if side is Side.QUERY else "key"
-        mine = [
-            n
-            for n, e in self.scope.items()
-            if (isinstance(e.what, Value) and e.what.kind is Kind.TOKEN) or (isinstance(e.what, c.Input) and is_attribute(e.what, side))
-        ]
-        known = [*c.ATTRIBUTES, *mine]
+        what = f"{who} has no attribute `{name.text}`"
+        known = [*c.ATTRIBUTES, *(n for n, e in self.scope.items() if self._is_own(e, side))]
         if name.text in c.GLOBALS:
-            return self.mistake("unknown-attribute", f"{who} has no attribute `{name.text}`", name.span, f"it is the same for every token: write `{name.text}`")
+            return self.mistake("unknown-attribute", what, name.span, f"it is the same for every token: write `{name.text}`")
         if entry is not None:
             label = f"`{name.text}` is {entry.noun}: write `{name.text}`" if not isinstance(entry.what, int) else f"write `{side.value} is {name.text}`"
-            return self.mistake("unknown-attribute", f"{who} has no attribute `{name.text}`", name.span, label)
-        return self.mistake(
-            "unknown-attribute",
-            f"{who} has no attribute `{name.text}`",
-            name.span,
-            did_you_mean(name.text, known),
-            f"attributes of a {who} here: {', '.join(known)}",
-        )
+            return self.mistake("unknown-attribute", what, name.span, label)
+        role = name.text.removeprefix("is_")
+        label = f"write `{side.value} is {role}`" if role != name.text and role in self.roles() else meant(name.text, known, suggest.ATTRIBUTES)
+        return self.mistake("unknown-attribute", what, name.span, label, f"attributes of a {who} here: {', '.join(known)}")
+
+    def _no_attribute_given(self, parameter: str, value: Value) -> Value:
+        """A call gives something else for a parameter that the function reads as `q.PARAMETER`."""
+        if self._call_in_force is None:
+            return POISON
+        function, call = self._call_in_force
+        given = call.args[[p.text for p in function.parameters].index(parameter)]
+        label, help = "this is the same for every token", "for example `pos // 128`, or an input per token"
+        body = self.let_texts.get(given.name) if isinstance(given, t.Name) and given.name not in self._bound else None
+        if value.kind is Kind.PAIR:
+            label, help = "this is about a query and a key", "give the bare attribute, for example `pos // 128`"
+            if body is not None:
+                label = f"`{spelled(given)}` is about a pair"
+                if suggest.one_sided(body) and (bare := spelled(body, bare=True)) != "...":
+                    help = f"write `let {spelled(given)} = {bare}`"
+            elif suggest.one_sided(given):
+                args = ", ".join(spelled(a, bare=a is given) for a in call.args)
+                help = f"write `{call.name}({args})`"
+        return self.mistake("not-an-attribute", f"`{call.name}(...)` needs an attribute of a token", given.span, label, help)
 
     # ------------------------------------------------------------------------------------------ inputs and subscripts
 
@@ -157,6 +218,18 @@ class Names(Scope, ABC):
         name, axes = declared.name, declared.axes
         if any(s is POISON for s in subscripts):
             return POISON
+        if side is not None and not is_attribute(declared, side):
+            other = "k" if side is Side.QUERY else "q"
+            if is_attribute(declared, Side(other)):
+                return self.mistake(
+                    "unknown-attribute", f"`{name}` is given {'per query' if other == 'q' else 'per key'}", span, f"write `{read_as(declared, Side(other))}`"
+                )
+            return self.mistake(
+                "not-an-attribute",
+                f"`{name}` is no attribute of a token",
+                span,
+                f"it is given per {', '.join(axes) or 'sequence'}: write `{read_as(declared, None, asking=side.value)}`",
+            )
         if len(subscripts) != len(declared.sizes):
             wanted = f"{len(declared.sizes)} in brackets" if declared.sizes else "none"
             shape = ", ".join(map(str, declared.sizes))
@@ -165,16 +238,10 @@ class Names(Scope, ABC):
                 f"`{name}` takes {wanted}; this has {len(subscripts)}",
                 span,
                 f"one for each of its sizes: {shape}" if shape else f"write `{name}`",
+                f"for example `{read_as(declared, side or own_side(declared))}`" if shape else "",
             )
         for s in subscripts:
             self.typed(s, (Type.INT,), "a subscript")
-        if side is not None and not is_attribute(declared, side):
-            other = "k" if side is Side.QUERY else "q"
-            if is_attribute(declared, Side(other)):
-                return self.mistake("unknown-attribute", f"`{name}` is given {'per query' if other == 'q' else 'per key'}", span, f"write `{other}.{name}`")
-            return self.mistake(
-                "not-an-attribute", f"`{name}` is no attribute of a token", span, f"it is given per {', '.join(axes) or 'sequence'}: write `{name}`"
-            )
         own = side or Side.OWN
         indices: list[c.Expr] = []
         for axis in axes:
@@ -243,6 +310,19 @@ class Names(Scope, ABC):
             depth=depth,
             size=index.size + value.size,
         )
+
+
+def read_as(declared: c.Input, side: Side | None, places: str = "", asking: str = "q") -> str:
+    """How an input is read: `table[q.pos]`, `k.picked[q.pos]`."""
+    sides = (asking, "k" if asking == "q" else "q")
+    places = places or ", ".join(f"{sides[i % 2]}.pos" for i in range(len(declared.sizes)))
+    return (f"{side.value}." if side in (Side.QUERY, Side.KEY) else "") + declared.name + (f"[{places}]" if places else "")
+
+
+def own_side(declared: c.Input) -> Side | None:
+    """The side that must stand before an input that is given per query, or per key."""
+    of = {"query", "key"} & {*declared.axes} if not {"token", "step"} & {*declared.axes} else set()
+    return None if len(of) != 1 else Side.QUERY if "query" in of else Side.KEY
 
 
 def is_attribute(declared: c.Input, side: Side) -> bool:

@@ -55,7 +55,7 @@ def _as_meant(tokens: list[Token], tables: Tables) -> list[t.Statement]:
 # --------------------------------------------------------------------------------------------- cutting into statements
 
 # After one of these on the same line a statement word stands where a name or an expression should: it begins no statement.
-_CONNECTING_WORDS = ("is", "not", "no", "in", "for", "per", "and", "or", "implies", "if", "else", "where", "by", "weight", "repeat")
+_CONNECTING_WORDS = ("is", "not", "no", "in", "for", "per", "and", "or", "implies", "if", "else", "where", "by", "weight", "repeat", "all")
 _CONNECTORS = t.STATEMENTS - {"queries", "keys"} | {*_CONNECTING_WORDS, *",([{.=+-*/%<>", "->", "//", "**", "==", "!=", "<=", ">="}
 # Behind one of these a name on a new line continues nothing: it is a statement without its word.
 _OPERAND_ENDS = frozenset([NAME, NUMBER, "true", "false", *")]}"])
@@ -110,8 +110,8 @@ def _begins(key: str, tokens: list[Token], last: str, fresh_line: bool, depth: i
     if key == "layout":
         misspelt_side = len(tokens) == 1 and tokens[0].key == NAME and not fresh_line  # as in `queires layout`
         return last not in ("queries", "keys") and not misspelt_side
-    misspelt_claim = key == "attend" and last == "query" and len(tokens) > 1 and tokens[-2].key == "every" and not fresh_line
-    return not misspelt_claim
+    claim = [x.key for x in tokens[:3]] if len(tokens) == 3 and not fresh_line else []
+    return not (key == "attend" and claim in (["assert", "every", "query"], ["assert", "all", "queries"]))
 
 
 # Control characters move a terminal's cursor, those of direction show a reader another text than is read, and halves of characters are none.

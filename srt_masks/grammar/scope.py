@@ -28,7 +28,7 @@ class Value:
     kind: Kind
     span: Span
     bare: Span | None = None  # where a bare attribute stands, if one does: it has no side yet
-    floats: bool = False  # rests on a float param or on `/`, which only gates, weights and lets may use
+    floats: t.Expr | None = None  # the float param or the `/` it rests on: only gates, weights and lets may use these
     depth: int = 1  # levels of `expr`, the bodies of lets included
     size: int = 1  # nodes of `expr` when it is written out: arguments of functions stand as often as they are used
 
@@ -52,7 +52,7 @@ class Entry:
 
     what: int | c.Param | c.Input | Value | Function  # an int is a role
     order: int
-    is_prelude: bool = False
+    is_prelude: bool = False  # every spec starts with it
 
     @property
     def noun(self) -> str:
@@ -93,6 +93,7 @@ class Scope:
     structural: set[str] = field(default_factory=set)  # params that a layout, a range or a table size needs
     defined: frozenset[str] = frozenset()  # every name of the text, further down included
     let_bodies: dict[str, c.Expr] = field(default_factory=dict)
+    let_texts: dict[str, t.Expr] = field(default_factory=dict)  # the bodies as the text has them
     _structural_lets: set[str] = field(default_factory=set)
     _let_values: dict[str, int | str | None] = field(default_factory=dict)
     two_axes: bool = False
@@ -100,7 +101,11 @@ class Scope:
     floats_allowed: bool = True
     _bound: dict[str, Value] = field(default_factory=dict)  # parameters and range variables in force
     _visible_before: int = 1 << 60  # inside a function, only names defined before it
+    _variables: tuple[str, ...] = ()  # those of the `any` and `all` in force, the innermost last
+    _call_in_force: tuple[Function, t.Call] | None = None  # the function whose body is being checked, and its call
     _prelude_call: Span | None = None  # mistakes inside the prelude are reported at the user's call
+    _about_pairs: bool = False  # in a statement about a query and a key, where a bare attribute does not say whose it is
+    _counting: str = ""  # inside a number of the layout or of a range: what it counts
     _depth: int = 0
     _nodes: int = 0
     _exhausted: bool = False
@@ -113,6 +118,10 @@ class Scope:
         span = self._prelude_call or span
         self.mistakes.setdefault((slug, span), Diagnostic(slug, message, span, label, tuple(h for h in help if h)))
         return POISON
+
+    def report(self, found: Diagnostic) -> None:
+        """A mistake of a text, never of the prelude."""
+        self.mistakes.setdefault((found.slug, found.span), found)
 
     def _too_deep(self, span: Span) -> Value:
         return self.mistake("nested-too-deeply", f"an expression nests at most {MAX_DEPTH} levels, calls and lets included", span, "deeper than that here")
@@ -144,15 +153,16 @@ class Scope:
         return self.prelude.get(name)
 
     @contextmanager
-    def _inside(self, function: Function, bound: dict[str, Value], call: Span) -> Iterator[None]:
-        saved = self._bound, self._visible_before, self._prelude_call
-        self._bound, self._visible_before = bound, function.order
-        if function.is_prelude:
-            self._prelude_call = self._prelude_call or call
+    def _inside(self, function: Function, bound: dict[str, Value], call: t.Call | None) -> Iterator[None]:
+        saved = self._bound, self._variables, self._visible_before, self._prelude_call, self._call_in_force
+        self._bound, self._variables, self._visible_before = bound, (), function.order
+        self._call_in_force = (function, call) if call else None
+        if function.is_prelude and call:
+            self._prelude_call = self._prelude_call or call.span
         try:
             yield
         finally:
-            self._bound, self._visible_before, self._prelude_call = saved
+            self._bound, self._variables, self._visible_before, self._prelude_call, self._call_in_force = saved
 
     # ------------------------------------------------------------------------------------------ wholes from parts
 
@@ -171,7 +181,16 @@ class Scope:
             return self._too_large(span)
         if depth > MAX_DEPTH:
             return self._too_deep(span)
-        return Value(POISON.expr, Type.BOOL, kind, span, bare=bare.bare if bare else None, floats=any(p.floats for p in parts), depth=depth, size=size)
+        return Value(
+            POISON.expr,
+            Type.BOOL,
+            kind,
+            span,
+            bare=bare.bare if bare else None,
+            floats=next((p.floats for p in parts if p.floats), None),
+            depth=depth,
+            size=size,
+        )
 
     def _apply(self, op: Op, args: tuple[Value, ...] | list[Value], type: Type, span: Span) -> Value:
         joined = self._join(args, span)

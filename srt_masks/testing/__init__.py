@@ -1,7 +1,8 @@
 """Property tests for specs of your own: laws, random cases, the reference as judge.
 
 checking    `check(spec, laws=...)`; `command` is `srt-masks test`, `plugin` the one for pytest
-laws        what is held to be true, by name; `parts` those of packing and trees, `claims` the asserts of a text, `opinions` functions in Python
+laws        what is held to be true, by name; `calls` those of one attention called again and of poison, `parts` those of packing and trees,
+            `claims` the asserts of a text, `opinions` functions in Python
 case        a spec at a size, as code to paste
 drawing     hypothesis strategies over a spec of yours: sizes, inputs, cases
 strategies  random specs: layouts, masks, gates
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from .checking import check
     from .comparing import Comparison, compare
     from .drawing import cases_of, inputs, sizes
-    from .laws import Broken, Law, opinion
+    from .laws import Broken, Law, NotTried
+    from .opinions import opinion
 
     LAWS: dict[str, Law]
     from .parts import packing_by, prefix_tree_by, tree
@@ -26,13 +28,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "check": "checking", "Case": "case", "Comparison": "comparing", "compare": "comparing",
-    "Law": "laws", "Broken": "laws", "opinion": "laws", "packing_by": "parts", "prefix_tree_by": "parts", "tree": "parts",
+    "Law": "laws", "Broken": "laws", "NotTried": "laws", "opinion": "opinions", "packing_by": "parts", "prefix_tree_by": "parts", "tree": "parts",
     "cases_of": "drawing", "inputs": "drawing", "sizes": "drawing",
     "cases": "strategies", "gates": "strategies", "layouts": "strategies", "masks": "strategies", "specs": "strategies", "whole": "strategies",
 }  # fmt: skip
 
 __all__ = [
-    "LAWS", "Broken", "Case", "Comparison", "Law", "cases", "cases_of", "check", "compare", "gates", "inputs", "layouts", "masks", "opinion",
+    "LAWS", "Broken", "Case", "Comparison", "Law", "NotTried", "cases", "cases_of", "check", "compare", "gates", "inputs", "layouts", "masks", "opinion",
     "packing_by", "prefix_tree_by", "sizes", "specs", "tree", "whole",
 ]  # fmt: skip
 

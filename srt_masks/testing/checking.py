@@ -9,10 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 from ..diagnostics import InputError, did_you_mean
+from ..grammar.tables import PIECES
 from ..spec import Spec
-from .case import Case
-from .laws import Broken, Law, Opinion, built_in
-from .laws import opinion as opinion_law
+from .case import Case, with_backend
+from .laws import Broken, Law, NotTried, built_in
+from .opinions import Opinion
+from .opinions import opinion as opinion_law
 
 
 def check(
@@ -21,17 +23,29 @@ def check(
 ) -> tuple[str, ...]:  # fmt: skip
     """Hold a spec to laws on random sizes, params, inputs and tensors. Returns the names of the laws tried.
 
-    `laws` are names or laws; unless given, those true of every text and those that a comment of the text asks for (`# laws: packing`); `opinion` a function in Python that says what the text
-    should: see `laws.opinion`. `steps`, `heads` and `inputs` fix those. Raises `Broken`, an AssertionError with the smallest case found, as
-    code to paste; InputError for a law that does not fit the text, or arguments that are wrong.
+    `laws` are names or laws; unless given, those true of every text and those that a comment of the text asks for (`# laws: packing`); `opinion` a
+    function in Python that says what the text should: see `opinions.opinion`. `steps`, `heads` and `inputs` fix those. Raises `Broken`, an
+    AssertionError with the smallest case found, as code to paste; `NotTried`, which is one, where no case could have broken a claim or an opinion;
+    InputError for a law that does not fit the text, or arguments that are wrong. A text too large for any case is held to the laws about texts
+    alone, with a warning that says so.
     """
     if not isinstance(spec, Spec):
         raise InputError(f"check takes a Spec; got {type(spec).__name__}. For a text: srt_masks.parse(text)")
-    chosen = [*chosen_laws(spec, laws if laws is not None or opinion is None else ()), *([opinion_law(opinion)] if opinion is not None else [])]
-    sizes = None if steps is None else (steps,) if isinstance(steps, int) else tuple(steps)
+    chosen = chosen_laws(spec, laws if laws is not None or opinion is None else ())
+    if laws is None and opinion is None and (why := no_size(spec)):
+        warnings.warn(f"only laws about the text were tried: {why}", stacklevel=2)
+        chosen = [law for law in chosen if not law.sized]
+    chosen += [opinion_law(opinion)] if opinion is not None else []
     for law in chosen:
-        try_law(spec, law, steps=sizes, heads=heads, inputs=inputs, backend=backend, examples=examples)
+        try_law(spec, law, steps=_steps(spec, steps), heads=heads, inputs=inputs, backend=backend, examples=examples)
     return tuple(law.name for law in chosen)
+
+
+def no_size(spec: Spec) -> str:
+    """Why a spec has no size that laws can be tried at, or nothing."""
+    from .drawing import no_size
+
+    return no_size(spec)
 
 
 def chosen_laws(spec: Spec, laws: Iterable[str | Law] | None) -> list[Law]:
@@ -42,11 +56,15 @@ def chosen_laws(spec: Spec, laws: Iterable[str | Law] | None) -> list[Law]:
         always = [law for law in known.values() if law.of_every_text and not law.unfit(spec)]
         return [*always, *(law for law in chosen_laws(spec, asked_for(spec)) if law not in always)]
     found = []
+    if not isinstance(laws, Law | Iterable):
+        raise InputError(f"laws are names, or srt_masks.testing.Laws; got {laws!r}")
     for law in [laws] if isinstance(laws, str | Law) else laws:
         if isinstance(law, str):
             if law not in known:
                 raise InputError(f"no law is called {law!r}; {did_you_mean(law, known) or 'laws: ' + ', '.join(known)}")
             law = known[law]
+        if not isinstance(law, Law):
+            raise InputError(f"a law is a name, or a srt_masks.testing.Law; got {law!r}")
         if why := law.unfit(spec):
             raise InputError(f"the law `{law.name}` says nothing of this text: {why}")
         found.append(law)
@@ -55,25 +73,66 @@ def chosen_laws(spec: Spec, laws: Iterable[str | Law] | None) -> list[Law]:
 
 def asked_for(spec: Spec) -> list[str]:
     """The laws that comments of a text name: `# laws: packing, prefix_tree`."""
-    return [name for line in re.findall(r"^[ \t]*#[ \t]*laws:(.*)$", spec.text, re.M) for name in re.findall(r"[\w-]+", line)]
+    comments = (m[0] for m in PIECES.finditer(spec.text.removeprefix("\ufeff")) if m[0].startswith("#"))
+    return [name for comment in comments if (line := re.match(r"#[ \t]*laws:(.*)", comment)) for name in re.findall(r"[\w-]+", line[1])]
+
+
+def _steps(spec: Spec, steps: Any) -> tuple[int, ...] | None:
+    if steps is None:
+        return None
+    chosen: tuple[Any, ...] = (steps,) if isinstance(steps, int | str) or not isinstance(steps, Iterable) else tuple(steps)
+    if not chosen or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in chosen):
+        raise InputError(f"steps is a number of time steps, 0 or more, or several to choose from; got {steps!r}")
+    if not spec.checked.repeats:
+        raise InputError(f"steps={steps} given; the layout `{spec.checked.queries.describe(spec.roles)}` does not repeat")
+    return chosen
+
+
+# ------------------------------------------------------------------------------------------------ one law
 
 
 def try_law(
     spec: Spec, law: Law, *, steps: tuple[int, ...] | None = None, heads: int | None = None, inputs: Mapping[str, Any] | None = None,
     backend: str = "auto", examples: int = 25,
-) -> None:  # fmt: skip
-    """One law on so many random cases. Raises Broken with the smallest that breaks it."""
+) -> int:  # fmt: skip
+    """One law on so many random cases; how many there were. Raises Broken with the smallest that breaks it, NotTried if none could have."""
     if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
         raise InputError(f"examples is a whole number from 1; got {examples!r}")
-    try:
-        from hypothesis import HealthCheck, Phase, Verbosity, given, settings
-    except ImportError:
-        raise InputError("random cases need the package hypothesis: pip install hypothesis") from None
-    from .drawing import MOST_TOKENS, cases_of
+    if heads is not None and (isinstance(heads, bool) or not isinstance(heads, int) or heads < 1):
+        raise InputError(f"heads is a whole number, 1 or more; got {heads!r}")
+    if not law.sized:
+        _try_once(law, Case(spec), backend)
+        return 1
+    from .drawing import cases_of
 
-    # Pair by pair in Python, a case is slow: small ones find as much.
-    most = 12 if law.name in ("opinion", "claims") else MOST_TOKENS
+    met: dict[str, bool] = {}
+    tokens = 0
+    for reach, count in _phases(spec, law, examples, fixed=steps is not None):
+        how = {"fixed": inputs, "steps": steps, "heads": heads, "batches": law.batches, "most_tokens": law.most_tokens, "reach": reach}
+        tokens = max(tokens, _try_many(law, cases_of(spec, **how), count, backend, met))
+    if idle := [words for words, held in met.items() if not held]:
+        lines = "\n".join(f"not tried: {words} at the sizes tried (up to {tokens} tokens): give steps=" for words in idle)
+        raise NotTried(f"law `{law.name}` was not tried: {law.about}\n{lines}")
+    return examples
+
+
+def _phases(spec: Spec, law: Law, examples: int, fixed: bool) -> list[tuple[Any, int]]:
+    """Which sizes, and how many cases of each: one in twelve of several tiles; for a law about the text's numbers, half beyond them."""
+    from .drawing import Reach, steps_of
+
+    reach, count = (Reach.BEYOND, examples // 2) if law.beyond else (Reach.MANY, examples // 12 if law.of_every_text else 0)
+    if fixed or not count or not steps_of(spec, reach, law.most_tokens):
+        return [(Reach.USUAL, examples)]
+    return [(Reach.USUAL, examples - count), (reach, count)]
+
+
+def _try_many(law: Law, cases: Any, examples: int, backend: str, met: dict[str, bool]) -> int:
+    """Random cases, the failing one shrunk; the most tokens that one had. What conditions were met is added to `met`."""
+    from hypothesis import HealthCheck, Phase, Verbosity, given, settings
+    from hypothesis.errors import HypothesisWarning
+
     last: list[tuple[Case, AssertionError]] = []
+    most = [0]
 
     @settings(
         max_examples=examples,
@@ -86,31 +145,39 @@ def try_law(
         phases=(Phase.generate, Phase.shrink),
         suppress_health_check=[*HealthCheck],  # pyright: ignore[reportArgumentType]
     )
-    @given(cases_of(spec, fixed=inputs, steps=steps, heads=heads, batches=law.batches, most_tokens=most))
+    @given(cases)
     def tried(case: Case) -> None:
+        most[0] = max(most[0], case.extents.tokens, case.extents.keys)
         try:
-            law(case, backend)
+            for words, held in law(case, backend).items():
+                met[words] = met.get(words, False) or held
         except AssertionError as error:
             last[:] = [(case, error)]
             raise
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", category=_hypothesis_warning())
+        warnings.simplefilter("ignore", category=HypothesisWarning)
         try:
             tried()
         except AssertionError:
             if not last:
                 raise
         else:
-            return
-    case, error = last[0]
-    case = replace(case, inputs={n: v for n, v in case.inputs.items() if n not in law.sets(spec)})
-    said = str(error) or type(error).__name__
-    again = "" if law.name == "opinion" else law.name
-    raise Broken(f"law `{law.name}` does not hold: {law.about}\n{said}\n\nthe smallest case found:\n\n{case.code(again)}\n") from None
+            return most[0]
+    raise _broken(law, *last[0], backend) from None
 
 
-def _hypothesis_warning() -> type[Warning]:
-    from hypothesis.errors import HypothesisWarning
+def _try_once(law: Law, case: Case, backend: str) -> None:
+    try:
+        law(case, backend)
+    except AssertionError as error:
+        raise _broken(law, case, error, backend) from None
 
-    return HypothesisWarning
+
+def _broken(law: Law, case: Case, error: AssertionError, backend: str) -> Broken:
+    case = replace(case, inputs={n: v for n, v in case.inputs.items() if n not in law.sets(case.spec)})
+    if built_in().get(law.name) is law:
+        code = case.code(law.name, backend)
+    else:
+        code = f"{case.code()}\n# `law` is the one that was given, or srt.testing.opinion(...) of the functions that were\nlaw(case{with_backend(backend)})  # your law"
+    return Broken(f"law `{law.name}` does not hold: {law.about}\n{str(error) or type(error).__name__}\n\nthe smallest case found:\n\n{code}\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -12,56 +14,66 @@ from ..reference.masks import Row, pairs, token_table
 from .case import Case
 
 
-def violations(case: Case) -> list[str]:
-    """Every claim that does not hold at this size, in words, with the first pair that refutes it."""
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A claim at one size: `wrong` says why it does not hold, or nothing; `tried` is false where nothing here could have refuted it."""
+
+    claim: str
+    wrong: str
+    tried: bool
+
+
+def judge(case: Case) -> list[Verdict]:
+    """Every claim at this size, in words, with the first pair that refutes it."""
     spec, row = case.spec, case.row()
     source = Source(spec.text.removeprefix("\ufeff"), spec.filename)
     found = []
     for claim in spec.checked.claims:
-        wrong = _refutation(row, claim)
-        if wrong:
-            line, _ = source.place(claim.span.start)
-            words = " ".join(source.text[claim.span.start : claim.span.end].split())
-            found.append(f"line {line}: `{words}` does not hold: {wrong}")
+        line, _ = source.place(claim.span.start)
+        words = " ".join(source.text[claim.span.start : claim.span.end].split())
+        found.append(Verdict(f"line {line}: `{words}`", *_refutation(row, claim)))
     return found
 
 
-def _refutation(row: Row, claim: c.Claim) -> str:
-    """Why a claim does not hold, or nothing."""
+def _refutation(row: Row, claim: c.Claim) -> tuple[str, bool]:
+    """Why a claim does not hold, or nothing; and whether its condition held for any pair."""
+    tried = False
     match claim.kind:
         case Claim.PAIRS:
             for layer, head, attend, _, where in _every(row, claim):
                 if bool((bad := attend & ~where).any()):
                     i, j = _first(bad)
-                    return f"query {int(row.queries['pos'][i])} sees key {j}, in head {head} of layer {layer}"
-            return ""
+                    return f"query {int(row.queries['pos'][i])} sees key {j}, in head {head} of layer {layer}", True
+                # A pair that would refute it if it were attended.
+                tried |= bool(attend.any()) and bool((~where).any())
+            return "", tried
         case Claim.EVERY_QUERY:
             for layer, head, attend, _, _ in _every(row, claim):
                 if bool((dead := ~attend.any(-1)).any()):
-                    return f"query {int(row.queries['pos'][dead][0])} sees nothing, in head {head} of layer {layer}"
-            return ""
+                    return f"query {int(row.queries['pos'][dead][0])} sees nothing, in head {head} of layer {layer}", True
+            return "", bool(len(row.queries["pos"]))
         case Claim.CACHEABLE:
+            if row.checked.keys is not None:
+                return "", True  # keys of a layout of their own are there before any query
             # A sequence is made section by section and step by step; those of one step are made together.
             made = row.own["section"] * (1 + _most(row.own["step"])) + row.own["step"]
+            later = made[row.keys["pos"]][None, :] > made[row.queries["pos"]][:, None]
             for layer, head, attend, _, _ in _every(row, claim):
-                if row.checked.keys is not None:
-                    return ""  # keys of a layout of their own are there before any query
-                later = made[row.keys["pos"]][None, :] > made[row.queries["pos"]][:, None]
                 if bool((bad := attend & later).any()):
                     i, j = _first(bad)
-                    return f"query {int(row.queries['pos'][i])} sees key {j}, which is made in a later step (head {head}, layer {layer})"
-            return ""
+                    return f"query {int(row.queries['pos'][i])} sees key {j}, which is made in a later step (head {head}, layer {layer})", True
+            return "", bool(later.numel())
         case Claim.NO_LEAK:
             table = token_table(row)
             data = torch.isin(row.own["role"], torch.tensor(row.checked.data, dtype=torch.int64))
             trained = table.target[:, None] == torch.where(data, row.own["index"], -2)[None, :]
-            return _path(_closure(row, claim, False) & trained, "is trained to predict", "and a path leads from it")
+            return _path(_closure(row, claim, False) & trained, "is trained to predict", "and a path leads from it"), bool(trained.any())
         case Claim.NO_FLOW | Claim.NO_GRAD as kind:
-            reach = _closure(row, claim, kind is Claim.NO_GRAD)
-            return _path(reach & _anywhere(row, claim), "reaches", "against the claim" if kind is Claim.NO_FLOW else "with its gradient, against the claim")
+            reach, about = _closure(row, claim, kind is Claim.NO_GRAD), _anywhere(row, claim)
+            return _path(reach & about, "reaches", "against the claim" if kind is Claim.NO_FLOW else "with its gradient, against the claim"), bool(about.any())
         case Claim.FLOW | Claim.GRAD as kind:
-            missing = _anywhere(row, claim) & ~_closure(row, claim, kind is Claim.GRAD)
-            return _path(missing, "does not reach", "through any number of layers")
+            about = _anywhere(row, claim)
+            return _path(about & ~_closure(row, claim, kind is Claim.GRAD), "does not reach", "through any number of layers"), bool(about.any())
 
 
 def _every(row: Row, claim: c.Claim):

@@ -6,12 +6,12 @@ import sys
 import time
 
 from ..spec import Spec
-from .checking import chosen_laws, try_law
-from .laws import Broken, built_in
+from .checking import chosen_laws, no_size, try_law
+from .laws import Broken, NotTried, built_in
 
 
 def run(spec: Spec, names: list[str], only_list: bool, examples: int, backend: str) -> int:
-    """Prints a line a law; 1 if one does not hold."""
+    """Prints a line a law; 1 if one does not hold, or no case could have broken it."""
     if only_list:
         for law in built_in().values():
             why = law.unfit(spec)
@@ -22,14 +22,17 @@ def run(spec: Spec, names: list[str], only_list: bool, examples: int, backend: s
     for number, law in enumerate(laws, 1):
         if sys.stderr.isatty():
             print(f"[{number}/{len(laws)}] {law.name} ...", end="\r", file=sys.stderr, flush=True)
+        if law.sized and not names and (why := no_size(spec)):
+            print(f"{law.name:22} skipped  {why}")
+            continue
         begin = time.perf_counter()
         try:
-            try_law(spec, law, backend=backend, examples=examples)
+            cases = try_law(spec, law, backend=backend, examples=examples)
         except Broken as error:
             broken.append(error)
-            print(f"{law.name:22} BROKEN")
+            print(f"{law.name:22} {'NOT TRIED' if isinstance(error, NotTried) else 'BROKEN'}")
         else:
-            print(f"{law.name:22} holds    {examples} cases, {time.perf_counter() - begin:.1f} s")
+            print(f"{law.name:22} holds    {cases} case{'s' if cases > 1 else ''}, {time.perf_counter() - begin:.1f} s")
     others = [law.name for law in built_in().values() if law not in laws and not law.unfit(spec)]
     if not names and others:
         print(f"not tried, because only you know whether it is meant: {', '.join(others)}. --law NAME, or a comment `# laws: NAME` in the text, asks for it")

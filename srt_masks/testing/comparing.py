@@ -8,18 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..kernels.attention import compile_spec
 from ..reference.attention import attention
 from ..spec import Spec
-from ..surface import dense
 from .case import HEAD_DIM, Case
 
 NAMES = ("out", "lse", "dq", "dk", "dv", "dhk", "dhv")
+
+
+class Strides(Enum):
+    """How q, k, v and the gradient of the output lie in memory."""
+
+    PLAIN = 0
+    TRANSPOSED = 1  # (batch, tokens, heads, head_dim) in memory, as a projection leaves it
+    ONE_VALUE = 2  # v is one row, seen once for every key: stride 0
+    ONE_GRADIENT = 3  # that of a sum: one number, seen everywhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,73 +57,116 @@ def compare(
 
     The backend runs on `device`, the reference on the CPU. Numbers in q and k are about `size`: logits grow as its square.
     """
-    checked = spec.checked
-    masks = dense(spec, steps=steps if checked.repeats else None, heads=heads, layers=layers, lengths=lengths, inputs=inputs, given=given)
-    masks = [(m if m.ndim > 4 else m[None])[:, layer] for m in (masks.attend, masks.gate_q, masks.gate_k, masks.gate_v, masks.gate_hidden)]
-    queries, keys = masks[0].shape[-2:]
-    generator = torch.Generator().manual_seed(seed)
-    shapes = [(batch, heads, queries, head_dim), *[(batch, key_heads or heads, keys, head_dim)] * 2, (batch, heads, queries, head_dim)]
-    q, k, v, dout = (torch.randn(s, generator=generator, dtype=torch.float64).to(dtype) for s in shapes)
-    q, k = q * size, k * size
-    dlse = torch.randn(shapes[0][:3], generator=generator, dtype=torch.float64)
-    attend = compile_spec(spec, heads=heads, layers=layers, backend=backend, tile=tile)
-    twins = checked.has_hidden_rules
+    case = Case(spec, steps if spec.checked.repeats else None, heads, key_heads, layers, batch, lengths, inputs or {}, given, tile, seed)
+    return compare_case(case, backend=backend, dtype=dtype, layer=layer, head_dim=head_dim, device=device, size=size)
 
-    def results(run, dtype: torch.dtype) -> list[Tensor]:
-        leaves = [x.detach().to(dtype).requires_grad_() for x in ((q, k, v, k, v) if twins else (q, k, v))]
-        out, lse = run(*leaves[:3], **(dict(zip(("hidden_k", "hidden_v"), leaves[3:], strict=True)) if twins else {}))
-        reached = torch.isfinite(lse)
-        objective = (out.double() * dout.double()).sum() + (lse.double()[reached] * dlse[reached]).sum()
-        # A text may mean nothing by its `stop hidden`: then the twins are not looked at.
-        grads = (
-            torch.autograd.grad(objective, leaves, allow_unused=True, materialize_grads=True)
-            if objective.requires_grad
-            else [torch.zeros_like(x) for x in leaves]
-        )
-        return [out, torch.where(reached, lse, 0), *grads]
+
+def compare_case(
+    case: Case, *, backend: str = "auto", dtype: torch.dtype = torch.float32, layer: int = 0, head_dim: int = HEAD_DIM,
+    device: torch.device | str = "cpu", size: float = 1.0, needs: tuple[bool, bool, bool] = (True, True, True), strides: Strides = Strides.PLAIN,
+) -> list[Comparison]:  # fmt: skip
+    """`compare` on a `Case`; `needs` says which of q, k and v ask for a gradient (the twins as k and v do): the others are not compared."""
+    problem = _problem(case, dtype, layer, head_dim, size, strides)
+    attend = case.compile(backend)
 
     def there(*x: Tensor, **hidden: Tensor) -> list[Tensor]:
         here = {n: t.to(device) for n, t in hidden.items()}
-        found = attend(*(t.to(device) for t in x), layer=layer if layers else None, return_lse=True, lengths=lengths, given=given, inputs=inputs, **here)
-        return [t.cpu() for t in found]
+        return [t.cpu() for t in case.call(attend, *(t.to(device) for t in x), layer=layer, **here)]  # type: ignore[arg-type]
 
-    mine = results(there, dtype)
-    truth = results(lambda *x, **hidden: attention(*x, *masks, **hidden), torch.float64)
+    mine = _results(there, problem, dtype, needs)
+    truth = _results(lambda *x, **hidden: attention(*x, *problem.masks, **hidden), problem, torch.float64, needs)
     # float64 has no better judge than itself: its own error is that of float32, scaled by the two precisions.
     narrow = torch.float32 if dtype is torch.float64 else dtype
     finer = torch.finfo(dtype).eps / torch.finfo(narrow).eps
-    plain = _all_dense((x.to(narrow) for x in (q, k, v, dout)), dlse, masks, twins, _dense)
-    terms = _all_dense((x.double() for x in (q, k, v, dout)), dlse, masks, twins, _largest_terms)
-    found = []
+    plain = _all_dense(problem, narrow, _dense)
+    terms = _all_dense(problem, torch.float64, _largest_terms)
     # In float64 the truth has an error of its own: what a second way of computing it, in float64 too, makes of it.
-    again = _all_dense((x.double() for x in (q, k, v, dout)), dlse, masks, twins, _dense) if dtype is torch.float64 else truth
+    again = _all_dense(problem, torch.float64, _dense) if dtype is torch.float64 else truth
+    found = []
     for what, a, b, t, second, term in zip(NAMES, mine, plain, truth, again, terms, strict=False):
-        own = (second - t).abs().max().item() if t.numel() else 0.0
+        if a is None or t is None:
+            continue
+        own = (second - t).abs().max().item() if second is not None and t.numel() else 0.0
         unit = torch.finfo(torch.float32 if what == "lse" and dtype is not torch.float64 else dtype).eps
-        error = (a.double() - t).abs()
-        error = torch.where(error.isnan(), float("inf"), error)
         dense_error = ((b.double() - t).abs().max().item() if t.numel() else 0.0) * finer
-        allowed = 2 * dense_error + 4 * unit * term + own
-        worst = int((error - allowed).argmax()) if t.numel() else None
-        at = [0.0, 0.0] if worst is None else [x.flatten()[worst].item() for x in (error, allowed)]
-        found.append(Comparison(what, at[0], dense_error, at[1]))
+        found.append(_worst(what, a, t, dense_error, 2 * dense_error + 4 * unit * term + own))
     return found
 
 
-def compare_case(case: Case, *, backend: str = "auto", dtype: torch.dtype = torch.float32, layer: int = 0) -> list[Comparison]:
-    """`compare` on a `Case`."""
-    return compare(
-        case.spec, steps=case.steps, heads=case.heads, key_heads=case.key_heads, layers=case.layers, layer=layer, head_dim=HEAD_DIM, batch=case.batch,
-        dtype=dtype, backend=backend, tile=case.tile, seed=case.seed, inputs=case.inputs, lengths=case.lengths, given=case.given,
-    )  # fmt: skip
+def _worst(what: str, mine: Tensor, truth: Tensor, dense_error: float, allowed: Tensor) -> Comparison:
+    """Where the error exceeds what is allowed by most, or comes nearest to it."""
+    if not truth.numel():
+        return Comparison(what, 0.0, dense_error, 0.0)
+    error = (mine.double() - truth).abs()
+    error = torch.where(error.isnan(), float("inf"), error)
+    worst = int((error - allowed).argmax())
+    return Comparison(what, error.flatten()[worst].item(), dense_error, allowed.flatten()[worst].item())
 
 
-def _all_dense(tensors: Iterable[Tensor], dlse: Tensor, masks: list[Tensor], twins: bool, how: Callable[..., list[Tensor]]) -> list[Tensor]:
+# ------------------------------------------------------------------------------------------------ what is computed
+
+
+def varied(seed: int) -> dict[str, Any]:
+    """dtype, needs and strides as the bits of a seed say; those of 0 are float32, all gradients, plain."""
+    unneeded = seed >> 1 & 7
+    needs = tuple(unneeded == 7 or not unneeded >> i & 1 for i in range(3))  # somebody asks
+    return {"dtype": (torch.float32, torch.float64)[seed & 1], "needs": needs, "strides": Strides(seed >> 4 & 3)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """q, k, v, the gradients of out and lse, in the dtype of the backend, and the masks of one layer: attend and the gates of q, k, v, hidden."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    dout: Tensor
+    dlse: Tensor
+    masks: tuple[Tensor, ...]
+    twins: bool
+
+
+def _problem(case: Case, dtype: torch.dtype, layer: int, head_dim: int, size: float, strides: Strides) -> _Problem:
+    found = case.masks()
+    masks = tuple(m[:, layer] for m in (found.attend, found.gate_q, found.gate_k, found.gate_v, found.gate_hidden))
+    q, k, v, dout = case.tensors(dtype, head_dim=head_dim)
+    q, k = q * size, k * size
+    dlse = torch.randn(q.shape[:3], generator=torch.Generator().manual_seed(case.seed + 1), dtype=torch.float64)
+    match strides:
+        case Strides.TRANSPOSED:
+            q, k, v, dout = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v, dout))
+        case Strides.ONE_VALUE if v.shape[2]:
+            v = v[:, :, :1].expand(v.shape)
+        case Strides.ONE_GRADIENT if dout.numel():
+            dout = dout.flatten()[0].expand(dout.shape)
+        case _:
+            pass
+    return _Problem(q, k, v, dout, dlse, masks, case.spec.checked.has_hidden_rules)
+
+
+def _results(run: Callable[..., Iterable[Tensor]], problem: _Problem, dtype: torch.dtype, needs: tuple[bool, bool, bool]) -> list[Tensor | None]:
+    """out, lse and the gradient of each leaf; None where none is asked for."""
+    tensors = (problem.q, problem.k, problem.v, *((problem.k, problem.v) if problem.twins else ()))
+    leaves = [x.detach().to(dtype).requires_grad_(need) for x, need in zip(tensors, (*needs, *needs[1:]), strict=False)]
+    out, lse = run(*leaves[:3], **(dict(zip(("hidden_k", "hidden_v"), leaves[3:], strict=True)) if problem.twins else {}))
+    asking = [x for x in leaves if x.requires_grad]
+    results = [(x, g.to(x.dtype)) for x, g in ((out, problem.dout), (lse, problem.dlse)) if x.requires_grad]
+    # A text may mean nothing by its `stop hidden`: then the twins are not looked at.
+    grads = iter(
+        torch.autograd.grad([x for x, _ in results], asking, [g for _, g in results], allow_unused=True, materialize_grads=True)
+        if results and asking
+        else [torch.zeros_like(x) for x in asking]
+    )
+    return [out.detach(), torch.where(lse == float("-inf"), 0, lse).detach(), *(next(grads) if x.requires_grad else None for x in leaves)]
+
+
+def _all_dense(problem: _Problem, dtype: torch.dtype, how: Callable[..., list[Tensor]]) -> list[Tensor]:
     """Under gates of the hidden state k and v learn through one part of their gates, and their twins through the rest."""
-    (q, k, v, dout), (attend, gate_q, gate_k, gate_v, hidden) = tensors, masks
-    found = how(q, k, v, dout, dlse, attend, gate_q, gate_k * hidden, gate_v * hidden)
-    if twins:
-        found = found + how(q, k, v, dout, dlse, attend, gate_q, gate_k * (1 - hidden), gate_v * (1 - hidden))[3:]
+    q, k, v, dout = (x.to(dtype) for x in (problem.q, problem.k, problem.v, problem.dout))
+    attend, gate_q, gate_k, gate_v, hidden = problem.masks
+    found = how(q, k, v, dout, problem.dlse, attend, gate_q, gate_k * hidden, gate_v * hidden)
+    if problem.twins:
+        found = found + how(q, k, v, dout, problem.dlse, attend, gate_q, gate_k * (1 - hidden), gate_v * (1 - hidden))[3:]
     return found
 
 

@@ -4,6 +4,8 @@ agrees_with_reference   out, lse and every gradient are those of the dense refer
 perturbation            what no path leads to does not change by a bit; what no gradient reaches is exactly 0
 batch_invariance        a row's results do not depend on its neighbours
 permutation             attention does not see the order of keys, heads and rows of the batch, but through the text
+poison                  what nobody attends, and what lies past a row's length, may hold anything
+reuse                   an attention that was called before gives what a new one does
 formatting              the canonical layout is the same text
 claims                  every `assert` holds at this size
 packing                 documents packed into a row are the documents alone          (texts that declare doc, start or position)
@@ -15,20 +17,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..diagnostics import InputError, Source, did_you_mean
+from ..diagnostics import Source
 from ..grammar import syntax
 from ..grammar.formatter import format_text
 from ..grammar.parser import parse as parse_tree
+from ..kernels.attention import Attention
 from ..reference.attention import attention
+from ..reference.masks import DenseMasks
 from ..spec import Spec
 from .case import Case
-from .claims import violations
-from .comparing import compare_case
+from .claims import judge
+from .comparing import Strides, compare_case, varied
 
 TOLERANCE = 1e-9  # float64
 
@@ -37,36 +40,55 @@ class Broken(AssertionError):
     """A law that does not hold: what was compared, where, and by how much."""
 
 
-Try = Callable[[Case, str], None]
+class NotTried(Broken):
+    """A law that no case put to the test: nothing at the sizes tried could have broken it."""
+
+
+Try = Callable[[Case, str], Mapping[str, bool] | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """`try_on(case, backend)` raises Broken; `unfit(spec)` says why the law says nothing of a spec, or is empty."""
+    """`try_on(case, backend)` raises Broken; `unfit(spec)` says why the law says nothing of a spec, or is empty.
+
+    What `try_on` returns, if anything, are conditions that some case has to meet, for the law to have been tried at all: what to say if none
+    does, and whether this one did.
+    """
 
     name: str
     about: str
     try_on: Try
     unfit: Callable[[Spec], str] = lambda spec: ""
     of_every_text: bool = True  # else it says what some texts are meant to be, and is tried where it is asked for
-    batches: bool = True  # whether it is tried on several rows of a batch with inputs of their own
+    batches: bool = True  # whether it is tried on several rows of a batch with inputs and lengths of their own
     sets: Callable[[Spec], frozenset[str]] = lambda spec: frozenset()  # inputs that it gives itself
+    most_tokens: int = 40  # of the usual cases
+    beyond: bool = False  # whether half of the cases reach beyond the numbers in the text
+    sized: bool = True  # else it is about the text alone, and one case is all there are
 
-    def __call__(self, case: Case, backend: str = "auto") -> None:
-        """Try the law on one case. Raises Broken."""
-        self.try_on(case, backend)
+    def __call__(self, case: Case, backend: str = "auto") -> Mapping[str, bool]:
+        """Try the law on one case: the conditions it met. Raises Broken."""
+        return self.try_on(case, backend) or {}
 
 
 # ------------------------------------------------------------------------------------------------ backend and reference
 
 
 def _agrees(case: Case, backend: str) -> None:
-    dtype = (torch.float32, torch.float64)[case.seed % 2]
+    """dtype, strides, and who asks for a gradient are as the bits of the seed say."""
+    how = varied(case.seed)
     for layer in range(case.depth):
-        wrong = [c for c in compare_case(case, backend=backend, dtype=dtype, layer=layer) if not c.holds]
+        wrong = [c for c in compare_case(case, backend=backend, layer=layer, **how) if not c.holds]
         if wrong:
             lines = "\n".join(f"  {c}" for c in wrong)
-            raise Broken(f"backend {backend!r} differs from the reference in {str(dtype).removeprefix('torch.')}, layer {layer}:\n{lines}")
+            said = f"{str(how['dtype']).removeprefix('torch.')}, {_words(how)}layer {layer}"
+            raise Broken(f"backend {backend!r} differs from the reference in {said}:\n{lines}")
+
+
+def _words(how: Mapping[str, object]) -> str:
+    needs, strides = how["needs"], how["strides"]
+    some = "" if needs == (True, True, True) else f"gradients of {', '.join(n for n, need in zip('qkv', needs, strict=True) if need)} alone, "  # type: ignore[call-overload]
+    return some + ("" if strides is Strides.PLAIN else f"strides {strides.name.lower()}, ")  # type: ignore[attr-defined]
 
 
 def _permutation(case: Case, backend: str) -> None:
@@ -80,7 +102,7 @@ def _permutation(case: Case, backend: str) -> None:
         ones = torch.ones_like(seen, dtype=torch.float64)
         shuffled, _ = attention(q[:, :, rows], k[:, :, columns], v[:, :, columns], seen, ones, ones, ones)
         _same("rows and keys in another order give the same rows in that order", out[:, :, rows], shuffled, layer)
-        if not _speaks_of_heads(case.spec):
+        if not case.spec.checked.speaks_of_heads:
             turn = torch.arange(q.shape[1]).view(k.shape[1], -1).flip(0)
             again, _ = case.call(attend, q[:, turn.flatten()], k.flip(1), v.flip(1), layer)
             _same("heads in another order give the same heads in that order", again, out[:, turn.flatten()], layer)
@@ -126,7 +148,7 @@ def _perturbation(case: Case, backend: str) -> None:
         _check_stack(case, attend, masks, key)
 
 
-def _check_reach_of_gradients(case: Case, attend: Any, masks: Any, tensors: list[Tensor], query: int, layer: int) -> None:
+def _check_reach_of_gradients(case: Case, attend: Attention, masks: DenseMasks, tensors: list[Tensor], query: int, layer: int) -> None:
     """A loss on one row moves only its own query, and only keys and values that it sees and that no gate stops."""
     leaves = [x.clone().requires_grad_() for x in tensors[:3]]
     out, _ = case.call(attend, *leaves, layer=layer)  # type: ignore[arg-type]
@@ -143,7 +165,7 @@ def _check_reach_of_gradients(case: Case, attend: Any, masks: Any, tensors: list
             raise Broken(f"a loss on row {query} reaches the {name} of {_place(reached)}, which it does not see or whose gradient is stopped (layer {layer})")
 
 
-def _check_stack(case: Case, attend: Any, masks: Any, key: int) -> None:
+def _check_stack(case: Case, attend: Attention, masks: DenseMasks, key: int) -> None:
     """Through three layers (or those of the text): what no path leads to does not change by a bit."""
     start, depth = case.tensors()[0], case.layers or 3
     group = case.heads // (case.key_heads or case.heads)
@@ -170,7 +192,7 @@ def _check_stack(case: Case, attend: Any, masks: Any, key: int) -> None:
 
 
 def _formatting(case: Case, backend: str) -> None:
-    text = case.spec.text.removeprefix("\ufeff")
+    text = case.spec.text
     done = format_text(Source(text))
     trees = [syntax.show(parse_tree(Source(x))[0].statements) for x in (text, done)]
     if trees[0] != trees[1]:
@@ -179,10 +201,11 @@ def _formatting(case: Case, backend: str) -> None:
         raise Broken("formatting twice is not formatting once")
 
 
-def _claims(case: Case, backend: str) -> None:
-    found = violations(case)
-    if found:
-        raise Broken("\n".join(found))
+def _claims(case: Case, backend: str) -> dict[str, bool]:
+    found = judge(case)
+    if wrong := [f"{x.claim} does not hold: {x.wrong}" for x in found if x.wrong]:
+        raise Broken("\n".join(wrong))
+    return {f"{x.claim}: its condition held for no pair": x.tried for x in found}
 
 
 def _same(what: str, a: Tensor, b: Tensor, layer: int) -> None:
@@ -196,10 +219,6 @@ def _place(where: Tensor) -> str:
     return f"token {token} (head {head}" + (f", row {batch} of the batch)" if where.shape[0] > 1 else ")")
 
 
-def _speaks_of_heads(spec: Spec) -> bool:
-    return spec.checked.speaks_of_heads
-
-
 def _no_claims(spec: Spec) -> str:
     return "" if spec.checked.claims else "the text makes no claim"
 
@@ -208,59 +227,14 @@ agrees_with_reference = Law("agrees_with_reference", "out, lse and every gradien
 perturbation = Law("perturbation", "what no path leads to does not change by a bit; what no gradient reaches is exactly 0", _perturbation)
 batch_invariance = Law("batch_invariance", "a row's results do not depend on its neighbours in the batch", _batch_invariance)
 permutation = Law("permutation", "the order of keys, heads and rows matters through the text alone", _permutation)
-formatting = Law("formatting", "the canonical layout is the same text", _formatting)
-claims = Law("claims", "every `assert` holds at the sizes tried", _claims, _no_claims, batches=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """One side of a pair, as an opinion in Python sees it: `q.pos`, `q.role == "reason"`, `k.doc`."""
-
-    pos: int
-    step: int
-    slot: int
-    section: int
-    index: int
-    role: str
-    inputs: Mapping[str, Any]
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self.inputs[name]
-        except KeyError:
-            raise AttributeError(f"a token has no {name!r} here; it has pos, step, slot, section, index, role, {', '.join(self.inputs)}") from None
-
-
-Opinion = Callable[..., Any]
-
-
-def opinion(judge: Opinion | Mapping[str, Opinion]) -> Law:
-    """The law that the text says what a function in Python says: `judge(q, k)` or `judge(q, k, world)`, true where q sees k.
-
-    A mapping judges gates too: {"attend": f, "k": g}, where g gives the factor of that gradient (True and False are 1 and 0). `world` has head,
-    heads, layer, layers, steps, length, the params, and the inputs that belong to no token.
-    """
-    judges = dict(judge) if isinstance(judge, Mapping) else {"attend": judge}
-    known = ("attend", "q", "k", "v", "hidden")
-    for name in judges:
-        if name not in known:
-            raise InputError(f"an opinion is about attend, q, k, v or hidden; got {name!r}: {did_you_mean(str(name), known)}".rstrip(": "))
-    from .opinions import differences
-
-    def try_on(case: Case, backend: str) -> None:
-        found = differences(case, judges)
-        if found:
-            raise Broken(found)
-
-    return Law("opinion", "the text says what a function in Python says", try_on, batches=False)
+formatting = Law("formatting", "the canonical layout is the same text", _formatting, sized=False)
+claims = Law("claims", "every `assert` holds at the sizes tried", _claims, _no_claims, batches=False, most_tokens=12, beyond=True)
 
 
 def built_in() -> dict[str, Law]:
     """Every law by its name; those of packing with the inputs that texts usually declare."""
+    from .calls import poison, reuse
     from .parts import packing, prefix_tree
 
-    every = (agrees_with_reference, perturbation, batch_invariance, permutation, formatting, claims, packing, prefix_tree)
+    every = (agrees_with_reference, perturbation, batch_invariance, permutation, poison, reuse, formatting, claims, packing, prefix_tree)
     return {law.name: law for law in every}
-
-
-__all__ = ["Broken", "Law", "agrees_with_reference", "batch_invariance", "built_in", "claims", "formatting", "opinion", "permutation", "perturbation"]

@@ -4,65 +4,137 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from ..diagnostics import InputError
+from ..compiler.front import front
+from ..compiler.ir import Const
+from ..diagnostics import InputError, did_you_mean
 from .case import Case
-from .laws import Pair
+from .laws import Broken, Law
 
 GATES = {"q": "gate_q", "k": "gate_k", "v": "gate_v", "hidden": "gate_hidden"}
-MOST_PAIRS = 500_000
+MOST_ASKED = 1600  # pairs of a head; of more, some are picked
+
+Opinion = Callable[..., Any]
 
 
-def differences(case: Case, judges: Mapping[str, Callable[..., Any]]) -> str:
-    """The first pair where text and function differ, in words, or nothing. Gates are judged where the text attends."""
-    masks, row = case.masks(), case.row()
-    _, layers, heads, queries, keys = masks.attend.shape
-    if layers * heads * queries * keys > MOST_PAIRS:
-        raise InputError(f"an opinion is asked pair by pair: {layers * heads * queries * keys:,} pairs are too many, at most {MOST_PAIRS:,}")
-    wanted = {name: _arity(name, judge) for name, judge in judges.items()}
-    for layer in range(layers):
-        for head in range(heads):
-            words = row.words(head, layer)
-            places = {"head": head, "layer": layer}
-            constants = {n: _element(case, n, places) for n, i in case.spec.inputs.items() if not {"token", "step", "query", "key"} & {*i.axes}}
-            pairwise = [n for n, i in case.spec.inputs.items() if {"query", "key"} <= {*i.axes}]
-            world = SimpleNamespace(**words.scalars, **case.spec.params, **constants)
-            sides = [[_pair(case, side, i, places, which) for i in range(n)] for side, n, which in ((row.queries, queries, "query"), (row.keys, keys, "key"))]
-            for i, q in enumerate(sides[0]):
-                for j, k in enumerate(sides[1]):
-                    for name in pairwise:
-                        setattr(world, name, _element(case, name, {**places, "query": q.pos, "key": k.pos}))
-                    for name, judge in judges.items():
-                        sees = bool(masks.attend[0, layer, head, i, j])
-                        if name != "attend" and not sees:
-                            continue
-                        said = judge(*(q, k, world)[: wanted[name]])
-                        mine = sees if name == "attend" else float(getattr(masks, GATES[name])[0, layer, head, i, j])
-                        if bool(said) != mine if name == "attend" else abs(float(said) - mine) > 1e-12:
-                            what = "sees" if name == "attend" else f"gate of {name}"
-                            return f"{what}: the text says {mine}, the function {said!r}, for head {head}, layer {layer},\n  q = {_shown(q)}\n  k = {_shown(k)}"
-    return ""
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side of a pair, as an opinion in Python sees it: `q.pos`, `q.role == "reason"`, `k.doc`."""
+
+    pos: int
+    step: int
+    slot: int
+    section: int
+    index: int
+    role: str
+    inputs: Mapping[str, Any]
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.inputs[name]
+        except KeyError:
+            raise AttributeError(f"a token has no {name!r} here; it has pos, step, slot, section, index, role, {', '.join(self.inputs)}") from None
+
+    def __str__(self) -> str:
+        inputs = "".join(f", {n} {v}" for n, v in self.inputs.items())
+        return f"{self.role} at {self.pos} (step {self.step}, slot {self.slot}, section {self.section}, index {self.index}{inputs})"
 
 
-def _arity(name: str, judge: Callable[..., Any]) -> int:
-    count = len([p for p in inspect.signature(judge).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)])
+def opinion(judge: Opinion | Mapping[str, Opinion]) -> Law:
+    """The law that the text says what a function in Python says: `judge(q, k)` or `judge(q, k, world)`, true where q sees k.
+
+    A mapping judges gates too: {"attend": f, "k": g}, where g gives the factor of that gradient (True and False are 1 and 0). `world` has head,
+    heads, layer, layers, steps, length, the params, and the inputs that belong to no token. Raises InputError for what is no such function.
+    """
+    judges = dict(judge) if isinstance(judge, Mapping) else {"attend": judge}
+    known = ("attend", *GATES)
+    for name in judges:
+        if name not in known:
+            raise InputError(f"an opinion is about attend, q, k, v or hidden; got {name!r}: {did_you_mean(str(name), known)}".rstrip(": "))
+    arity = {name: _arity(name, judge) for name, judge in judges.items()}
+
+    def asked(*sides: Any, name: str) -> Any:
+        return judges[name](*sides[: arity[name]])
+
+    def try_on(case: Case, backend: str) -> dict[str, bool]:
+        found, met = _differences(case, tuple(judges), asked)
+        if found:
+            raise Broken(found)
+        return met
+
+    return Law("opinion", "the text says what a function in Python says", try_on, batches=False, most_tokens=12, beyond=True)
+
+
+def _arity(name: str, judge: Any) -> int:
+    try:
+        parameters = inspect.signature(judge).parameters.values()
+    except (TypeError, ValueError):
+        raise InputError(f"an opinion is a function of (q, k) or (q, k, world); that of {name} is {judge!r}") from None
+    count = len([p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)])
     if count not in (2, 3):
         raise InputError(f"an opinion takes (q, k) or (q, k, world); that of {name} takes {count}")
     return count
 
 
-def _pair(case: Case, side: Mapping[str, Tensor], i: int, places: Mapping[str, int], which: str) -> Pair:
+def _differences(case: Case, names: tuple[str, ...], asked: Callable[..., Any]) -> tuple[str, dict[str, bool]]:
+    """The first pair where text and function differ, in words, or nothing; and what was met. Gates are judged where the text attends."""
+    masks, row = case.masks(), case.row()
+    _, layers, heads, _, _ = masks.attend.shape
+    met = _conditions(case, names, masks.attend)
+    declared = case.spec.inputs
+    pairwise = [n for n, i in declared.items() if {"query", "key"} <= {*i.axes}]
+    for layer in range(layers):
+        for head in range(heads):
+            places = {"head": head, "layer": layer}
+            constants = {n: _element(case, n, places) for n, i in declared.items() if not {"token", "step", "query", "key"} & {*i.axes}}
+            world = SimpleNamespace(**row.words(head, layer).scalars, **{**case.spec.params, **case.params}, **constants)
+            queries, keys = ([_side(case, x, i, places, which) for i in range(len(x["pos"]))] for x, which in ((row.queries, "query"), (row.keys, "key")))
+            attend = masks.attend[0, layer, head].tolist()
+            gates = {n: getattr(masks, GATES[n])[0, layer, head].tolist() for n in names if n != "attend"}
+            for i, j in _picked(len(queries), len(keys), case.seed):
+                q, k, sees = queries[i], keys[j], attend[i][j]
+                for name in pairwise:
+                    setattr(world, name, _element(case, name, {**places, "query": q.pos, "key": k.pos}))
+                for name in names if sees else [n for n in names if n == "attend"]:
+                    said = asked(q, k, world, name=name)
+                    mine = sees if name == "attend" else gates[name][i][j]
+                    if bool(said) != mine if name == "attend" else abs(float(said) - mine) > 1e-12:
+                        what = "sees" if name == "attend" else f"gate of {name}"
+                        return f"{what}: the text says {mine}, the function {said!r}, for head {head}, layer {layer},\n  q = {q}\n  k = {k}", met
+    return "", met
+
+
+def _conditions(case: Case, names: tuple[str, ...], attend: Tensor) -> dict[str, bool]:
+    """Without a pair on each side of the edge, nothing was asked about the edge."""
+    some, others = bool(attend.any()), bool((~attend).any())
+    always = isinstance(front(case.spec.checked).attend, Const)
+    found = {"sees: the text attended no pair": some or always, "sees: the text attended every pair": others or always} if "attend" in names else {}
+    return found | {f"gate of {name}: the text attended no pair": some for name in names if name != "attend"}
+
+
+def _picked(queries: int, keys: int, seed: int) -> list[tuple[int, int]]:
+    """Every pair; of many, so many as the seed says."""
+    count = queries * keys
+    if count <= MOST_ASKED:
+        return [(i, j) for i in range(queries) for j in range(keys)]
+    chosen = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:MOST_ASKED]
+    return [divmod(n, keys) for n in chosen.sort().values.tolist()]
+
+
+def _side(case: Case, side: Mapping[str, Tensor], i: int, places: Mapping[str, int], which: str) -> Side:
     own = {name: int(side[name][i]) for name in ("pos", "step", "slot", "section", "index")}
     inputs = {}
     for name, declared in case.spec.inputs.items():
         axes = {*declared.axes}
         if axes & {"token", "step", which} and not {"query", "key"} <= axes:
             inputs[name] = _element(case, name, {**places, "token": own["pos"], "step": own["step"], "query": own["pos"], "key": own["pos"]})
-    return Pair(role=case.spec.roles[int(side["role"][i])], inputs=inputs, **own)
+    return Side(role=case.spec.roles[int(side["role"][i])], inputs=inputs, **own)
 
 
 def _element(case: Case, name: str, places: Mapping[str, int]) -> Any:
@@ -71,8 +143,3 @@ def _element(case: Case, name: str, places: Mapping[str, int]) -> Any:
     for axis in case.spec.inputs[name].axes:
         value = value[places[axis]]
     return value.tolist() if isinstance(value, Tensor) else value
-
-
-def _shown(side: Pair) -> str:
-    inputs = "".join(f", {n} {v}" for n, v in side.inputs.items())
-    return f"{side.role} at {side.pos} (step {side.step}, slot {side.slot}, section {side.section}, index {side.index}{inputs})"

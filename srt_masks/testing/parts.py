@@ -7,13 +7,15 @@ a function of yours.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..diagnostics import InputError
+from ..kernels.attention import Attention
 from ..packed import documents
 from ..spec import Spec
 from .case import Case
@@ -102,22 +104,22 @@ def _law(name: str, about: str, divide: Callable[[Case], _Division], inputs: Inp
 
     def try_on(case: Case, backend: str) -> None:
         if why := refuse(case.spec):
-            raise ValueError(f"the law `{name}` says nothing of this text: {why}")
+            raise InputError(f"the law `{name}` says nothing of this text: {why}")
         division = divide(case)
         rows = case.spec.checked.queries.rows_per_step
         describe = inputs or (lambda pieces: _by_names(case.spec, pieces, name))
-        whole = _with(case, {**case.inputs, **describe(division.whole)})
+        whole = replace(case, lengths=None, inputs={**case.inputs, **describe(division.whole)})
         q, k, v, dout = whole.tensors()
         attend = case.compile(backend)
         out, gradients = _run(whole, attend, q, k, v, dout)
         sums = [torch.zeros_like(g) for g in gradients]
-        given = torch.zeros(q.shape[2], dtype=torch.bool)
+        taken = torch.zeros(q.shape[2], dtype=torch.bool)
         for steps, pieces in zip(division.parts, division.alone, strict=True):
             at = (torch.tensor(steps, dtype=torch.int64)[:, None] * rows + torch.arange(rows)).flatten()
-            part = _with(case, {**_picked(case, steps, at), **describe(pieces)}, len(steps))
+            part = replace(whole, steps=len(steps), inputs={**_picked(case, steps, at), **describe(pieces)})
             # A token of several parts takes its upstream gradient from the first of them.
-            share = dout[:, :, at] * ~given[at][:, None]
-            given[at] = True
+            share = dout[:, :, at] * ~taken[at][:, None]
+            taken[at] = True
             alone, own = _run(part, attend, q[:, :, at], k[:, :, at], v[:, :, at], share)
             if alone.numel() and not torch.allclose(out[:, :, at], alone, rtol=TOLERANCE, atol=TOLERANCE):
                 worst = (out[:, :, at] - alone).abs().amax((0, 1, 3))
@@ -163,13 +165,7 @@ def _picked(case: Case, steps: list[int], at: Tensor) -> dict[str, Any]:
     return found
 
 
-def _with(case: Case, inputs: Mapping[str, Any], steps: int | None = None) -> Case:
-    return Case(
-        case.spec, case.steps if steps is None else steps, case.heads, case.key_heads, case.layers, case.batch, None, inputs, None, case.tile, case.seed
-    )
-
-
-def _run(case: Case, attend: Any, q: Tensor, k: Tensor, v: Tensor, dout: Tensor) -> tuple[Tensor, list[Tensor]]:
+def _run(case: Case, attend: Attention, q: Tensor, k: Tensor, v: Tensor, dout: Tensor) -> tuple[Tensor, list[Tensor]]:
     leaves = [x.detach().clone().requires_grad_() for x in (q, k, v)]
     out, _ = case.call(attend, *leaves)  # type: ignore[arg-type]
     return out.detach(), list(torch.autograd.grad((out * dout).sum(), leaves, allow_unused=True, materialize_grads=True))

@@ -3,22 +3,26 @@
     pytest rules/                       # rules/*.mask too
     pytest rules/mine.mask -k packing
 
-Settings, in pytest's configuration: `mask_laws` picks some of the laws (`none`: collect no mask files), `mask_examples` says how many cases each.
+Settings, in pytest's configuration: `mask_laws` names the laws, each tried where it fits (`none`: collect no mask files), `mask_examples` says how many cases each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ..diagnostics import Error, SpecError, did_you_mean
 
+if TYPE_CHECKING:
+    from ..spec import Spec
+    from .laws import Law
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addini("mask_laws", "of the laws of *.mask files only these (none: collect no mask files)", type="args", default=[])
+    parser.addini("mask_laws", "the laws of *.mask files, each where it fits (none: collect no mask files)", type="args", default=[])
     parser.addini("mask_examples", "random cases a law (25)", default="25")
 
 
@@ -65,11 +69,12 @@ class MaskFile(pytest.File):
             yield MaskTest.from_parent(self, name="check", spec=None, law=None, error=error)
             return
         from .checking import chosen_laws
+        from .laws import built_in
 
         yield MaskTest.from_parent(self, name="check", spec=spec, law=None, error=None)
         wanted = self.config.getini("mask_laws")
         try:
-            laws = [law for law in chosen_laws(spec, None) if not wanted or law.name in wanted]
+            laws = [law for law in built_in().values() if law.name in wanted and not law.unfit(spec)] if wanted else chosen_laws(spec, None)
         except Error as error:
             yield MaskTest.from_parent(self, name="laws", spec=spec, law=None, error=error)
             return
@@ -78,16 +83,18 @@ class MaskFile(pytest.File):
 
 
 class MaskTest(pytest.Item):
-    def __init__(self, *, spec: Any, law: Any, error: Error | None, **named: Any):
+    def __init__(self, *, spec: Spec | None, law: Law | None, error: Error | None, **named: Any):
         super().__init__(**named)
         self.spec, self.law, self.error = spec, law, error
 
     def runtest(self) -> None:
         if self.error is not None:
             raise self.error
-        if self.law is not None:
-            from .checking import try_law
+        if self.law is not None and self.spec is not None:
+            from .checking import no_size, try_law
 
+            if self.law.sized and (why := no_size(self.spec)):
+                pytest.skip(why)
             try_law(self.spec, self.law, examples=int(self.config.getini("mask_examples")))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> str:

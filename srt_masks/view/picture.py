@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MOST_CELLS = 200  # tokens of a side
 MOST_PICTURES = 8
+DEFAULT_STEPS = 4
 NOTE = "rows ask, columns are seen; a pair trains if it moves the key or the value it reads"
 NOTE_IN_PART = "in part: the gradient of the pair is scaled, or one of several is stopped"
 
@@ -66,7 +67,7 @@ def legend(pictures: Iterable[Picture]) -> tuple[Mark, ...]:
 
 
 def picture(
-    spec: Spec, *, steps: int | None = 4, head: int = 0, layer: int = 0, heads: int | None = None, layers: int | None = None,
+    spec: Spec, *, steps: int | None = None, head: int = 0, layer: int = 0, heads: int | None = None, layers: int | None = None,
     inputs: dict | None = None, given: Any = None,
 ) -> Picture:  # fmt: skip
     """The marks of one head of one layer, from the reference.
@@ -78,12 +79,13 @@ def picture(
 
 
 def pictures(
-    spec: Spec, *, steps: int | None = 4, head: int | None = None, layer: int | None = None, heads: int | None = None, layers: int | None = None,
+    spec: Spec, *, steps: int | None = None, head: int | None = None, layer: int | None = None, heads: int | None = None, layers: int | None = None,
     inputs: dict | None = None, given: Any = None,
 ) -> tuple[Picture, ...]:  # fmt: skip
     """One picture for each distinct mask among the heads and layers (of the head and layer, where given), at most MOST_PICTURES.
 
-    Each names the heads and layers it stands for; the last says how many more there would be. Raises InputError as `picture` does.
+    `steps` is 4 where the layout repeats, unless given. Each names the heads and layers it stands for; the last says how many more there would be.
+    Raises InputError as `picture` does.
     """
     steps, table = _sized(spec, steps, heads, layers, inputs, given)
     masks = dense(spec, steps=steps, heads=heads, layers=layers, inputs=inputs, given=given)
@@ -107,7 +109,7 @@ def pictures(
     notes = [NOTE, *([NOTE_IN_PART] if Mark.PART in legend(made) else [])]
     made = [replace(p, note="; ".join(notes)) for p in made]
     if len(places) > len(drawn):
-        more = f"{len(places) - len(drawn)} more masks differ: choose one with --head and --layer (head=, layer=)"
+        more = f"{len(places) - len(drawn)} more masks differ: choose one with head= and layer= (--head, --layer)"
         made[-1] = replace(made[-1], note=f"{made[-1].note}; {more}")
     return tuple(made)
 
@@ -116,8 +118,8 @@ def _sized(spec: Spec, steps: int | None, heads: int | None, layers: int | None,
     """Steps, where the layout wants them, and the table of tokens. Refuses what is too large or empty before any mask is made."""
     checked = spec.checked
     axes = [checked.queries, *([checked.keys] if checked.keys is not None else [])]
-    if not any(axis.rows_per_step for axis in axes):
-        steps = None
+    if steps is None and checked.repeats:
+        steps = DEFAULT_STEPS
     sizes = [axis.tokens(steps or 0) for axis in axes]
     if max(sizes) <= MOST_CELLS:
         table = tokens(spec, steps=steps, heads=heads, layers=layers, inputs=inputs, given=given)
@@ -126,7 +128,7 @@ def _sized(spec: Spec, steps: int | None, heads: int | None, layers: int | None,
             return steps, table
     if max(sizes) == 0:
         raise InputError("there is nothing to draw: this layout has no tokens at this size")
-    raise InputError(f"{max(sizes):,} tokens are too many to draw; at most {MOST_CELLS}: give fewer --steps, or smaller --param values")
+    raise InputError(f"{max(sizes):,} tokens are too many to draw; at most {MOST_CELLS}: give fewer steps=, or smaller params")
 
 
 def _chosen(name: str, chosen: int | None, count: int) -> range:

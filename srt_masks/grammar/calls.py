@@ -1,0 +1,119 @@
+"""Calls: the functions of the text and of the prelude, written out at each call; `min`, `max`, `abs`, `clamp`.
+
+Input: a call of the tree. Output: a `Value`. Non-goals: operators (`expressions.py`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+
+from ..diagnostics import Span, listing
+from . import checked as c
+from . import syntax as t
+from .checked import Kind, Op, Type
+from .names import Names, own_side, read_as
+from .scope import POISON, Entry, Function, Value
+from .suggest import meant, spelled
+
+NUMBERS = (Type.INT, Type.FLOAT)
+
+
+class Calls(Names, ABC):
+    """The checker of calls."""
+
+    def check_body(self, function: Function) -> None:
+        """The mistakes of a function that need no call to be seen: what rests on its parameters is left to the calls."""
+        with self._inside(function, {p.text: POISON for p in function.parameters}, None):
+            self.check(function.body)
+
+    def _call(self, expr: t.Call) -> Value:
+        name = expr.name.text
+        saved, self._about_pairs = self._about_pairs, False  # an argument may be an attribute
+        args = [self.check(a) for a in expr.args]
+        self._about_pairs = saved
+        if name in ("min", "max", "abs", "clamp") and self.lookup(name) is None:
+            return self._arithmetic_call(name, args, expr)
+        entry = self.lookup(name)
+        if entry is None:
+            return self._unknown_function(expr)
+        if not isinstance(entry.what, Function):
+            return self._no_function(expr, entry)
+        function = entry.what
+        if len(args) != len(function.parameters):
+            signature = f"{name}({', '.join(p.text for p in function.parameters)})"
+            return self.mistake("wrong-arguments", f"`{signature}` takes {len(function.parameters)}; this call has {len(args)}", expr.span)
+        if any(a is POISON for a in args):
+            return POISON
+        with self._inside(function, dict(zip((p.text for p in function.parameters), args, strict=True)), expr):
+            return self.check(function.body)
+
+    def _no_function(self, expr: t.Call, entry: Entry) -> Value:
+        name = expr.name.text
+        if name in self.prelude and entry is not self.prelude[name] and isinstance(self.prelude[name].what, Function):
+            hides, help = f", which hides the prelude's `{name}(...)`", f"give {entry.noun.split()[-1]} `{name}` another name"
+        else:
+            hides, help = "", self._instead_of_call(expr, entry)
+        return self.mistake("not-a-function", f"`{name}` takes no arguments: it is {entry.noun}{hides}", expr.name.span, "called here", help)
+
+    def _instead_of_call(self, expr: t.Call, entry: Entry) -> str:
+        name = expr.name.text
+        args = ", ".join(spelled(a) for a in expr.args)
+        match entry.what:
+            case int():
+                return f"write `k is {name}`"
+            case c.Input(sizes=sizes) as declared if sizes:
+                return f"write `{read_as(declared, own_side(declared), args if len(sizes) == len(expr.args) else '')}`"
+            case c.Input(axes=axes) if {"token", "step"} & {*axes}:
+                return f"write `{name}[{args}]`"
+            case Value(kind=Kind.TOKEN):
+                return f"write `{name}[{args}]`"
+            case Value(type=Type.BOOL) | c.Input(type=Type.BOOL):
+                return f"did you mean `{name} and ({args})`?"
+            case _:
+                return f"write `{name}`, or `{name} * ({args})`"
+
+    def _unknown_function(self, expr: t.Call) -> Value:
+        functions = [n for n, e in {**self.prelude, **self.scope}.items() if isinstance(e.what, Function)]
+        known = [*functions, "min", "max", "abs", "clamp"]
+        if expr.name.text in self.defined:
+            return self._unknown(expr.name.text, expr.name.span)
+        if expr.name.text in (*c.ATTRIBUTES, *c.GLOBALS):
+            return self.mistake(
+                "not-a-function", f"`{expr.name.text}` is no function", expr.name.span, f"write `{expr.name.text}`, or `{expr.name.text}[POSITION]`"
+            )
+        return self.mistake(
+            "unknown-name",
+            f"no function is called `{expr.name.text}`",
+            expr.name.span,
+            meant(expr.name.text, known),
+            f"functions here: {listing(known)}",
+        )
+
+    def _arithmetic_call(self, name: str, args: list[Value], expr: t.Call) -> Value:
+        args = [self.typed(a, NUMBERS, f"`{name}`") for a in args]
+        if any(a is POISON for a in args):
+            return POISON
+        wanted = {"abs": 1, "clamp": 3}.get(name)
+        if wanted is not None and len(args) != wanted:
+            form = "abs(x)" if name == "abs" else "clamp(x, least, most)"
+            return self.mistake("wrong-arguments", f"`{form}` takes {wanted}; this call has {len(args)}", expr.span)
+        type = wider(args)
+        match name:
+            case "abs":
+                return self._apply(Op.ABS, args, type, expr.span)
+            case "clamp":
+                return self._apply(Op.MIN, (self._apply(Op.MAX, args[:2], type, expr.span), args[2]), type, expr.span)
+            case _:
+                op = Op.MIN if name == "min" else Op.MAX
+                return self._balanced(op, args, type, expr.span)
+
+    def _balanced(self, op: Op, args: list[Value], type: Type, span: Span) -> Value:
+        """Many arguments are no deep expression."""
+        if len(args) == 1:
+            return args[0]
+        half = len(args) // 2
+        return self._apply(op, (self._balanced(op, args[:half], type, span), self._balanced(op, args[half:], type, span)), type, span)
+
+
+def wider(values: list[Value]) -> Type:
+    return Type.FLOAT if any(v.type is Type.FLOAT for v in values) else Type.INT
