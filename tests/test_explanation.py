@@ -107,6 +107,7 @@ def test_random_texts_of_the_whole_language(case: Case):
         ("attend all(k.pos != s for s in {1, 3, 5, 7})", 9, 4, "`all(k.pos != s for s in {1, 3, 5, 7})` is true."),
         ("let near(n) = q.pos - k.pos < n\nattend causal and near(3)", 9, 4, "`q.pos - k.pos < n` is false: 5 < 3."),
         ("let never(n) = false\nattend causal and never(3)", 4, 4, "`never(3)` is false."),
+        ("let never(m) = false\nattend causal and never(first(2))", 4, 4, "`never(first(2))` is false."),
         ("let always(n) = true\nattend not always(3)", 4, 4, "`always(3)` is true."),
         ("let near = q.pos - k.pos < 3\nattend causal and near", 9, 4, "`q.pos - k.pos < 3` is false: 5 < 3."),
         ("let block = pos // 4\nattend same(block)", 5, 3, "`same(block)` is false: 1 == 0."),

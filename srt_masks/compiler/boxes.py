@@ -23,6 +23,12 @@ from .simplify import simplified
 COARSEST = 16  # boxes along an axis at the first level
 REFINE_PAIRS = 2_000_000  # pairs evaluated to settle tiles that bounds leave open
 REFINE_TILES = 64  # tiles evaluated at once
+SAMPLE = 8  # pairs along a side of an undecided tile that are looked at first
+SAMPLED_TILES = 4096  # tiles sampled at once
+PROBE_BOXES = 20_000  # undecided boxes of one level, from which on a probe asks whether it is worth going on
+PROBE_TILES = 4096
+PROBE_SHARE = 0.97
+MOST_BOXES = 2_000_000  # boxes looked at, after which the rest is called PARTIAL
 
 
 class State(IntEnum):
@@ -80,39 +86,49 @@ def classify(ask: Questions, program: Program, leaves: Leaves, queries: int, key
     """The boxes of one (row of the batch, layer, head). `leaves` belong to `ask.split`."""
     rows, cols = -(-queries // tile), -(-keys // tile)
     kept: list[Tensor] = []
-    evaluated = 0
-    level = 0
+    evaluated = inexact = level = 0
     while max(rows, cols) > COARSEST << level:
         level += 1
     pyramid = _pyramid(leaves, tile, level)
     row, col = torch.meshgrid(torch.arange(-(-rows // (1 << level))), torch.arange(-(-cols // (1 << level))), indexing="ij")
     row, col = row.flatten(), col.flatten()
-    inexact = 0
+    exact = _Exact(program, leaves, queries, keys, tile)
     while len(row):
         evaluated += len(row)
         attend, label = _label(ask, leaves, pyramid[level], row, col)
         side = tile << level
-        whole = ((row + 1) * side <= queries) & ((col + 1) * side <= keys)
-        settled = attend.must & whole & _settled(label)
-        empty = ~attend.may
+        full = attend.must & ((row + 1) * side <= queries) & ((col + 1) * side <= keys)
+        label = label | torch.where(full, 0, PARTIAL)
+        # A tile that hangs over the end is PARTIAL, and nothing is left to ask of it.
+        settled = (full | (attend.must & (level == 0))) & _settled(label)
+        undecided = ~settled & attend.may
+        stop = level == 0
+        if not stop and int(undecided.sum()) > PROBE_BOXES:
+            # Masks that are PARTIAL everywhere would be split down to single tiles for nothing.
+            stop = evaluated > MOST_BOXES or exact.mostly_partial(row[undecided], col[undecided], level, rows, cols)
+        if not stop:
+            kept.append(_pack(level, row[settled], col[settled], label[settled]))
+            row, col = _children(row[undecided], col[undecided], level, rows, cols)
+            level -= 1
+            continue
+        keep = settled | undecided
         if level == 0:
-            label = label | torch.where(attend.must & whole, 0, PARTIAL)
-            open = ~settled & ~empty
-            if bool(open.any()):
-                where = open.nonzero().flatten()
-                exact = _refine(program, leaves, row[where], col[where], queries, keys, tile)
-                label[where[: len(exact)]] = exact
-                inexact = len(where) - len(exact)
-                empty = empty | (label == EMPTY)
-            keep = ~empty
-            kept.append(_pack(level, row[keep], col[keep], label[keep]))
-            break
-        kept.append(_pack(level, row[settled], col[settled], label[settled]))
-        undecided = ~settled & ~empty
-        row, col = _children(row[undecided], col[undecided], level, rows, cols)
-        level -= 1
+            where = undecided.nonzero().flatten()
+            known, left = exact.labels(row[where], col[where], label[where])
+            label[where] = known
+            inexact = left
+            keep = keep & (label != EMPTY)
+        else:
+            inexact = int(_tiles(row[undecided], level, rows) @ _tiles(col[undecided], level, cols))
+        kept.append(_pack(level, row[keep], col[keep], label[keep]))
+        break
     packed = torch.cat([*kept, torch.zeros(0, 4, dtype=torch.int64)])
     return Boxes(packed[:, 0].to(torch.uint8), packed[:, 1].int(), packed[:, 2].int(), packed[:, 3].to(torch.uint8), evaluated, inexact)
+
+
+def _tiles(place: Tensor, level: int, count: int) -> Tensor:
+    """How many tiles along an axis each box has: the last may hang over the edge."""
+    return ((place + 1) << level).clamp(max=count) - (place << level)
 
 
 def _pack(level: int, row: Tensor, col: Tensor, label: Tensor) -> Tensor:
@@ -192,23 +208,76 @@ def _settled(label: Tensor) -> Tensor:
 # --------------------------------------------------------------------------------------------------- exact tiles
 
 
-def _refine(program: Program, leaves: Leaves, row: Tensor, col: Tensor, queries: int, keys: int, tile: int) -> Tensor:
-    """Exact labels of single tiles, in order, as many as the budget allows; EMPTY where no pair was found."""
-    count = min(len(row), REFINE_PAIRS // tile**2)
-    within = torch.arange(tile)
-    labels = []
-    for start in range(0, count, REFINE_TILES):
-        end = min(count, start + REFINE_TILES)
-        q = row[start:end, None] * tile + within  # (tiles, tile)
-        k = col[start:end, None] * tile + within
-        inside = (q < queries)[:, :, None] & (k < keys)[:, None, :]
-        attend, *gates = leaves.pairs(q.clamp(max=queries - 1), k.clamp(max=keys - 1), *program.pair_roots)
-        attend = attend & inside
-        label = torch.where(attend.flatten(1).all(1), 0, PARTIAL)
-        for i, name in enumerate("qkv"):
-            label = label | (_exact_state(attend, gates[2 * i], gates[2 * i + 1]) << SHIFTS[name])
-        labels.append(torch.where(attend.flatten(1).any(1), label, EMPTY))
-    return torch.cat([*labels, row[:0]])
+@dataclass(frozen=True, slots=True)
+class _Exact:
+    """Single tiles, looked at pair by pair: a few pairs of each first, and all of them only where those are of one mind."""
+
+    program: Program
+    leaves: Leaves
+    queries: int
+    keys: int
+    tile: int
+
+    def labels(self, row: Tensor, col: Tensor, label: Tensor) -> tuple[Tensor, int]:
+        """Labels of undecided tiles, EMPTY where no pair was found, and how many are still those of the bounds, because the budget ended.
+
+        What bounds have settled of a gate stays; two unlike pairs in a sample settle the rest.
+        """
+        done = label.clone()
+        open_tiles = torch.ones_like(label, dtype=torch.bool)
+        for start in range(0, len(row), SAMPLED_TILES):
+            part = slice(start, start + SAMPLED_TILES)
+            attend, gates = self._pairs(row[part], col[part], SAMPLE)
+            seen = (label[part] & PARTIAL == 0) | _both(attend)
+            open_tiles[part] = ~(seen & self._gates_known(label[part], attend, gates))
+        where = open_tiles.nonzero().flatten()
+        count = min(len(where), REFINE_PAIRS // self.tile**2)
+        for start in range(0, count, REFINE_TILES):
+            some = where[start : min(count, start + REFINE_TILES)]
+            attend, gates = self._pairs(row[some], col[some], self.tile)
+            inside = (row[some, None] * self.tile + torch.arange(self.tile) < self.queries)[:, :, None] & (
+                col[some, None] * self.tile + torch.arange(self.tile) < self.keys
+            )[:, None, :]
+            attend = attend & inside
+            found = torch.where(attend.flatten(1).all(1), 0, PARTIAL)
+            for name, (open, weight) in zip("qkv", gates, strict=True):
+                found = found | (_exact_state(attend, open, weight) << SHIFTS[name])
+            done[some] = torch.where(attend.flatten(1).any(1), found, EMPTY)
+        return done, len(where) - count
+
+    def mostly_partial(self, row: Tensor, col: Tensor, level: int, rows: int, cols: int) -> bool:
+        """Whether tiles under some boxes, picked at random, are nearly all PARTIAL. The same boxes give the same answer."""
+        generator = torch.Generator().manual_seed(len(row))
+        box = torch.randint(len(row), (PROBE_TILES,), generator=generator)
+        down, right = (torch.randint(1 << level, (PROBE_TILES,), generator=generator) for _ in range(2))
+        row, col = ((row[box] << level) + down).clamp(max=rows - 1), ((col[box] << level) + right).clamp(max=cols - 1)
+        attend, _ = self._pairs(row, col, SAMPLE)
+        return float(_both(attend).double().mean()) >= PROBE_SHARE
+
+    def _gates_known(self, label: Tensor, attend: Tensor, gates: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Whether every gate is settled by its bounds, or seen to be both 1 and less, or 0 and more, on attended pairs."""
+        known = torch.ones_like(label, dtype=torch.bool)
+        for name, (open, weight) in zip("qkv", gates, strict=True):
+            gate = torch.where(open, weight, 0.0)
+            mixed = (attend & (gate != 0)).flatten(1).any(1) & (attend & (gate != 1)).flatten(1).any(1)
+            known = known & ((state(label, name) != State.MIXED) | mixed)
+        return known
+
+    def _pairs(self, row: Tensor, col: Tensor, count: int) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """The mask, and (open, weight) of each gate, at `count` x `count` pairs of each tile, spread over it, its corners among them.
+
+        Pairs beyond the end are those of the last token: they repeat.
+        """
+        within = torch.linspace(0, self.tile - 1, count).round().long()
+        q = (row[:, None] * self.tile + within).clamp(max=self.queries - 1)
+        k = (col[:, None] * self.tile + within).clamp(max=self.keys - 1)
+        attend, *gates = (x.expand(len(row), count, count) for x in self.leaves.pairs(q, k, *self.program.pair_roots))
+        return attend, list(zip(gates[::2], gates[1::2], strict=True))
+
+
+def _both(holds: Tensor) -> Tensor:
+    """Whether something holds on some pairs of a tile and fails on others."""
+    return holds.flatten(1).any(1) & ~holds.flatten(1).all(1)
 
 
 def _exact_state(attend: Tensor, open: Tensor, weight: Tensor) -> Tensor:

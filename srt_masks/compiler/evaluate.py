@@ -40,7 +40,7 @@ class Environment:
                 case Load(table=table, indices=indices):
                     values[node] = self._load(node, [values[i] for i in indices], self.inputs[table])
                 case Gather(value=value, index=index, filler=filler):
-                    table = values[value].expand(len(self.keys["pos"]))
+                    table = values[value].expand(len(self.keys))
                     values[node] = read(table, [values[index]], filler)
                 case _:
                     values[node] = step(node, values)
@@ -49,7 +49,7 @@ class Environment:
     def _load(self, node: Load, indices: list[Tensor], table: Tensor) -> Tensor:
         """An input asked for at every position, in order, passes straight through."""
         match node.indices:
-            case (Field(name="pos", side=side),) if table.shape[0] == len((self.queries if side is Side.QUERY else self.keys)["pos"]):
+            case (Field(name="pos", side=side),) if table.shape[0] == len(self.queries if side is Side.QUERY else self.keys):
                 return table
         return read(table, indices)
 

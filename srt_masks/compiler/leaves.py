@@ -92,7 +92,7 @@ def evaluate(split: Split, environment: Environment) -> Leaves:
     wanted = split.leaves
     values = dict(zip(wanted, environment.evaluate(*wanted), strict=True))
     for leaf, side in [(x, environment.queries) for x in split.query] + [(x, environment.keys) for x in split.key]:
-        values[leaf] = values[leaf].expand(len(side["pos"])).contiguous()
+        values[leaf] = values[leaf].expand(len(side)).contiguous()
     return Leaves(split, values, {t: environment.inputs[t] for t in split.tables})
 
 

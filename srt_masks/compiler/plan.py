@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -43,11 +43,16 @@ class GroupPlan:
     heads: tuple[int, ...]
     queries: int  # the group's own rows of q: those beyond them are padding
     keys: int
+    tile: int
     boxes: Boxes
     leaves: Leaves
-    emitted: Mapping[Consumer, Runs]
+    emitted: dict[Consumer, Runs] = field(default_factory=dict)
 
     def runs(self, consumer: Consumer) -> Runs:
+        """The runs of a consumer, emitted from the boxes when they are first asked for."""
+        if consumer not in self.emitted:
+            rows, cols = (-(-n // self.tile) for n in ((self.keys, self.queries) if consumer.key_major else (self.queries, self.keys)))
+            self.emitted[consumer] = emit(self.boxes, consumer, rows, cols)
         return self.emitted[consumer]
 
 
@@ -85,7 +90,7 @@ class Plan:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the runs of all consumers. The leaves come on top: 8 bytes or fewer a token, each."""
+        """Bytes of the runs of all consumers, as if all were asked for. The leaves come on top: 8 bytes or fewer a token, each."""
         return sum(g.runs(c).nbytes for g in self.groups for c in Consumer)
 
     def to_dense(self) -> Tensor:
@@ -186,12 +191,12 @@ def make_plan(compiled: Compiled, geometry: Geometry, rows: Sequence[BatchRow], 
     groups: list[GroupPlan] = []
     for members, row in _batch_groups(rows):
         environment = lay_out(program, geometry, row, scalars)
-        nq, nk = (len(side["pos"]) for side in (environment.queries, environment.keys))
+        nq, nk = len(environment.queries), len(environment.keys)
         for leaves, heads in _head_groups(compiled, geometry.heads, environment):
             boxes = classify(compiled.questions, program, leaves, nq, nk, geometry.tile)
-            counts = [-(-n // geometry.tile) for n in (nq, nk)]
-            emitted = {c: emit(boxes, c, *(counts[::-1] if c.key_major else counts)) for c in Consumer}
-            groups.append(GroupPlan(members, heads, nq, nk, boxes, Leaves(compiled.split, leaves.values, leaves.tables), emitted))
+            group = GroupPlan(members, heads, nq, nk, geometry.tile, boxes, Leaves(compiled.split, leaves.values, leaves.tables))
+            group.runs(Consumer.FORWARD)
+            groups.append(group)
     return Plan(geometry, program, tuple(groups), time.perf_counter() - begin)
 
 
@@ -205,13 +210,13 @@ def lay_out(program: Program, geometry: Geometry, row: BatchRow, scalars: Mappin
     if program.asks is ir.TRUE:
         return environment
     (asks,) = environment.evaluate(program.asks)
-    return replace(environment, queries={n: x[asks.expand(tokens)] for n, x in own.items()})
+    return replace(environment, queries=own.picked(asks.expand(tokens)))
 
 
 def count_asking(program: Program, geometry: Geometry, rows: Sequence[BatchRow], scalars: Mapping[str, int | float]) -> int:
     """Rows that q has: as many as ask in a row of full length, or more if some row of the batch has more."""
     full = [replace(row, length=None) for row in rows]
-    return max((len(lay_out(program, geometry, row, scalars).queries["pos"]) for _, row in _batch_groups([*rows, *full])), default=0)
+    return max((len(lay_out(program, geometry, row, scalars).queries) for _, row in _batch_groups([*rows, *full])), default=0)
 
 
 def check_asking(program: Program, geometry: Geometry, rows: Sequence[BatchRow], scalars: Mapping[str, int | float]) -> None:

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..compiler.front import front
-from ..compiler.ir import Const
 from ..diagnostics import InputError, did_you_mean
+from ..grammar import checked as c
 from .case import Case
 from .laws import Broken, Law
 
@@ -111,11 +110,22 @@ def _differences(case: Case, names: tuple[str, ...], asked: Callable[..., Any]) 
 
 
 def _conditions(case: Case, names: tuple[str, ...], attend: Tensor) -> dict[str, bool]:
-    """Without a pair on each side of the edge, nothing was asked about the edge."""
+    """Without a pair on each side of the edge, nothing was asked about the edge. A mask that is the same for all pairs has none."""
     some, others = bool(attend.any()), bool((~attend).any())
-    always = isinstance(front(case.spec.checked).attend, Const)
-    found = {"sees: the text attended no pair": some or always, "sees: the text attended every pair": others or always} if "attend" in names else {}
+    edge = _tells_pairs_apart(case.spec.checked)
+    found = {"sees: the text attended no pair": some or not edge, "sees: the text attended every pair": others or not edge} if "attend" in names else {}
     return found | {f"gate of {name}: the text attended no pair": some for name in names if name != "attend"}
+
+
+def _tells_pairs_apart(checked: c.Checked) -> bool:
+    bodies, stack = {let.name: let.body for let in checked.lets}, [checked.attend]
+    while stack:
+        for node in c.walk(stack.pop()):
+            if isinstance(node, c.Attribute):
+                return True
+            if isinstance(node, c.LetRef):
+                stack.append(bodies[node.name])
+    return False
 
 
 def _picked(queries: int, keys: int, seed: int) -> list[tuple[int, int]]:
