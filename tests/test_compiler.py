@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 import srt_masks as srt
-from srt_masks.compiler import ir
+from srt_masks.compiler import boxes, ir
 from srt_masks.compiler.bounds import Bound, bound
 from srt_masks.compiler.boxes import State
 from srt_masks.compiler.evaluate import Environment, operate
@@ -311,3 +311,33 @@ def test_many_rules_are_no_deep_text():
 def test_specs_that_differ_in_types_alone_have_names_of_their_own():
     one, other = (srt.compile(srt.parse(f"param w = {w}\nattend causal\nscale k by w * 0.5")).compiled.key for w in ("2", "2.0"))
     assert one != other
+
+
+@pytest.mark.parametrize("limit", ["PROBE_BOXES", "MOST_BOXES"])
+def test_masks_that_are_partial_everywhere_are_not_split_to_the_end(limit: str, monkeypatch: pytest.MonkeyPatch):
+    """Boxes of many tiles are called PARTIAL: right, said so, and worked on as they are."""
+    spec = srt.parse(
+        "layout repeat { token, register }\nattend causal and (k is token or diagonal)\nstop k where k is register\nscale v by 1 / 2 where k.pos < q.pos - 9"
+    )
+    exact = srt.compile(spec, tile=16).plan(500)
+    monkeypatch.setattr(boxes, "PROBE_BOXES", 1)
+    monkeypatch.setattr(boxes, "COARSEST", 2)
+    if limit == "MOST_BOXES":
+        monkeypatch.setattr(boxes, "MOST_BOXES", 8)
+    attend = srt.compile(spec, tile=16)
+    plan = attend.plan(500)
+    assert exact.inexact_tiles == 0 < plan.inexact_tiles
+    assert plan.groups[0].boxes.evaluated < exact.groups[0].boxes.evaluated and int(plan.groups[0].boxes.level.max()) > 0
+    assert torch.equal(plan.to_dense(), exact.to_dense())
+    assert plan.active_tiles <= exact.active_tiles + plan.inexact_tiles
+    data = [torch.randn(1, 1, 500, 8, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    truth = srt.compile(spec, backend="reference")
+    for a, b in zip(*(torch.autograd.grad(call(*data).square().sum(), data) for call in (attend, truth)), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_mask_that_is_sparse_in_places_is_split_all_the_same(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(boxes, "PROBE_BOXES", 1)
+    monkeypatch.setattr(boxes, "COARSEST", 2)
+    plan = srt.compile(srt.parse("attend causal and window(20)"), tile=16).plan(1000)
+    assert plan.inexact_tiles == 0 and plan.active_tiles < 3 * 63

@@ -168,12 +168,14 @@ def _pyramid(leaves: Leaves, tile: int, levels: int) -> Pyramid:
 
 def _grouped(lo: Tensor, hi: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Minimum of lo and maximum of hi over groups of `size`; the last group may be short."""
-    short = -len(lo) % size
-    if short:
-        lo, hi = torch.cat([lo, lo[-1:].expand(short)]), torch.cat([hi, hi[-1:].expand(short)])
     if lo.dtype is torch.bool:
-        lo, hi = lo.to(torch.uint8), hi.to(torch.uint8)
-    return lo.view(-1, size).amin(1), hi.view(-1, size).amax(1)
+        lo, hi = lo.view(torch.uint8), hi.view(torch.uint8)
+    whole = len(lo) // size * size
+    least, most = lo[:whole].view(-1, size).amin(1), hi[:whole].view(-1, size).amax(1)
+    if whole < len(lo):
+        # The tail apart: padding would copy the whole vector.
+        least, most = torch.cat([least, lo[whole:].amin()[None]]), torch.cat([most, hi[whole:].amax()[None]])
+    return least, most
 
 
 def _label(ask: Questions, leaves: Leaves, floor: dict[Expr, Bound], row: Tensor, col: Tensor) -> tuple[Bound, Tensor]:

@@ -94,7 +94,11 @@ def sizes(
     if why := no_size(spec):
         raise InputError(why)
     checked = spec.checked
-    chosen = (draw(st.sampled_from(steps)) if steps is not None else draw(st.one_of(steps_of(spec, reach, most_tokens)))) if checked.repeats else None
+    chosen = None
+    if checked.repeats:
+        # With other params a text may have no such sizes any more.
+        own = steps_of(spec, reach, most_tokens) or steps_of(spec, Reach.USUAL, most_tokens)
+        chosen = draw(st.one_of(own) if steps is None else st.sampled_from(steps))
     wide = chosen is not None and max(axis.tokens(chosen) for axis in _axes(spec)) > 2 * MOST_TOKENS
     key_heads = draw(st.integers(1, 1 if wide else 2))
     query_heads = key_heads * draw(st.integers(1, 2 if wide else 3))
