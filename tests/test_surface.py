@@ -202,7 +202,7 @@ def run(*arguments: str, stdin: bytes = b""):
 def test_reading_a_spec_from_standard_input():
     assert run("check", "-", stdin=b"attend causal")[0] == 0
     assert run("check", "-", stdin=b"\xef\xbb\xbfattend causal")[0] == 0
-    assert run("check", "-", stdin=b"attend \xff")[0] == 1
+    assert run("check", "-", stdin=b"attend \xff")[0] == 2
     code, _, error = run("check", "-", stdin=b"attend causal\nstop z")
     assert code == 1 and "<stdin>:2:6" in error
 
