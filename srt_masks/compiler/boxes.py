@@ -62,27 +62,55 @@ class Boxes:
 
 
 @dataclass(frozen=True, slots=True)
+class GateQuestion:
+    """What is asked of a gate: whether it is open anywhere, and everywhere, that is attended. q, k and v of one gate are asked once."""
+
+    names: str
+    gate: Gate
+    somewhere: Expr  # attended and open
+    everywhere: Expr  # open or not attended
+
+    def bits(self, states: Tensor) -> Tensor:
+        """States as label bits."""
+        label = torch.zeros_like(states)
+        for name in self.names:
+            label = label | (states << SHIFTS[name])
+        return label
+
+
+@dataclass(frozen=True, slots=True)
 class Questions:
-    """What is asked of a box: the mask, and for each gate whether it is open anywhere, and everywhere, that is attended."""
+    """What is asked of a box: the mask, and the gates that some rule speaks of. `always` are the label bits of the others, which are 1."""
 
     attend: Expr
-    gates: tuple[tuple[Expr, Expr, Expr], ...]  # (attended and open, open or not attended, weight) for q, k, v
+    gates: tuple[GateQuestion, ...]
+    always: int
     split: Split
+
+    @property
+    def roots(self) -> tuple[Expr, ...]:
+        """What is evaluated of single pairs: the mask, then open and weight of each gate asked about."""
+        return (self.attend, *(e for g in self.gates for e in (g.gate.open, g.gate.weight)))
 
 
 def questions(program: Program) -> Questions:
     attend = program.attend
+    names: dict[Gate, str] = {}
+    for name, gate in zip("qkv", program.gates, strict=True):
+        names[gate] = names.get(gate, "") + name
+    always = sum(State.ALL << SHIFTS[name] for name in names.pop(Gate(), ""))
 
-    def ask(gate: Gate) -> tuple[Expr, Expr, Expr]:
+    def ask(gate: Gate, names: str) -> GateQuestion:
+        if gate.open is ir.TRUE:
+            return GateQuestion(names, gate, attend, ir.TRUE)
         somewhere = simplified(ir.apply(Op.AND, attend, gate.open))
-        everywhere = simplified(ir.apply(Op.OR, ir.apply(Op.NOT, attend), gate.open))
-        return (attend if gate.open is ir.TRUE else somewhere), (ir.TRUE if gate.open is ir.TRUE else everywhere), gate.weight
+        return GateQuestion(names, gate, somewhere, simplified(ir.apply(Op.OR, ir.apply(Op.NOT, attend), gate.open)))
 
-    gates = tuple(ask(g) for g in program.gates)
-    return Questions(attend, gates, split(*program.pair_roots, *(e for g in gates for e in g)))
+    gates = tuple(ask(gate, n) for gate, n in names.items())
+    return Questions(attend, gates, always, split(*program.pair_roots, *(e for g in gates for e in (g.somewhere, g.everywhere, g.gate.weight))))
 
 
-def classify(ask: Questions, program: Program, leaves: Leaves, queries: int, keys: int, tile: int) -> Boxes:
+def classify(ask: Questions, leaves: Leaves, queries: int, keys: int, tile: int) -> Boxes:
     """The boxes of one (row of the batch, layer, head). `leaves` belong to `ask.split`."""
     rows, cols = -(-queries // tile), -(-keys // tile)
     kept: list[Tensor] = []
@@ -92,7 +120,7 @@ def classify(ask: Questions, program: Program, leaves: Leaves, queries: int, key
     pyramid = _pyramid(leaves, tile, level)
     row, col = torch.meshgrid(torch.arange(-(-rows // (1 << level))), torch.arange(-(-cols // (1 << level))), indexing="ij")
     row, col = row.flatten(), col.flatten()
-    exact = _Exact(program, leaves, queries, keys, tile)
+    exact = _Exact(ask, leaves, queries, keys, tile)
     while len(row):
         evaluated += len(row)
         attend, label = _label(ask, leaves, pyramid[level], row, col)
@@ -100,7 +128,7 @@ def classify(ask: Questions, program: Program, leaves: Leaves, queries: int, key
         full = attend.must & ((row + 1) * side <= queries) & ((col + 1) * side <= keys)
         label = label | torch.where(full, 0, PARTIAL)
         # A tile that hangs over the end is PARTIAL, and nothing is left to ask of it.
-        settled = (full | (attend.must & (level == 0))) & _settled(label)
+        settled = (full | (attend.must & (level == 0))) & _settled(ask, label)
         undecided = ~settled & attend.may
         stop = level == 0
         if not stop and int(undecided.sum()) > PROBE_BOXES:
@@ -191,20 +219,20 @@ def _label(ask: Questions, leaves: Leaves, floor: dict[Expr, Bound], row: Tensor
         of[leaf] = Bound(floor[leaf].lo[col], floor[leaf].hi[col])
     for node in parts.pairs:
         of[node] = bound(node, of, row)
-    label = torch.zeros_like(row)
-    for name, (somewhere, everywhere, weight) in zip("qkv", ask.gates, strict=True):
-        w = of[weight]
-        none = ~of[somewhere].may | ((w.lo == 0) & (w.hi == 0))
-        all = of[everywhere].must & (w.lo == 1) & (w.hi == 1)
-        label = label | (torch.where(none, State.NONE, torch.where(all, State.ALL, State.MIXED)) << SHIFTS[name])
+    label = torch.full_like(row, ask.always)
+    for asked in ask.gates:
+        w = of[asked.gate.weight]
+        none = ~of[asked.somewhere].may | ((w.lo == 0) & (w.hi == 0))
+        all = of[asked.everywhere].must & (w.lo == 1) & (w.hi == 1)
+        label = label | asked.bits(torch.where(none, State.NONE, torch.where(all, State.ALL, State.MIXED)))
     return of[ask.attend], label
 
 
-def _settled(label: Tensor) -> Tensor:
-    mixed = torch.zeros_like(label, dtype=torch.bool)
-    for name in SHIFTS:
-        mixed = mixed | (state(label, name) == State.MIXED)
-    return ~mixed
+def _settled(ask: Questions, label: Tensor) -> Tensor:
+    settled = torch.ones_like(label, dtype=torch.bool)
+    for asked in ask.gates:
+        settled = settled & (state(label, asked.names[0]) != State.MIXED)
+    return settled
 
 
 # --------------------------------------------------------------------------------------------------- exact tiles
@@ -214,7 +242,7 @@ def _settled(label: Tensor) -> Tensor:
 class _Exact:
     """Single tiles, looked at pair by pair: a few pairs of each first, and all of them only where those are of one mind."""
 
-    program: Program
+    ask: Questions
     leaves: Leaves
     queries: int
     keys: int
@@ -241,9 +269,9 @@ class _Exact:
                 col[some, None] * self.tile + torch.arange(self.tile) < self.keys
             )[:, None, :]
             attend = attend & inside
-            found = torch.where(attend.flatten(1).all(1), 0, PARTIAL)
-            for name, (open, weight) in zip("qkv", gates, strict=True):
-                found = found | (_exact_state(attend, open, weight) << SHIFTS[name])
+            found = torch.where(attend.flatten(1).all(1), self.ask.always, self.ask.always | PARTIAL)
+            for asked, (open, weight) in zip(self.ask.gates, gates, strict=True):
+                found = found | asked.bits(_exact_state(attend, open, weight))
             done[some] = torch.where(attend.flatten(1).any(1), found, EMPTY)
         return done, len(where) - count
 
@@ -259,10 +287,10 @@ class _Exact:
     def _gates_known(self, label: Tensor, attend: Tensor, gates: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Whether every gate is settled by its bounds, or seen to be both 1 and less, or 0 and more, on attended pairs."""
         known = torch.ones_like(label, dtype=torch.bool)
-        for name, (open, weight) in zip("qkv", gates, strict=True):
+        for asked, (open, weight) in zip(self.ask.gates, gates, strict=True):
             gate = torch.where(open, weight, 0.0)
             mixed = (attend & (gate != 0)).flatten(1).any(1) & (attend & (gate != 1)).flatten(1).any(1)
-            known = known & ((state(label, name) != State.MIXED) | mixed)
+            known = known & ((state(label, asked.names[0]) != State.MIXED) | mixed)
         return known
 
     def _pairs(self, row: Tensor, col: Tensor, count: int) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
@@ -273,7 +301,7 @@ class _Exact:
         within = torch.linspace(0, self.tile - 1, count).round().long()
         q = (row[:, None] * self.tile + within).clamp(max=self.queries - 1)
         k = (col[:, None] * self.tile + within).clamp(max=self.keys - 1)
-        attend, *gates = (x.expand(len(row), count, count) for x in self.leaves.pairs(q, k, *self.program.pair_roots))
+        attend, *gates = (x.expand(len(row), count, count) for x in self.leaves.pairs(q, k, *self.ask.roots))
         return attend, list(zip(gates[::2], gates[1::2], strict=True))
 
 

@@ -193,7 +193,7 @@ def make_plan(compiled: Compiled, geometry: Geometry, rows: Sequence[BatchRow], 
         environment = lay_out(program, geometry, row, scalars)
         nq, nk = len(environment.queries), len(environment.keys)
         for leaves, heads in _head_groups(compiled, geometry.heads, environment):
-            boxes = classify(compiled.questions, program, leaves, nq, nk, geometry.tile)
+            boxes = classify(compiled.questions, leaves, nq, nk, geometry.tile)
             group = GroupPlan(members, heads, nq, nk, geometry.tile, boxes, Leaves(compiled.split, leaves.values, leaves.tables))
             group.runs(Consumer.FORWARD)
             groups.append(group)
