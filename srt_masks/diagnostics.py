@@ -86,12 +86,7 @@ class Diagnostic:
         text = source.line(line)
         before = text[: column - 1]
         marked = source.text[self.span.start : min(self.span.end, self.span.start + 400)].split("\n", 1)[0]
-        # Very long lines (a spec on one line) are shown as a window round the mark.
-        if len(text) > 160:
-            cut = max(0, column - 1 - 60)
-            text = ("…" if cut else "") + text[cut : cut + 140] + "…"
-            before = ("…" if cut else "") + before[cut:]
-            marked = marked[:80]
+        text, before, marked = _window(text, before, marked)
         carets = "^" * max(1, _columns(marked.rstrip()))
         margin = " " * len(str(line))
         rows = [
@@ -141,6 +136,31 @@ def listing(names: Iterable[str], limit: int = 12) -> str:
     """`a, b, c` of at most `limit` names, in their order."""
     names = list(names)
     return ", ".join(names[:limit]) + (f", and {len(names) - limit} more" if len(names) > limit else "")
+
+
+WIDEST = 160  # columns of a line that is shown whole
+WINDOW = 140  # columns shown of a wider line, of which so many before the mark:
+BEFORE_MARK = 60
+
+
+def _window(text: str, before: str, marked: str) -> tuple[str, str, str]:
+    """A line, what stands before the mark and what is marked; of a very long line (a spec on one line) what stands round the mark."""
+    if _fitting(text, WIDEST) == len(text):
+        return text, before, marked
+    kept = before[len(before) - _fitting(before[::-1], BEFORE_MARK) :]
+    rest = text[len(before) - len(kept) :]
+    shown = rest[: _fitting(rest, WINDOW)]
+    cut = "…" if len(kept) < len(before) else ""
+    return cut + shown + ("…" if len(shown) < len(rest.rstrip()) else ""), cut + kept, marked[: _fitting(marked, WINDOW - BEFORE_MARK)]
+
+
+def _fitting(text: str, columns: int) -> int:
+    """How many characters from the beginning fit into so many columns. It looks no further: lines may be as long as a text."""
+    for i, c in enumerate(text):
+        columns -= _width(c)
+        if columns < 0:
+            return i
+    return len(text)
 
 
 def _columns(text: str) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from .diagnostics import InputError, Source, SpecError, did_you_mean, listing
 from .grammar import checked as c
 from .grammar.check import check
-from .grammar.parser import parse as parse_text
+from .grammar.parser import read
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,10 @@ def parse(text: str, *, params: Mapping[str, int | float] | None = None, filenam
     if params is not None and not isinstance(params, Mapping):
         raise InputError(f"params maps names to numbers; got {type(params).__name__}")
     source = Source(text, filename)
-    tree, unparsed = parse_text(source)
-    checked, mistakes = check(tree, params or {})
-    if unparsed:
-        # What a broken statement would have defined is unknown, so its absence is no second mistake.
-        mistakes = [m for m in mistakes if m.slug not in ("unknown-name", "unknown-attribute", "unknown-role", "no-attend", "no-data", "used-before")]
-    if unparsed or mistakes or checked is None:
-        raise SpecError([*unparsed, *mistakes], source)
+    reading = read(source)
+    checked, mistakes = check(reading.tree, params or {}, reading.missing, source) if reading.whole else (None, [])
+    if reading.mistakes or mistakes or checked is None:
+        raise SpecError([*reading.mistakes, *mistakes], source)
     known = [p.name for p in checked.params]
     for name in params or ():
         if name not in known:

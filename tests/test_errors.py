@@ -78,8 +78,88 @@ def test_every_kind_of_mistake_is_found_in_one_run():
 
 
 def test_mistakes_inside_the_prelude_point_at_the_call():
-    report = said_of("attend same(3)")
-    assert "bad.mask:1:8" in report and "prelude" not in report
+    for text, place in (("attend same(3)", "1:13"), ("attend window(3) and dilated(3, 0)", "1:22")):
+        report = said_of(text)
+        assert f"bad.mask:{place}" in report and "prelude" not in report
+
+
+def test_what_rests_on_the_arguments_of_a_function_is_said_at_each_call():
+    with pytest.raises(srt.SpecError) as error:
+        srt.parse("let less(a) = a > true\nlet all_less(a) = less(a)\nattend less(3)\nstop k where all_less(2)")
+    assert [error.value.source.text[d.span.start : d.span.end] for d in error.value.diagnostics] == ["less(3)", "all_less(2)"]
+    for d in error.value.diagnostics:
+        assert d.help == ("in `less`, line 1: `a > true`", "`a > true`: an integer against true or false")
+    report = said_of("let near(a, n) = abs(q.a - k.a) < n\nattend near(role, 3)")
+    assert report.count("error[") == 1 and "bad.mask:2:8" in report and "`q.a`: this is a role" in report
+    report = said_of("let less(a) = a > nothing\nattend less(3) and less(4)")
+    assert report.count("error[") == 1 and "bad.mask:1:19" in report, "found without arguments: said once, in the body"
+
+
+BESIDE_WHAT_DOES_NOT_PARSE = [
+    ("attend causl\nstop v whre full", ["causl", "whre"]),
+    ("layout repeat { token, reason }\nlet early = k is reson and q.step > 3\nattend causal and not earli\nstop k whre early", ["reson", "earli", "whre"]),
+    # what the broken statement would have said is not missed
+    ("let early = q.step >\nattend causal and early and k.early and early(3) and erly", ["", "erly"]),
+    ("layout repeat { token; reason }\nattend k is reason and causl\npredict reason -> index + 1", [";", "causl"]),
+    ("queries layout a b\nkeys layout c\nattend q is a and causl", ["b", "causl"]),
+    ("data token where\nattend causal\nposition indx\npredict token -> index", ["where", "indx"]),
+    ("predict token => index\nassert no leak\nattend causl", ["=>", "causl"]),
+    ("attend causal and\nstop k where causl", ["", "causl"]),
+    ("causal and full\nstop k where causl", ["causal", "causl"]),
+    ("stop k v\nlet x = causl", ["v", "causl", ""]),  # and no `attend`
+    ("let {long} = 3\nattend causl and window({long})", ["long", "causl"]),
+    ("let x = {deep}\nattend causl and x", ["(", "causl"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "marked"), BESIDE_WHAT_DOES_NOT_PARSE, ids=[row[0].replace("\n", "; ") for row in BESIDE_WHAT_DOES_NOT_PARSE])
+def test_a_statement_that_does_not_parse_hides_only_itself(text: str, marked: list[str]):
+    with pytest.raises(srt.SpecError) as error:
+        srt.parse(text.replace("{long}", "long" * 26).replace("{deep}", "(" * 101 + "1" + ")" * 101))
+    found = [error.value.source.text[d.span.start : d.span.end].replace("long" * 26, "long") for d in error.value.diagnostics]
+    assert found == marked, error.value.report
+
+
+NO_TEXT = ["\r", "\v", "\f", "\x85", "\u2028", "\u2029", "\u200e", "\u200f", "\u061c", "\u202e", "\u200b", "\ufeff", "\x07"]
+
+
+@pytest.mark.parametrize("sign", NO_TEXT, ids=[f"U+{ord(sign):04X}" for sign in NO_TEXT])
+def test_what_a_reader_does_not_see_as_it_is_read_is_refused(sign: str):
+    for text in (f"attend causal # note{sign}stop k, v", f"attend causal{sign}stop k"):
+        report = said_of(text)
+        assert report.startswith("error[not-text]") and f"U+{ord(sign):04X}" in report
+        assert ("line feed" in report) is (sign in NO_TEXT[:6]) and ("the order" in report) is (sign in NO_TEXT[6:10])
+    assert srt.parse("attend causal # note\r\nstop k, v").checked.rules
+
+
+def test_a_long_line_is_cut_only_where_something_is_left_out():
+    assert "…" not in said_of("attend causal and horizn" + " " * 200)
+    far = said_of("attend " + " " * 200 + "horizn").splitlines()[3]
+    assert far.startswith("1 | …") and far.endswith("horizn")
+    wide = said_of("attend causal # " + "一" * 100 + "\nand horizn")
+    assert "…" not in wide.splitlines()[3]
+    line, carets = said_of("attend (" + "一" * 100 + ")").splitlines()[3:5]
+    assert line.endswith("…") and len(line) < 90 and carets.startswith("  |         ^")
+
+
+def test_whether_a_text_is_right_does_not_rest_on_the_value_of_a_param():
+    near = "param n = 1\nlet near = any(pos == i for i in range(n))\nlet far = all(pos != i for i in range(n))\nattend causal and k.near or q.far"
+    assert srt.dense(srt.parse(near), steps=3).attend[0, 0].int().tolist() == [[1, 0, 0], [1, 1, 1], [1, 1, 1]]
+    assert srt.dense(srt.parse(near, params={"n": 0}), steps=3).attend.all()
+    for bad in ("any(k.pos == i and nothing for i in range(n))", "any(k.pos + i for i in range(n))"):
+        said = []
+        for n in (0, 1):
+            with pytest.raises(srt.SpecError) as error:
+                srt.parse(f"param n = 1\nattend {bad}", params={"n": n})
+            said.append(error.value.report)
+        assert said[0] == said[1]
+    srt.parse("param n = 0\nattend causal or any(k.pos % i == 0 for i in range(1, n))")
+
+
+def test_functions_of_the_prelude_have_their_own_names():
+    plain = srt.parse("attend same(step) and window(3) and dilated(3, 2)")
+    named = srt.parse("param n = 7\nparam d = 8\nparam attr = 9\nattend same(step) and window(3) and dilated(3, 2)")
+    assert plain.checked.attend == named.checked.attend
 
 
 def test_errors_travel_between_processes():
@@ -192,7 +272,88 @@ SAID = [
     ("predict token -> k.index + 1", "pair-here", "write `index`, not `k.index`|!step", "predict token -> index + 1"),
     ("queries where q is token", "pair-here", "write `role is token`, not `q is token`|!step", "queries where role is token"),
     ("attend causal and nme", "unknown-name", "`nme`|!your own names", "attend causal and full"),
+    # signs of elsewhere
+    ("attend q.pos − k.pos > 3", "syntax", "write `-`", "attend q.pos - k.pos > 3"),
+    ("attend causal ∧ full", "syntax", "write `and`", "attend causal and full"),
+    ("attend causal ∨ full", "syntax", "write `or`", "attend causal or full"),
+    ("attend causal → full", "syntax", "write `implies`", "attend causal implies full"),
+    ("predict token → index + 1", "syntax", "write `->`", "predict token -> index + 1"),
+    ("attend q.pos × 3 > 2", "syntax", "write `*`", "attend q.pos * 3 > 2"),
+    ("attend k is \"token\"", "syntax", "no quotes|write `token`", "attend k is token"),
+    ("attend k is not ‘token’", "syntax", "no quotes|write `token`", "attend k is not token"),
+    ("layout 'a', b", "syntax", "no quotes|write `a`", "layout a, b"),
+    ("attend causal // the past", "syntax", "comments begin with `#`", "attend causal # the past"),
+    ("attend causal // past", "type-mismatch", "comments begin with `#`", "attend causal # past"),
+    ("// the past\nattend causal", "not-a-statement", "comments begin with `#`", "# the past\nattend causal"),
+    ("layout repeat { token; thought }", "syntax", "write `,`", "layout repeat { token, thought }"),
+    ("layout repeat * 4 { token }", "syntax", "`repeat 4 { token }`", "layout repeat 4 { token }"),
+    ("let x = = 3", "syntax", "one `=` is enough|!==", "let x = 3"),
+    ("queries: a\nkeys layout b", "syntax", "write `queries layout a`", "queries layout a\nkeys layout b"),
+    ("attend window(n=3)", "syntax", "arguments have no names|write `3`", "attend window(3)"),
+    ("attend same(attr=pos // 4)", "syntax", "arguments have no names|write `pos // 4`", "attend same(pos // 4)"),
+    ("attend causal and to\u200dken", "syntax", "U+200D", None),
+    # claims
+    ("assert not flow where k.pos > q.pos", "syntax", "write `no flow`", "assert no flow where k.pos > q.pos"),
+    ("predict token -> index + 1\nassert leak", "syntax", "write `no leak`", "predict token -> index + 1\nassert no leak"),
+    ("assert no foo", "syntax", "expected `flow`, `grad` or `leak`", None),
+    # a line that continues nothing
+    ("attend causal\n3 + 4", "not-a-statement", "begins with `3`", None),
+    ("attend causal\n\"note\"", "not-a-statement", "no statement", None),
+    ("attend causal\n}", "not-a-statement", "begins with `}`", None),
+    ("attend causal\nstop k\nnonsense", "not-a-statement", "begins with `nonsense`", None),
+    ("query layout a\nkeys layout b", "not-a-statement", "did you mean `queries`?", "queries layout a\nkeys layout b"),
+    # calls
+    ("attend head(3) > 2", "not-a-function", "write `head`|![POSITION]", "attend head > 2"),
+    ("attend pos(3) > 2", "not-a-function", "`pos[POSITION]`", "attend pos[3] > 2"),
+    ("param w = 3\nattend w(3) > 2", "not-a-function", "write `w`|!*", "param w = 3\nattend w > 2"),
+    ("layout a\nattend a(3)", "not-a-function", "write `k is a`", "layout a\nattend k is a"),
+    ("let min = 3\nattend min(q.pos, 3) > 1", "not-a-function", "hides the built-in `min(...)`|!min *", "attend min(q.pos, 3) > 1"),
+    ("let window = 3\nattend window(3)", "not-a-function", "`window(...)`|give the let `window` another name", "attend window(3)"),
+    ("attend causal(q, k)", "not-a-function", "write `causal`|!token", "attend causal"),
+    ("let near(a, n) = abs(q.a - k.a) < n\nattend k.near", "unknown-attribute", "write `near(a, n)`", None),
+    ("let same_as(a, a) = same(a)", "name-taken", "`a` is taken", None),
+    ("attend window(causal)", "type-mismatch", "`window(n)`: `n` is a number|this is true or false|!like", "attend window(3)"),
+    ("attend dilated(2, full)", "type-mismatch", "`dilated(n, d)`: `d` is an integer|this is true or false", "attend dilated(2, 3)"),
+    ("attend dilated(2, 2.5)", "type-mismatch", "`d` is an integer|this is a float", "attend dilated(2.5, 2)"),
+    ("input doc: int per token\nattend same(q.doc)", "not-an-attribute", "`same(attr)`|write `same(doc)`", "input doc: int per token\nattend same(doc)"),
+    ("input doc: int per token\nattend window(doc)", "whose", "whose?", "input doc: int per token\nattend window(q.doc)"),
+    # words that are none here
+    ("attend q.position > 1", "reserved-word", "`q.pos`", "attend q.pos > 1"),
+    ("attend k.weight > 1", "reserved-word", "no attribute", None),
+    ("attend k is data", "reserved-word", "no role|!my_data", "attend k is token"),
+    ("predict data -> index + 1", "reserved-word", "no role|!my_data", "predict token -> index + 1"),
+    ("input x: int per queries", "unknown-axis", "did you mean `query`?", "input x: int per query"),
+    # about one token
+    ("queries where pos", "type-mismatch", "`pos < 128`|!q.pos", "queries where pos < 128"),
+    ("queries where role", "type-mismatch", "`role is ROLE`|!k is", "queries where role is token"),
+    ("position step + k.pos", "pair-here", "write `pos`, not `k.pos`|!whose", "position step + pos"),
+    ("position causal", "pair-here", "about a query and a key|!mentions", "position step"),
+    # inputs, sizes, names
+    ("input tab: int[n]\nattend k.tab[0] > 0", "not-an-attribute", "write `tab[0]`", "input tab: int[n]\nattend tab[0] > 0"),
+    ("input x: int[n]\nparam n = 3", "used-before", "further down", "param n = 3\ninput x: int[n]"),
+    ("input x: int[step]", "not-constant", "depends on the token", "input x: int[n]"),
+    ("param w = 4\nattend any(k.pos == w for w in range(3))", "name-taken", "already a param", "param w = 4\nattend any(k.pos == i for i in range(3))"),
+    ("input w: int\nlet near(w) = k.pos > w", "name-taken", "already an input", "input w: int\nlet near(v) = k.pos > v"),
+    ("param token = 3", "name-taken", "in a text without `layout`", "param token = 3\nlayout word"),
+    ("data token, token", "said-twice", "stands twice", "data token"),
+    ("param causal = 3\nattend causal", "type-mismatch", "your param `causal` hides the prelude's", "param n = 3\nattend causal"),
+    ("layout repeat { head }\nattend k is head", "name-taken", "known everywhere", "layout repeat { main }\nattend k is main"),
+    ("layout a\nposition index\npredict a -> index + 1", "no-data", "`index` counts", "layout a\ndata a\nposition index\npredict a -> index + 1"),
+    # members and counts
+    ("layout a, b\nattend any(k is r for r in {a, b})", "unknown-role", "write `k.role == r`", "layout a, b\nattend any(k.role == r for r in {a, b})"),
+    ("param n = 3\nlayout token * (n if n > 2 else 3)", "not-constant", "a choice is not for a count|!run time", "param n = 3\nlayout token * max(n, 3)"),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "marked"), [
+    ("param x = -99999999999999999999", "99999999999999999999"), ("attend any(k.pos == s for s in {pos})", "pos"), ("attend window(pos)", "pos"),
+    ("attend any(k.pos == s for s in range(1, 2, 3))", "1, 2, 3"), ("attend same(q.step) and full", "q.step"), ("attend dilated(2, full)", "full"),
+])  # fmt: skip
+def test_the_mark_is_under_the_mistake(text: str, marked: str):
+    with pytest.raises(srt.SpecError) as error:
+        srt.parse(with_attend(text))
+    (one,) = error.value.diagnostics
+    assert error.value.source.text[one.span.start : one.span.end] == marked
 
 
 def with_attend(text: str) -> str:
@@ -221,6 +382,6 @@ def test_the_prelude_is_known_by_its_signatures():
 def test_a_mistake_on_a_line_leaves_the_lines_before_it_whole():
     with pytest.raises(srt.SpecError) as error:
         srt.parse("param n = 3\nnonsense\nattend window(n) and nothing(n)\nstop q z")
-    assert [d.slug for d in error.value.diagnostics] == ["not-a-statement", "syntax"]
+    assert [d.slug for d in error.value.diagnostics] == ["not-a-statement", "unknown-name", "syntax"]
     tree, mistakes = parse(Source("param n = 3\nnonsense\nlte m = 4"))
     assert [str(s.name) for s in tree.statements] == ["n", "m"] and [d.slug for d in mistakes] == ["not-a-statement"] * 2  # type: ignore[union-attr]

@@ -24,7 +24,8 @@ from conftest import ROOT
 import srt_masks as srt
 from srt_masks.cli import main
 from srt_masks.diagnostics import MOST_FOUND, MOST_SHOWN, Source
-from srt_masks.grammar import check, checked, expressions, parser, scope, syntax
+from srt_masks.grammar import checked, expressions, layouts, parser, scope, syntax
+from srt_masks.grammar.prelude import prelude_text
 from srt_masks.schemes import entries
 
 MANUAL, TOUR = PAGES = (ROOT / "docs" / "language.md", ROOT / "docs" / "tour.md")
@@ -74,7 +75,7 @@ def said_of(block: Block) -> str:
             srt.parse(block.body)
             return ""
         case ("prelude",):
-            assert block.body == check.prelude_text().split("\n", 1)[1]
+            assert block.body == prelude_text().split("\n", 1)[1]
             return ""
         case ("bad", *slugs):
             with pytest.raises(srt.SpecError) as error:
@@ -180,7 +181,7 @@ def test_every_statement_claim_and_kind_of_expression_has_an_example():
     assert {w.text for n in seen if isinstance(n, syntax.Rule) for w in n.targets} == {"q", "k", "v", "hidden"}
     assert {(n.word, n.is_range) for n in seen if isinstance(n, syntax.Quantify)} == set(product(("any", "all"), (True, False)))
     named = {n.name if isinstance(n, syntax.Name) else n.name.text for n in seen if isinstance(n, syntax.Name | syntax.Call | syntax.Attribute)}
-    prelude = {s.name.text for s in parser.parse(Source(check.prelude_text()))[0].statements if isinstance(s, syntax.Let)}
+    prelude = {s.name.text for s in parser.parse(Source(prelude_text()))[0].statements if isinstance(s, syntax.Let)}
     assert {*checked.ATTRIBUTES, *checked.GLOBALS, "min", "max", "abs", "clamp", *prelude} <= named
 
 
@@ -299,8 +300,8 @@ def test_the_limits_are_those_of_the_code():
         "levels of an expression, calls and lets written out": (scope.MAX_DEPTH, ["nested-too-deeply"]),
         "operations of a text, functions and ranges written out": (scope.MAX_NODES, ["too-large"]),
         "steps of a `range`": (expressions.MAX_RANGE, ["too-large"]),
-        "tokens of a layout": (check.MAX_TOKENS, ["layout-too-large"]),
-        "entries of one step, nested repeats written out": (check.MAX_ROWS, ["layout-too-large"]),
+        "tokens of a layout": (layouts.MAX_TOKENS, ["layout-too-large"]),
+        "entries of one step, nested repeats written out": (layouts.MAX_ROWS, ["layout-too-large"]),
         "mistakes shown in one report": (MOST_SHOWN, []),
         "mistakes after which reading stops": (MOST_FOUND, []),
     }

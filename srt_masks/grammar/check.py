@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ..diagnostics import MOST_FOUND, Diagnostic, Span, listing
+from ..diagnostics import MOST_FOUND, Diagnostic, Source, Span, listing
 from . import checked as c
 from . import syntax as t
 from .calls import NUMBERS
@@ -16,23 +16,25 @@ from .checked import Kind, Side, Type
 from .constants import number_of, param_value
 from .explain_syntax import no_target
 from .expressions import Expressions
+from .layouts import layout_of, role_of, roles_of
+from .missing import NOTHING_MISSING, Missing
 from .prelude import prelude, prelude_tree
-from .prelude import prelude_text as prelude_text
 from .scope import POISON, Entry, Function, Traced, Value
 from .suggest import CLAIMS, closest, meant
 
-MAX_TOKENS = 2**31 - 1
-MAX_ROWS = 100_000  # entries of one step's row list, nested repeats written out
 MASK = (Type.BOOL,)
 TRUE = c.Literal(True, Type.BOOL)
 
 
-def check(tree: t.Tree, params: Mapping[str, int | float]) -> tuple[c.Checked | None, list[Diagnostic]]:
-    """The checked tree, or None and the mistakes. `params` replaces the values of the text's params.
+def check(
+    tree: t.Tree, params: Mapping[str, int | float], missing: Missing = NOTHING_MISSING, source: Source | None = None
+) -> tuple[c.Checked | None, list[Diagnostic]]:
+    """The checked tree, or None and the mistakes. `params` replaces the values of the text's params; what is `missing` of the text is no
+    mistake; from `source` mistakes quote.
 
     Raises InputError for a value of the wrong type.
     """
-    checker = _Checker(dict(params))
+    checker = _Checker(dict(params), missing, source)
     checked = checker.run(tree)
     mistakes = list(checker.names.mistakes.values())
     return (None if mistakes else checked), mistakes
@@ -60,8 +62,9 @@ def trace(tree: t.Tree, params: Mapping[str, int | float]) -> tuple[list[tuple[t
 
 
 class _Checker:
-    def __init__(self, params: dict[str, int | float]):
-        self.names = Expressions(prelude=prelude())
+    def __init__(self, params: dict[str, int | float], missing: Missing = NOTHING_MISSING, source: Source | None = None):
+        self.names = Expressions(prelude=prelude(), source=source or Source(""))
+        self.missing = missing
         self.overrides = params
         self.roles: list[str] = []
         self.data: tuple[int, ...] = ()
@@ -88,21 +91,27 @@ class _Checker:
 
     def begin(self, tree: t.Tree) -> None:
         self.names.defined = frozenset(s.name.text for s in tree.statements if isinstance(s, t.Param | t.Input | t.Let))
-        self.predicts = any(isinstance(s, t.Predict) for s in tree.statements)
+        self.predicts = any(isinstance(s, t.Predict) for s in tree.statements) or "predict" in self.missing.statements
         self.collect_roles(tree)
+        for name in self.missing.names:
+            self.names.scope.setdefault(name, Entry(POISON, 0))
         self.collect_data(tree)
         self.refuse_repeats(tree)
 
     def next(self, statement: t.Statement) -> None:
         self.order += 1
-        self.names.defining = statement.name.text if isinstance(statement, t.Let) else ""
+        self.names.defining = statement.name.text if isinstance(statement, t.Let | t.Input) else ""
         self.statement(statement)
 
     def result(self, tree: t.Tree) -> c.Checked | None:
         names = self.names
-        if self.attend is None:
-            end = tree.statements[-1].span if tree.statements else Span(0, 0)
-            names.mistake("no-attend", "a spec says who attends to whom", Span(end.end, end.end), "no `attend` in this text", "for example `attend causal`")
+        if self.attend is None and "attend" not in self.missing.statements:
+            end = tree.statements[-1].span.end if tree.statements else 0
+            if self.missing != NOTHING_MISSING:
+                end = len(names.source.text.rstrip())
+            names.mistake("no-attend", "a spec says who attends to whom", Span(end, end), "no `attend` in this text", "for example `attend causal`")
+        if "layout" in self.missing.statements:
+            return None
         if not self.layouts:
             self.layouts[None] = c.Layout((c.Section(None, ((0, 1),)),))
         if (None in self.layouts) is ("queries" in self.layouts or "keys" in self.layouts) or ("queries" in self.layouts) is not ("keys" in self.layouts):
@@ -122,31 +131,35 @@ class _Checker:
 
     def collect_roles(self, tree: t.Tree) -> None:
         """Roles may be named before the layout that lists them: they depend on nothing."""
-        words = [w for s in tree.statements if isinstance(s, t.Layout) for w in _roles(s.items)]
-        for word in words or [t.Word(Span(0, 0), "token")]:
-            if self.role(word) is not None or self.taken(word):
+        words = [w for s in tree.statements if isinstance(s, t.Layout) for w in roles_of(s.items)]
+        lost = "layout" in self.missing.statements
+        self.names.roles_known = not lost
+        for word in words or ([] if lost else [t.Word(Span(0, 0), "token")]):
+            if role_of(self.names, word) is not None:
+                continue
+            if self.taken(word):
+                self.names.scope.setdefault(word.text, Entry(POISON, 0))
                 continue
             self.names.scope[word.text] = Entry(len(self.roles), 0, is_prelude=not words)
             self.roles.append(word.text)
         self.names.two_axes = any(isinstance(s, t.Layout) and s.axis for s in tree.statements)
 
-    def role(self, word: t.Word) -> int | None:
-        """The number of a role, if the word names one."""
-        entry = self.names.scope.get(word.text)
-        return entry.what if entry is not None and isinstance(entry.what, int) else None
-
     def no_role(self, word: t.Word) -> None:
+        if not self.names.roles_known or (word.text in self.names.scope and self.names.scope[word.text].what is POISON):
+            return
         known = f"roles here: {listing(self.roles)}"
         self.names.mistake("unknown-role", f"no role is called `{word.text}`", word.span, meant(word.text, self.roles), known)
 
     def collect_data(self, tree: t.Tree) -> None:
         stated = [s for s in tree.statements if isinstance(s, t.Data)]
-        for word in stated[0].roles if stated else ():
-            if self.role(word) is None:
+        for i, word in enumerate(stated[0].roles if stated else ()):
+            if role_of(self.names, word) is None:
                 self.no_role(word)
+            elif word.text in [w.text for w in stated[0].roles[:i]]:
+                self.names.mistake("said-twice", f"`{word.text}` stands twice", word.span)
         chosen = stated[0].roles if stated else (t.Word(Span(0, 0), "token"),)
-        self.data = tuple(dict.fromkeys(r for w in chosen if (r := self.role(w)) is not None))
-        self.names.has_data = bool(self.data)
+        self.data = tuple(dict.fromkeys(r for w in chosen if (r := role_of(self.names, w)) is not None))
+        self.names.has_data = bool(self.data) or not self.missing.statements.isdisjoint(("data", "layout"))
 
     def refuse_repeats(self, tree: t.Tree) -> None:
         seen: dict[object, Span] = {}
@@ -174,7 +187,7 @@ class _Checker:
             case t.Input():
                 self.input(s)
             case t.Layout():
-                self.layout(s)
+                self.layouts[s.axis] = layout_of(self.names, s)
             case t.Let():
                 self.let(s)
             case t.Attend(where=where):
@@ -209,10 +222,10 @@ class _Checker:
                 "name-taken", f"`{name}` is {'an attribute of every token' if name in c.ATTRIBUTES else 'known everywhere'}", word.span, "choose another name"
             )
             return True
-        if name in self.names.scope:
-            self.names.mistake(
-                "name-taken", f"`{name}` is already {self.names.scope[name].noun}", word.span, "roles, params, inputs and lets share one set of names"
-            )
+        entry = self.names.scope.get(name)
+        if entry is not None and not (entry.what is POISON and entry.order == 0):  # what was to define it is lost, or was refused
+            noun = "the role of every token, in a text without `layout`" if entry.is_prelude else f"already {entry.noun}"
+            self.names.mistake("name-taken", f"`{name}` is {noun}", word.span, "roles, params, inputs and lets share one set of names")
             return True
         return False
 
@@ -224,7 +237,9 @@ class _Checker:
         name = s.name.text
         value = number_of(s.value)
         if value is None:
-            self.names.mistake("constant-arithmetic", "a number has at most 64 bits", s.span, "this one is larger")
+            self.names.mistake(
+                "constant-arithmetic", "a number has at most 64 bits", Span(s.span.end - len(s.value.lstrip("+-")), s.span.end), "this one is larger"
+            )
             value = 1
         type = Type.INT if isinstance(value, int) else Type.FLOAT
         if name in self.overrides:
@@ -253,7 +268,7 @@ class _Checker:
             self.names.mistake("said-twice", "a token has one step: give the input per token", s.span)
         sizes: list[int | str] = []
         for size in s.sizes:
-            if isinstance(size, t.Name) and self.names.lookup(size.name) is None and size.name not in c.GLOBALS:
+            if isinstance(size, t.Name) and self.names.lookup(size.name) is None and size.name not in (*c.GLOBALS, *c.ATTRIBUTES, *self.names.defined):
                 sizes.append(size.name)
             else:
                 number = self.names.structural_int(size, "a size", least=0)
@@ -264,13 +279,10 @@ class _Checker:
 
     def let(self, s: t.Let) -> None:
         if s.parameters is not None:
-            words = [p.text for p in s.parameters]
-            for p in s.parameters:
-                if p.text in c.ATTRIBUTES or p.text in c.GLOBALS or words.count(p.text) > 1:
-                    self.names.mistake("name-taken", f"`{p.text}` is taken", p.span, "choose another name for the parameter")
+            known = self.parameters(s.parameters)
             function = Function(s.parameters, s.body, self.order, is_prelude=False)
-            self.names.check_body(function)
-            self.define(s.name, function)
+            right = known and self.names.check_body(function)
+            self.define(s.name, function if right else POISON)
             return
         value = self.names.check(s.body)
         if value is POISON:
@@ -284,6 +296,17 @@ class _Checker:
         self.names.let_bodies[s.name.text] = value.expr
         self.names.let_texts[s.name.text] = s.body
         self.lets.append(c.Let(s.name.text, value.kind, value.type, value.expr))
+
+    def parameters(self, words: tuple[t.Word, ...]) -> bool:
+        """Whether no parameter is taken."""
+        before = len(self.names.mistakes)
+        for i, p in enumerate(words):
+            entry = self.names.scope.get(p.text)
+            if p.text in c.ATTRIBUTES or p.text in c.GLOBALS or p.text in [w.text for w in words[:i]]:
+                self.names.mistake("name-taken", f"`{p.text}` is taken", p.span, "choose another name for the parameter")
+            elif entry is not None and not entry.is_prelude and entry.what is not POISON:
+                self.names.mistake("name-taken", f"`{p.text}` is already {entry.noun}", p.span, "choose another name for the parameter")
+        return len(self.names.mistakes) == before
 
     def rule(self, s: t.Rule) -> None:
         targets = []
@@ -303,18 +326,14 @@ class _Checker:
         self.rules.append(c.Rule(tuple(targets), factor, where))
 
     def predict(self, s: t.Predict) -> None:
-        role = self.role(s.role)
+        role = role_of(self.names, s.role)
         if role is None:
             self.no_role(s.role)
             return
         if not self.data:
-            self.names.mistake(
-                "no-data",
-                "`predict` needs data tokens to predict, and no role holds data",
-                s.span,
-                "needs `data`",
-                "say which roles are data: `data ROLE` (the default is the role `token`)",
-            )
+            if self.names.has_data:  # which roles it is, is lost
+                return
+            self.names.no_data("`predict` needs data tokens to predict", s.span)
             return
         target = self.names.token(s.target, (Type.INT,), "`predict`")
         where = self.names.token(s.where, MASK, "`where`") if s.where else None
@@ -333,91 +352,3 @@ class _Checker:
                 "use role, step, slot, section, pos, index and params",
             )  # fmt: skip
         self.asks = value.expr
-
-    # -------------------------------------------------------------------------------------- layouts
-
-    def layout(self, s: t.Layout) -> None:
-        before = len(self.names.mistakes)
-        sections = []
-        if len(s.items) == 1 and isinstance(s.items[0], t.Given):
-            if s.axis is not None:
-                self.names.mistake(
-                    "two-axes",
-                    "a given layout serves both axes",
-                    s.span,
-                    "one of two here",
-                    "write `layout given { ... }`, or give inputs per query and per key",
-                )
-            self.layouts[s.axis] = c.Layout((), tuple(r for w in s.items[0].roles if (r := self.role(w)) is not None))
-            return
-        for item in s.items:
-            match item:
-                case t.Repeat(count=count, items=items):
-                    number = None if count is None else self.names.structural_int(count, "a repeat")
-                    sections.append(c.Section(0 if count is not None and number is None else number, self.rows(items)))
-                case t.Given():
-                    self.given_among_others(item)
-                case t.Rows():
-                    sections.append(c.Section(1, self.rows((item,))))
-        layout = c.Layout(tuple(sections))
-        if max(layout.fixed, layout.rows_per_step) > MAX_TOKENS:
-            self.names.mistake(
-                "layout-too-large", f"a layout has at most {MAX_TOKENS:,} tokens; this one has {max(layout.fixed, layout.rows_per_step):,}", s.span
-            )
-        # Rows that a mistake left out are no empty repeat.
-        known = all(self.role(w) is not None for w in _roles(s.items))
-        if known and len(self.names.mistakes) == before and any(section.count is None and not section.rows_per_step for section in sections):
-            self.names.mistake("empty-repeat", "a repeat of steps needs a row in each step", s.span, "this repeat is empty")
-        self.layouts[s.axis] = layout
-
-    def given_among_others(self, item: t.Given) -> None:
-        self.names.mistake(
-            "given-alone",
-            "`given { ... }` is a whole layout: role, step and slot of every token come with the call",
-            item.span,
-            "beside other items",
-            "list every role in it: `layout given { a, b }`",
-        )
-
-    def rows(self, items: tuple[t.Item, ...]) -> tuple[tuple[int, int], ...]:
-        """The rows of one step, as (role, how many), nested repeats written out."""
-        rows: list[tuple[int, int]] = []
-        for item in items:
-            match item:
-                case t.Rows(role=word, count=expr):
-                    count = 1 if expr is None else self.names.structural_int(expr, "a count")
-                    role = self.role(word)
-                    if count and role is not None:
-                        rows.append((role, count))
-                case t.Repeat(count=None):
-                    self.names.mistake(
-                        "nested-repeat", "only a repeat at the top takes its number from the tensor", item.span, "give this one a number: `repeat 4 { ... }`"
-                    )
-                case t.Repeat(count=expr, items=inner):
-                    assert expr is not None
-                    count = self.names.structural_int(expr, "a repeat") or 0
-                    once = self.rows(inner)
-                    if count * len(once) > MAX_ROWS:
-                        self.names.mistake(
-                            "layout-too-large", f"a step written out has at most {MAX_ROWS:,} entries; this has {count * len(once):,}", item.span
-                        )
-                    elif len(once) == 1:
-                        rows.append((once[0][0], once[0][1] * count))
-                    else:
-                        rows += once * count
-                case t.Given():
-                    self.given_among_others(item)
-        return tuple((r, n) for r, n in rows if n)
-
-
-def _roles(items: tuple[t.Item, ...]) -> list[t.Word]:
-    words = []
-    for item in items:
-        match item:
-            case t.Rows(role=role):
-                words.append(role)
-            case t.Repeat(items=inner):
-                words += _roles(inner)
-            case t.Given(roles=roles):
-                words += roles
-    return words

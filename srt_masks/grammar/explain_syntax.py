@@ -9,19 +9,17 @@ Each rule below knows one kind of mistake and says nothing of others; the first 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from ..diagnostics import Diagnostic, Source, Span
 from . import checked as c
 from . import syntax as t
+from .place import Place, is_name, short
 from .suggest import ATTRIBUTES, SIDES, SIGNATURES, TARGETS, WORDS, closest, meant
 from .tables import END, NAME, NUMBER, Token, Unexpected
 
-LONGEST_QUOTE = 60  # characters
-
 
 def explain(error: Unexpected, source: Source, statement: list[Token]) -> Diagnostic:
-    place = _Place(source.text, statement, statement.index(error.token), error.expected)
+    place = Place(source.text, statement, statement.index(error.token), error.expected)
     return next(said for rule in _RULES if (said := rule(place)))
 
 
@@ -31,109 +29,41 @@ def misspelt(statement: list[Token]) -> str:
     return near if near in t.STATEMENTS else ""
 
 
-def _is_name(token: Token) -> bool:
-    """Whether a token is a name, or could be one elsewhere: `query`, `range`."""
-    return token.text.isidentifier() and token.text not in t.RESERVED
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    text: str
-    statement: list[Token]
-    at: int  # the token that does not fit
-    expected: frozenset[str]
-
-    @property
-    def token(self) -> Token:
-        return self.statement[self.at]
-
-    @property
-    def word(self) -> str:
-        """The statement's first word."""
-        return self.statement[0].text
-
-    @property
-    def operand_wanted(self) -> bool:
-        return {NUMBER, NAME} <= self.expected
-
-    def back(self, n: int) -> Token:
-        """The n-th token in front of this one, or one without text."""
-        return self.statement[self.at - n] if n <= self.at else Token(END, 0, 0, "")
-
-    def ahead(self, n: int) -> Token:
-        return self.statement[min(self.at + n, len(self.statement) - 1)]
-
-    def quote(self, start: int, end: int) -> str:
-        """The tokens start..end-1 as written, `...` if that is long or on several lines."""
-        if start >= end:
-            return "..."
-        text = self.text[self.statement[start].start : self.statement[end - 1].end]
-        return text if len(text) <= LONGEST_QUOTE and "\n" not in text else "..."
-
-    def operand_before(self, at: int) -> str:
-        """The name or attribute that ends in front of a token."""
-        attribute = at >= 3 and self.statement[at - 2].text == "."
-        start = at - 3 if attribute else at - 1
-        return self.quote(start, at) if start >= 1 and self.statement[at - 1].key in (NAME, "q", "k") else "..."
-
-    def opened(self, brackets: str = "([{") -> int:
-        """The innermost bracket of these that is open here, or -1."""
-        closed = 0
-        for i in range(self.at - 1, -1, -1):
-            key = self.statement[i].key
-            if key in (")", "]", "}"):
-                closed += 1
-            elif key in ("(", "[", "{"):
-                if closed == 0:
-                    return i if key in brackets else -1
-                closed -= 1
-        return -1
-
-    def until_closed(self, opening: int) -> int:
-        """The bracket that closes this one, or the end."""
-        depth = 0
-        for i in range(opening, len(self.statement)):
-            depth += (self.statement[i].key in ("(", "[", "{")) - (self.statement[i].key in (")", "]", "}"))
-            if depth == 0:
-                return i
-        return len(self.statement) - 1
-
-    def says(self, label: str, *help: str, message: str = "", first: int | None = None, slug: str = "syntax") -> Diagnostic:
-        """A diagnostic about the tokens `first` to this one."""
-        span = Span(self.statement[self.at if first is None else first].start, self.token.end)
-        found = self.text[span.start : span.end]
-        return Diagnostic(slug, message or f"`{short(found)}` does not fit here", span, label, help)
-
-
 # ------------------------------------------------------------------------------------------------ the statement's first word
 
 _EVERY_STATEMENT = "one of param, input, layout, queries, keys, data, let, attend, stop, scale, position, predict, assert"
 _GOES_ON = ("where", "weight", "by", "per", "and", "or", "not", "implies", "if", "else")  # what begins the second line of a statement
 _BY_SIGN = {"=": "let", ":": "input", "->": "predict"}
+_BEGINNINGS = {"query": "queries", "key": "keys"}
 _PRELUDE = {s.partition("(")[0]: s for s in SIGNATURES}
 
 
 def _first_word_meant(first: Token) -> str:
-    return closest(first.text, (*t.STATEMENTS, *_GOES_ON)) if _is_name(first) and first.text not in _PRELUDE else ""
+    if not is_name(first):
+        return ""
+    near = closest(first.text, (*t.STATEMENTS, *_GOES_ON, *_PRELUDE), _BEGINNINGS)
+    return "" if near in _PRELUDE else near
 
 
-def _no_statement(p: _Place) -> Diagnostic | None:
+def _no_statement(p: Place) -> Diagnostic | None:
     if p.at or p.word in t.STATEMENTS:
         return None
     first, second = p.statement[0], p.ahead(1).text
     whole = p.quote(0, len(p.statement) - 1)
     shown = whole if whole != "..." else f"{short(first.text)} ..."
     label = "a statement begins with a word of the language"
+    if first.text == "//":
+        return p.says("comments begin with `#`", message="no statement begins with `//`", slug="not-a-statement")
     if near := _first_word_meant(first):
         label = f"did you mean `{near}`?"
-    elif _is_name(first) and (second in _BY_SIGN or (second == "(" and p.ahead(p.until_closed(1) + 1).text == "=")):
+    elif is_name(first) and (second in _BY_SIGN or (second == "(" and p.ahead(p.until_closed(1) + 1).text == "=")):
         label = f"write `{_BY_SIGN.get(second, 'let')} {shown}`"
-    elif first.text in _PRELUDE or first.key in ("q", "k", "not", "any", "all", "("):
+    elif first.text in _PRELUDE or closest(first.text, _PRELUDE) or first.key in ("q", "k", "not", "any", "all", "("):
         label = f"write `attend {shown}`"
     return p.says(label, _EVERY_STATEMENT, message=f"no statement begins with `{short(first.text)}`", slug="not-a-statement")
 
 
-def _sign_behind_the_word(p: _Place) -> Diagnostic | None:
+def _sign_behind_the_word(p: Place) -> Diagnostic | None:
     """`attend = causal`, `attend: causal`, `stop (k, v)`, `param n: int = 3`"""
     sign = p.token.text
     if sign in ("(", "[", "{") and p.at == 1:
@@ -142,6 +72,8 @@ def _sign_behind_the_word(p: _Place) -> Diagnostic | None:
         return p.says(f"no brackets here: write `{' '.join(filter(None, (p.word, p.quote(2, closing), rest)))}`")
     if sign not in ("=", ":"):
         return None
+    if p.word in ("queries", "keys") and p.at == 1:
+        return p.says(f"write `{p.word} layout {p.quote(2, len(p.statement) - 1)}`")
     if p.word not in ("let", "param", "input") and (p.at == 1 or (p.at == 2 and p.back(1).text == "layout")):
         return p.says(f"no sign here: write `{p.quote(0, p.at)} {p.quote(p.at + 1, len(p.statement) - 1)}`")
     if sign == ":" and p.word in ("param", "let"):
@@ -162,10 +94,11 @@ _INSTEAD = {
     "^": "write `!=` between masks, `**` for powers", "xor": "write `!=` between masks",
     ";": "statements need no separator", ":": "a condition reads `where ...`; a choice reads `a if c else b`",
 }  # fmt: skip
+_QUOTES = ('"', "'", "`", "“", "”", "‘", "’")
 _ARROWS = ("=>", "=", ":", ":=", "→", "<-", ">")
 
 
-def _foreign_sign(p: _Place) -> Diagnostic | None:
+def _foreign_sign(p: Place) -> Diagnostic | None:
     # Signs that are one elsewhere may be cut in two here, and the second may be the one that does not fit.
     for first, last in ((p.back(1), p.token), (p.token, p.ahead(1)), (p.token, p.token)):
         if END in (first.key, last.key) or (first is not last and first.end != last.start):
@@ -174,22 +107,53 @@ def _foreign_sign(p: _Place) -> Diagnostic | None:
         sign = p.text[span.start : span.end]
         if "->" in p.expected and sign in _ARROWS:
             instead = "write `->`"
+        elif sign == "→" and "implies" in p.expected:
+            instead = "write `implies`"
+        elif sign == ";" and p.opened("{") >= 0:
+            instead = "write `,`"
+        elif sign == "=" and p.back(1).text == "=":
+            instead = "one `=` is enough"
+        elif sign == "=" and is_name(p.back(1)) and p.back(2).key in ("(", ",") and is_name(p.statement[max(p.opened("(") - 1, 0)]):
+            value = p.quote(p.at + 1, p.argument_end())
+            return p.says(f"arguments have no names here: write `{value}`", first=p.at - 1)
         elif sign in _INSTEAD and (sign not in ("=", "=>", "xor") or p.expected & {"+", "<"}):
             instead = _INSTEAD[sign]
         else:
             continue
-        if sign == "=" and p.back(1).key in ("q", "k") and _is_name(p.ahead(1)):
+        if sign == "=" and p.back(1).key in ("q", "k") and is_name(p.ahead(1)):
             instead = f"write `{p.back(1).text} is {p.ahead(1).text}`"
         return Diagnostic("syntax", f"`{sign}` is not written here", span, instead)
+    return None
+
+
+def _quotes(p: Place) -> Diagnostic | None:
+    """`k is "thought"`"""
+    if p.token.text not in _QUOTES:
+        return None
+    closing = next((i for i in range(p.at + 1, len(p.statement)) if p.statement[i].text in _QUOTES), -1)
+    label = "names have no quotes"
+    if closing > 0:
+        text = p.text[p.token.end : p.statement[closing].start]
+        label = f"names have no quotes: write `{text}`" if text.isidentifier() else label
+        return Diagnostic("syntax", f"`{short(p.token.text)}` is not written here", Span(p.token.start, p.statement[closing].end), label)
+    return p.says(label)
+
+
+def _comment(p: Place) -> Diagnostic | None:
+    """`attend causal // words`"""
+    before = [i for i in range(1, p.at + 1) if p.statement[i].key == "//" and "\n" not in p.text[p.statement[i].start : p.token.start]]
+    if before and NUMBER not in (p.back(1).key, p.token.key) and ((p.expected & {"+"} and is_name(p.token)) or p.token.key == "//"):
+        span = Span(p.statement[before[0]].start, p.statement[before[0]].end)
+        return Diagnostic("syntax", "`//` divides", span, "comments begin with `#`")
     return None
 
 
 # -------------------------------------------------------------------------------------------------------- in expressions
 
 
-def _of_no_side(p: _Place) -> Diagnostic | None:
+def _of_no_side(p: Place) -> Diagnostic | None:
     """`query.pos`, and a function's `x.pos`"""
-    if p.token.key == "." and _is_name(p.back(1)) and p.back(2).key != ".":
+    if p.token.key == "." and is_name(p.back(1)) and p.back(2).key != ".":
         owner, name = p.back(1).text, p.ahead(1).text
         side = SIDES.get(owner.lower())
         label = f"write `{side}.{name}`" if side else f"write `q.{name}` or `k.{name}`"
@@ -199,7 +163,7 @@ def _of_no_side(p: _Place) -> Diagnostic | None:
     return None
 
 
-def _behind_is(p: _Place) -> Diagnostic | None:
+def _behind_is(p: Place) -> Diagnostic | None:
     """`is` asks for the role of a token and nothing else."""
     no = p.back(1).key == "not" and p.back(2).key == "is"
     if not no and p.back(1).key != "is":
@@ -222,10 +186,18 @@ def _behind_is(p: _Place) -> Diagnostic | None:
         return p.says(label, message="`is` asks for a role by its name", first=start)
     if found in (NUMBER, "true", "false", "(", "-"):
         return p.says(f"write `{comparison}` to compare", message="`is` asks for a role by its name", first=start)
+    if found in t.RESERVED and found not in ("is", "not"):
+        return _no_role_called(p)
     return None
 
 
-def _brackets(p: _Place) -> Diagnostic | None:
+def _no_role_called(p: Place) -> Diagnostic:
+    """`k is data`, `predict data -> ...`"""
+    message = f"`{p.token.text}` is a word of the language, no role"
+    return p.says("write the name that the layout gives to a role", message=message, slug="reserved-word")
+
+
+def _brackets(p: Place) -> Diagnostic | None:
     """`k in [a, b]`, `any(... for i in 4)`, `repeat(a, b)`"""
     found = p.token.key
     if p.back(1).key == "in" and "{" in p.expected:
@@ -239,6 +211,8 @@ def _brackets(p: _Place) -> Diagnostic | None:
             return p.says(f"write `0 <= {subject} < {p.ahead(2).text}`")
         if found == NAME and subject in ("q", "k", "role"):
             return p.says(f"write `{subject} is {p.token.text}`, or a set in braces")
+    if p.word in ("layout", "queries", "keys") and found == "*" and p.back(1).key == "repeat":
+        return p.says(f"write `repeat {p.quote(p.at + 1, len(p.statement) - 1)}`", first=p.at - 1)
     if p.word in ("layout", "queries", "keys"):
         opening = p.opened("([")
         if opening < 0 and found in ("[", END) and "{" in p.expected:  # `repeat [...]`, and `repeat (a)`, which reads as a count
@@ -250,8 +224,8 @@ def _brackets(p: _Place) -> Diagnostic | None:
     return None
 
 
-def _empty_call(p: _Place) -> Diagnostic | None:
-    if p.token.key == ")" and p.back(1).key == "(" and _is_name(p.back(2)):
+def _empty_call(p: Place) -> Diagnostic | None:
+    if p.token.key == ")" and p.back(1).key == "(" and is_name(p.back(2)):
         name = p.back(2).text
         label = f"write `{_PRELUDE[name]}`" if name in _PRELUDE else f"write `{name}`, or its arguments in the brackets"
         return p.says(label, message=f"nothing stands in the brackets of `{short(name)}`", first=p.at - 2)
@@ -261,12 +235,14 @@ def _empty_call(p: _Place) -> Diagnostic | None:
 # ---------------------------------------------------------------------------------------- words of the language as names
 
 
-def _word_as_name(p: _Place) -> Diagnostic | None:
+def _word_as_name(p: Place) -> Diagnostic | None:
     found = p.token.text
     if NAME not in p.expected or p.operand_wanted or p.token.key in (NAME, NUMBER) or not found.isidentifier():
         return None
     if "q" in p.expected:
         return no_target(p.token.text, Span(p.token.start, p.token.end))
+    if p.word == "predict" and p.at == 1:
+        return _no_role_called(p)
     said = f"`{found}` is a word of the language"
     if p.back(1).key == ".":
         side = p.back(2).text
@@ -302,7 +278,7 @@ _WHERE_COMES_LAST = {
 }
 
 
-def _clause(p: _Place) -> Diagnostic | None:
+def _clause(p: Place) -> Diagnostic | None:
     found = p.token.key
     if found not in ("where", "weight", "by", "per", "->") or found in p.expected or p.word not in _WHERE_COMES_LAST or p.back(1).key in ("where", "by"):
         return None
@@ -316,12 +292,14 @@ def _clause(p: _Place) -> Diagnostic | None:
     return p.says(_WHERE_COMES_LAST[p.word])
 
 
-def _misspelt_word(p: _Place) -> Diagnostic | None:
+def _misspelt_word(p: Place) -> Diagnostic | None:
     words = [w for w in p.expected if w.isalpha() and len(w) > 1]
     if p.token.text.isidentifier() and not p.operand_wanted:
         near = closest(p.token.text, words, {k: w for k, w in WORDS.items() if w in words})
         if near:
             return p.says(f"did you mean `{near}`?")
+    if p.word == "assert" and p.token.key in ("flow", "grad", "leak") and p.back(1).key in ("assert", "not"):
+        return p.says(f"write `no {p.token.key}`", first=p.at - (p.back(1).key == "not"))
     if p.word == "assert" and p.at == 2 and p.back(1).key == "all":
         return p.says("did you mean `every query attends`?", first=1)
     # `NOT causal`: the word was taken for a name, and what follows it does not fit.
@@ -332,23 +310,25 @@ def _misspelt_word(p: _Place) -> Diagnostic | None:
     return None
 
 
-def _unfinished(p: _Place) -> Diagnostic | None:
+def _unfinished(p: Place) -> Diagnostic | None:
     if p.token.key != END:
         return None
     return p.says(f"expected {_wanted(p.expected)}", message=f"this `{p.word}` statement ends too early", slug="unfinished")
 
 
-def _any_other(p: _Place) -> Diagnostic:
+def _any_other(p: Place) -> Diagnostic:
     return p.says(f"expected {_wanted(p.expected)}")
 
 
-_RULES: tuple[Callable[[_Place], Diagnostic | None], ...] = (
+_RULES: tuple[Callable[[Place], Diagnostic | None], ...] = (
     _no_statement,
     _sign_behind_the_word,
     _of_no_side,
     _behind_is,
     _brackets,
     _empty_call,
+    _quotes,
+    _comment,
     _foreign_sign,
     _word_as_name,
     _clause,
@@ -368,8 +348,7 @@ _PHRASES = {
     "range": "`range(`",
     "layout": "`layout`",
     "repeat": "`repeat`",
-    "flow": "`flow` or `grad`",
-    "leak": "`leak`",
+    **{word: f"`{word}`" for word in ("flow", "grad", "leak")},
     "query": "`query attends`",
     "attends": "`attends`",
     "every": "`every query attends`",
@@ -390,7 +369,3 @@ def _wanted(expected: frozenset[str]) -> str:
     phrases += [phrase for key, phrase in _PHRASES.items() if key in expected]
     phrases = phrases or ["the end of the statement"]
     return phrases[0] if len(phrases) == 1 else ", ".join(phrases[:-1]) + " or " + phrases[-1]
-
-
-def short(text: str) -> str:
-    return text if len(text) <= 24 else text[:20] + "…"

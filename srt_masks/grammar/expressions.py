@@ -16,7 +16,7 @@ from .calls import NUMBERS, Calls, wider
 from .checked import Kind, Op, Side, Type
 from .constants import fold, number_of
 from .scope import MAX_DEPTH, MAX_NODES, NOUNS, POISON, Traced, Value
-from .suggest import about_a_side, meant, spelled
+from .suggest import meant, walk
 
 MAX_RANGE = 1024  # steps of one `any` or `all`
 INTEGER_OPS = {"+": Op.ADD, "-": Op.SUB, "*": Op.MUL, "//": Op.FLOORDIV, "%": Op.MOD, "**": Op.POW, "/": Op.TRUEDIV}
@@ -35,12 +35,11 @@ class Expressions(Calls):
 
     def token(self, expr: t.Expr, wants: tuple[Type, ...], what: str) -> Value:
         """An expression about the token at hand: bare attributes only."""
+        self._token_statement = (what, expr)
         value = self.check(expr, wants)
-        if value.kind is Kind.PAIR:
-            span, said, bare = about_a_side(expr) or (value.span, spelled(expr), "")
-            help = f"write `{bare}`, not `{said}`" if bare else "write the bare attribute, for example `step`"
-            return self.mistake("pair-here", f"{what} is about one token, not about a query and a key", span, "mentions `q.` or `k.`", help)
-        return self.typed(value, wants, what)
+        value = self.pair_here() if value.kind is Kind.PAIR else self.typed(value, wants, what)
+        self._token_statement = None
+        return value
 
     def typed_part(self, expr: t.Expr, wants: tuple[Type, ...], what: str) -> Value:
         return self.typed(self.check(expr, wants), wants, what)
@@ -68,7 +67,7 @@ class Expressions(Calls):
                 "not-constant",
                 f"{what} is a number known when the text is read",
                 value.span,
-                "this is known at run time only",
+                "a choice is not for a count" if any(isinstance(n, t.Choose) for n in walk(expr)) else "this is known at run time only",
                 "use numbers and integer params",
             )
         elif isinstance(result, str):
@@ -122,7 +121,7 @@ class Expressions(Calls):
             self._depth -= 1
         if self.traced is not None:
             parts = tuple(self.traced.pop())
-            self.traced[-1].append(Traced(expr, value.expr, self._prelude_call is not None, parts))
+            self.traced[-1].append(Traced(expr, value.expr, self.in_prelude, parts))
         return value if value is POISON else replace(value, span=expr.span)
 
     def _dispatch(self, expr: t.Expr, wants: tuple[Type, ...]) -> Value:
@@ -184,7 +183,10 @@ class Expressions(Calls):
     # ------------------------------------------------------------------------------------------ operators
 
     def _binary(self, expr: t.Binary) -> Value:
-        left, right = (self.typed_part(side, NUMBERS, f"`{expr.op}`") for side in (expr.left, expr.right))
+        left = self.check(expr.left)
+        if expr.op == "//" and left is not POISON and left.type is Type.BOOL:
+            return self.mistake("type-mismatch", "`//` needs a number", left.span, "this is true or false", "`//` divides; comments begin with `#`")
+        left, right = self.typed(left, NUMBERS, f"`{expr.op}`"), self.typed_part(expr.right, NUMBERS, f"`{expr.op}`")
         if left is POISON or right is POISON:
             return POISON
         op = INTEGER_OPS[expr.op]
@@ -250,6 +252,12 @@ class Expressions(Calls):
         value = self._role_of_subject(subject)
         entry = self.lookup(word.text)
         roles = self.roles()
+        lost = entry.what is POISON if entry is not None else not self.roles_known
+        if lost:
+            return POISON
+        if word.text in self._variables and isinstance(subject, t.Subject):
+            label = f"`{word.text}` is the variable: write `{subject.side}.role {'!=' if negated else '=='} {word.text}`"
+            return self.mistake("unknown-role", f"no role is called `{word.text}`", word.span, label)
         if entry is None or not isinstance(entry.what, int):
             label = meant(word.text, roles) or (f"this is {entry.noun}" if entry else "")
             return self.mistake("unknown-role", f"no role is called `{word.text}`", word.span, label, f"roles here: {listing(roles)}")
@@ -294,35 +302,47 @@ class Expressions(Calls):
 
     def _quantify(self, expr: t.Quantify) -> Value:
         """`any` and `all` are written out: one copy of the body for each value."""
-        name = expr.variable.text
+        name, saved = expr.variable.text, (self._bound, self._variables)
+        entry = self.lookup(name)
         if name in c.ATTRIBUTES or name in c.GLOBALS or name in self._bound:
             return self.mistake("name-taken", f"`{name}` is taken", expr.variable.span, "choose another name for the variable")
-        if expr.is_range:
-            ends = [self.structural_int(e, "a range", least=-(2**31)) for e in expr.domain]
-            if any(e is None for e in ends):
-                return POISON
-            if len(ends) > 2:
-                return self.mistake("wrong-arguments", "a range has one or two ends", expr.span)
-            numbers = range(*ends)  # type: ignore[arg-type]
-            if len(numbers) > MAX_RANGE:
-                return self.mistake("too-large", f"a range has at most {MAX_RANGE} steps; this has {len(numbers)}", expr.domain[-1].span)
-            members = [Value(c.Literal(n, Type.INT), Type.INT, Kind.CONSTANT, expr.variable.span) for n in numbers]
-        else:
-            members = [self.check(m) for m in expr.domain]
-        saved, bodies = (self._bound, self._variables), []
+        if entry is not None and not entry.is_prelude and entry.what is not POISON:
+            return self.mistake("name-taken", f"`{name}` is already {entry.noun}", expr.variable.span, "choose another name for the variable")
+        members, first = self._members(expr)
+        if members is None:
+            return POISON
+        # Without members the body still says what kind the whole is, and has its mistakes: it is checked for the number that would be the first.
+        dummy = [] if members else [first]
+        traced = len(self.traced[-1]) if self.traced is not None else 0
         self._variables = (*self._variables, name)
-        for member in members:
-            if member is POISON:
-                bodies = [POISON]
-                break
+        bodies = []
+        for member in members or dummy:
             self._bound = {**saved[0], name: member}
-            bodies.append(self.typed_part(expr.body, (Type.BOOL,), f"`{expr.word}`"))
+            bodies.append(POISON if member is POISON else self.typed_part(expr.body, (Type.BOOL,), f"`{expr.word}`"))
             if bodies[-1] is POISON:
                 break
         self._bound, self._variables = saved
-        if not bodies:
-            return Value(c.Literal(expr.word == "all", Type.BOOL), Type.BOOL, Kind.CONSTANT, expr.span)
-        return self._logic("or" if expr.word == "any" else "and", bodies, expr.span)
+        if not dummy or bodies[0] is POISON:
+            return self._logic("or" if expr.word == "any" else "and", bodies, expr.span)
+        if self.traced is not None:
+            del self.traced[-1][traced:]
+        return replace(bodies[0], expr=c.Literal(expr.word == "all", Type.BOOL), depth=1, size=1)
+
+    def _members(self, expr: t.Quantify) -> tuple[list[Value] | None, Value]:
+        """The members, or None behind a mistake; and the number with which the range begins, or would."""
+        if not expr.is_range:
+            return [self.check(m) for m in expr.domain], POISON
+        span = expr.domain[0].span.to(expr.domain[-1].span)
+        if len(expr.domain) > 2:
+            return None, self.mistake("wrong-arguments", "a range has one or two ends", span, f"these are {len(expr.domain)}")
+        ends = [end for e in expr.domain if (end := self.structural_int(e, "a range", least=-(2**31))) is not None]
+        if len(ends) < len(expr.domain):
+            return None, POISON
+        numbers = range(*ends)  # type: ignore[arg-type]
+        if len(numbers) > MAX_RANGE:
+            return None, self.mistake("too-large", f"a range has at most {MAX_RANGE} steps; this has {len(numbers)}", span)
+        members = [Value(c.Literal(n, Type.INT), Type.INT, Kind.CONSTANT, expr.variable.span) for n in (numbers or [numbers.start])]
+        return members if numbers else [], members[0]
 
     def _constant(self, expr: c.Expr) -> int | str | None:
         """The value of a structural expression; a string says what is wrong with it; None means it is known at run time only."""

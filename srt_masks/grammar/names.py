@@ -34,7 +34,9 @@ class Names(Scope, ABC):
         name, span = expr.name, expr.span
         if name in self._bound:
             value = self._bound[name]
-            return value if value is POISON else replace(value, bare=span if value.bare else None)
+            if value is POISON or name in self._variables:  # a variable's member stands in this text; an argument, where the call is
+                return value
+            return replace(value, bare=span if value.bare else None)
         if name in c.ATTRIBUTES:
             return self._builtin(Side.OWN, name, span)
         if name in c.GLOBALS:
@@ -59,9 +61,8 @@ class Names(Scope, ABC):
                 if value.floats and not self.floats_allowed:
                     return self._no_floats(value.floats, name)
                 return replace(value, bare=span if value.kind is Kind.TOKEN else None)
-            case Function(parameters=parameters):
-                call = f"{name}({', '.join(p.text for p in parameters)})"
-                return self.mistake("needs-arguments", f"`{name}` is a function", span, f"write `{call}`")
+            case Function() as function:
+                return self.mistake("needs-arguments", f"`{name}` is a function", span, f"write `{function.signature(name)}`")
 
     def _no_floats(self, cause: t.Expr, reader: str = "") -> Value:
         """A float param or a `/` stands, or is read through the let `reader`, where whole numbers are wanted. Marked is the cause."""
@@ -83,7 +84,7 @@ class Names(Scope, ABC):
             return self.mistake(
                 "used-before", f"`{name}` cannot use itself", span, "used in its own definition", "names are defined before use: nothing recurs"
             )
-        if name in self.defined and self._prelude_call is None:
+        if name in self.defined and not self.in_prelude:
             return self.mistake(
                 "used-before", f"`{name}` is defined further down", span, "used before its definition", "move the definition up: names are defined before use"
             )
@@ -121,6 +122,8 @@ class Names(Scope, ABC):
                     type = Type.BOOL
                 case Function():
                     type = None
+                case Value() as value if value is POISON:
+                    type = None
                 case what:
                     type = what.type
             if not wants or type is None or type in wants:
@@ -136,15 +139,16 @@ class Names(Scope, ABC):
         what = entry.what
         return (isinstance(what, Value) and what.kind is Kind.TOKEN) or (isinstance(what, c.Input) and is_attribute(what, side))
 
+    def no_data(self, what: str, span: Span) -> Value:
+        """Said once of a text."""
+        if any(slug == "no-data" for slug, _ in self.mistakes):
+            return POISON
+        help = "say which roles are data: `data ROLE` (the default is the role `token`)"
+        return self.mistake("no-data", f"{what}, and no role holds data", span, "needs `data`", help)
+
     def _builtin(self, side: Side, name: str, span: Span) -> Value:
         if name == "index" and not self.has_data:
-            return self.mistake(
-                "no-data",
-                "`index` counts data tokens, and no role holds data",
-                span,
-                "needs `data`",
-                "say which roles are data: `data ROLE` (the default is the role `token`)",
-            )
+            return self.no_data("`index` counts data tokens", span)
         type = ATTRIBUTE_TYPES[name]
         kind = Kind.TOKEN if side is Side.OWN else Kind.PAIR
         return Value(c.Attribute(side, name, type), type, kind, span, bare=span if side is Side.OWN else None)
@@ -186,7 +190,13 @@ class Names(Scope, ABC):
         if name.text in c.GLOBALS:
             return self.mistake("unknown-attribute", what, name.span, f"it is the same for every token: write `{name.text}`")
         if entry is not None:
-            label = f"`{name.text}` is {entry.noun}: write `{name.text}`" if not isinstance(entry.what, int) else f"write `{side.value} is {name.text}`"
+            match entry.what:
+                case int():
+                    label = f"write `{side.value} is {name.text}`"
+                case Function() as function:
+                    label = f"`{name.text}` is a function: write `{function.signature(name.text)}`"
+                case _:
+                    label = f"`{name.text}` is {entry.noun}: write `{name.text}`"
             return self.mistake("unknown-attribute", what, name.span, label)
         role = name.text.removeprefix("is_")
         label = f"write `{side.value} is {role}`" if role != name.text and role in self.roles() else meant(name.text, known, suggest.ATTRIBUTES)
@@ -194,9 +204,9 @@ class Names(Scope, ABC):
 
     def _no_attribute_given(self, parameter: str, value: Value) -> Value:
         """A call gives something else for a parameter that the function reads as `q.PARAMETER`."""
-        if self._call_in_force is None:
+        if not self._calls:
             return POISON
-        function, call = self._call_in_force
+        function, call = self._calls[-1]
         given = call.args[[p.text for p in function.parameters].index(parameter)]
         label, help = "this is the same for every token", "for example `pos // 128`, or an input per token"
         body = self.let_texts.get(given.name) if isinstance(given, t.Name) and given.name not in self._bound else None
@@ -209,7 +219,8 @@ class Names(Scope, ABC):
             elif suggest.one_sided(given):
                 args = ", ".join(spelled(a, bare=a is given) for a in call.args)
                 help = f"write `{call.name}({args})`"
-        return self.mistake("not-an-attribute", f"`{call.name}(...)` needs an attribute of a token", given.span, label, help)
+        with self._at_the_call():
+            return self.mistake("not-an-attribute", f"`{function.signature(call.name.text)}` needs an attribute of a token", given.span, label, help)
 
     # ------------------------------------------------------------------------------------------ inputs and subscripts
 
@@ -228,7 +239,7 @@ class Names(Scope, ABC):
                 "not-an-attribute",
                 f"`{name}` is no attribute of a token",
                 span,
-                f"it is given per {', '.join(axes) or 'sequence'}: write `{read_as(declared, None, asking=side.value)}`",
+                f"it is given per {', '.join(axes) or 'sequence'}: write `{read_as(declared, None, self._places(declared, subscripts), side.value)}`",
             )
         if len(subscripts) != len(declared.sizes):
             wanted = f"{len(declared.sizes)} in brackets" if declared.sizes else "none"
@@ -264,6 +275,10 @@ class Names(Scope, ABC):
         if joined is POISON:
             return POISON
         return replace(joined, expr=c.Read(name, (*indices, *(s.expr for s in subscripts)), declared.type), type=declared.type)
+
+    def _places(self, declared: c.Input, subscripts: tuple[Value, ...]) -> str:
+        """The subscripts as written, where there are as many as there should be."""
+        return ", ".join(self._text(s.span) for s in subscripts) if len(subscripts) == len(declared.sizes) and not self._calls else ""
 
     def _subscript(self, expr: t.Subscript) -> Value:
         indices = tuple(self.check(i) for i in expr.indices)

@@ -7,12 +7,15 @@ not parse (`explain_syntax.py`); names, types, meaning (`check.py`).
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from ..diagnostics import MOST_FOUND, Diagnostic, Source, Span, SpecError
 from . import syntax as t
 from .explain_syntax import explain, misspelt
+from .missing import NOTHING_MISSING, Missing, missing_with
 from .tables import END, NAME, NUMBER, PIECES, Tables, Token, TooDeep, Unexpected, load, run
 
 MAX_TEXT = 1_000_000  # characters
@@ -20,36 +23,93 @@ MAX_NAME = 100  # characters
 MAX_NESTING = 100  # levels of parentheses, operators and calls in one expression
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The statements that parse, one diagnostic for each other, and what those others would have said."""
+
+    tree: t.Tree
+    mistakes: list[Diagnostic]
+    missing: Missing
+    whole: bool  # not ended by too many mistakes
+
+
 def parse(source: Source) -> tuple[t.Tree, list[Diagnostic]]:
     """The tree of a text, without the statements that do not parse, and one diagnostic for each of those.
 
-    Raises SpecError where the text cannot be cut into statements at all (too long, too deep, not text).
+    Raises SpecError where the text cannot be cut into statements at all (too long, not text).
     """
+    reading = read(source)
+    return reading.tree, reading.mistakes
+
+
+def read(source: Source) -> Reading:
+    """As `parse`, with what the statements that do not parse leave open."""
     _refuse_what_is_no_text(source)
     tables = load()
     statements: list[t.Statement] = []
     mistakes: list[Diagnostic] = []
+    missing = NOTHING_MISSING
+    too_long: set[str] = set()  # each such name is told of once
     for tokens in cut(source, tables):
-        try:
-            statements.append(run(tables, tokens, _word, _node, MAX_NESTING))
-        except Unexpected as error:
-            mistakes.append(explain(error, source, tokens))
-            if error.token is tokens[0]:
-                statements += _as_meant(tokens, tables)
-        except TooDeep as error:
-            mistakes.append(_too_deep(Span(error.start, error.end)))
-        if len(mistakes) >= MOST_FOUND:
-            break
-    return t.Tree(tuple(statements)), mistakes
+        statement, mistake = _statement(tokens, source, tables)
+        if statement is not None:
+            statements.append(statement)
+        else:
+            missing |= missing_with(tokens, _word_of(tokens))
+        if mistake is not None and (said := source.text[mistake.span.start : mistake.span.end]) not in too_long:
+            mistakes.append(mistake)
+            if mistake.slug == "name-too-long":
+                too_long.add(said)
+                missing |= Missing(frozenset([said[:MAX_NAME]]))
+            if len(mistakes) >= MOST_FOUND:
+                break
+    return Reading(t.Tree(tuple(statements)), mistakes, missing, whole=len(mistakes) < MOST_FOUND)
 
 
-def _as_meant(tokens: list[Token], tables: Tables) -> list[t.Statement]:
+def _statement(tokens: list[Token], source: Source, tables: Tables) -> tuple[t.Statement | None, Diagnostic | None]:
+    """A statement, or what it was meant to be, or none; and what is wrong with it."""
+    beyond = _beyond_the_limits(tokens)
+    if beyond and beyond.slug == "nested-too-deeply":
+        return None, beyond
+    if beyond:  # a name too long is read on, as its beginning
+        tokens = [token._replace(text=token.text[:MAX_NAME]) for token in tokens]
+    try:
+        return run(tables, tokens, _word, _node, MAX_NESTING), beyond
+    except Unexpected as error:
+        if beyond:
+            return None, beyond
+        return _as_meant(tokens, tables) if error.token is tokens[0] else None, explain(error, source, tokens)
+    except TooDeep as error:
+        return None, _too_deep(Span(error.start, error.end))
+
+
+def _word_of(tokens: list[Token]) -> str:
+    return tokens[0].text if tokens[0].text in t.STATEMENTS else misspelt(tokens)
+
+
+def _beyond_the_limits(tokens: list[Token]) -> Diagnostic | None:
+    """The first name that is too long, or the first bracket inside too many others."""
+    depth = 0
+    for token in tokens:
+        if len(token.text) > MAX_NAME and token.key == NAME:
+            message = f"a name has at most {MAX_NAME} characters; this one has {len(token.text):,}"
+            return Diagnostic("name-too-long", message, Span(token.start, token.end))
+        if token.key in ("(", "[", "{"):
+            depth += 1
+            if depth > MAX_NESTING:
+                return _too_deep(Span(token.start, token.end))
+        elif token.key in (")", "]", "}"):
+            depth = max(0, depth - 1)
+    return None
+
+
+def _as_meant(tokens: list[Token], tables: Tables) -> t.Statement | None:
     """A statement whose first word is misspelt, read with the word that was meant: that it is missing would be no second mistake."""
     word = misspelt(tokens)
     try:
-        return [run(tables, [tokens[0]._replace(key=word, text=word), *tokens[1:]], _word, _node, MAX_NESTING)] if word else []
+        return run(tables, [tokens[0]._replace(key=word, text=word), *tokens[1:]], _word, _node, MAX_NESTING) if word else None
     except (Unexpected, TooDeep):
-        return []
+        return None
 
 
 # --------------------------------------------------------------------------------------------- cutting into statements
@@ -57,15 +117,13 @@ def _as_meant(tokens: list[Token], tables: Tables) -> list[t.Statement]:
 # After one of these on the same line a statement word stands where a name or an expression should: it begins no statement.
 _CONNECTING_WORDS = ("is", "not", "no", "in", "for", "per", "and", "or", "implies", "if", "else", "where", "by", "weight", "repeat", "all")
 _CONNECTORS = t.STATEMENTS - {"queries", "keys"} | {*_CONNECTING_WORDS, *",([{.=+-*/%<>", "->", "//", "**", "==", "!=", "<=", ">="}
-# Behind one of these a name on a new line continues nothing: it is a statement without its word.
-_OPERAND_ENDS = frozenset([NAME, NUMBER, "true", "false", *")]}"])
+# Behind one of the first, one of the second at the begin of a line continues nothing: it is a statement without its word.
+_ENDS = frozenset([NAME, NUMBER, "true", "false", "q", "k", "bool", "int", "float", "query", "leak", "cacheable", "attends", *")]}"])
+_BEGINNINGS = frozenset([NAME, NUMBER, "true", "false", "q", "k", "any", "all", "query", *")]}\"'`@$\\?"])
 
 
 def cut(source: Source, tables: Tables) -> Iterator[list[Token]]:
-    """The tokens of each statement, and END. A statement begins at a statement word; text before the first is one that cannot parse.
-
-    Raises SpecError at a name too long, and where too many brackets are open.
-    """
+    """The tokens of each statement, and END. A statement begins at a statement word; text before the first is one that cannot parse."""
     words = tables.soft.union(t.RESERVED)
     tokens: list[Token] = []
     last, end, depth, fresh_line = "", 0, 0, True
@@ -77,24 +135,14 @@ def cut(source: Source, tables: Tables) -> Iterator[list[Token]]:
             continue
         start = piece.start()
         glued = start == end and bool(tokens) and tokens[-1].key in (NUMBER, ".")  # as in `3attend`, `0.`
-        if kind == "word":
-            if len(text) > MAX_NAME:
-                message = f"a name has at most {MAX_NAME} characters; this one has {len(text):,}"
-                raise SpecError([Diagnostic("name-too-long", message, Span(start, piece.end()))], source)
-            key = text if text in words else NAME
-            if tokens and not glued and _begins(key, tokens, last, fresh_line, depth):
-                yield [*tokens, Token(END, end, end, "")]
-                tokens, depth = [], 0
-        elif kind == "number":
-            key = NUMBER
-        else:
-            key = text
-            if text in "([{":
-                depth += 1
-                if depth > MAX_NESTING:
-                    raise SpecError([_too_deep(Span(start, start + 1))], source)
-            elif text in ")]}":
-                depth = max(0, depth - 1)
+        key = NUMBER if kind == "number" else NAME if kind == "word" and text not in words else text
+        if tokens and not glued and _begins(key, tokens, last, fresh_line, depth):
+            yield [*tokens, Token(END, end, end, "")]
+            tokens, depth = [], 0
+        if key in ("(", "[", "{"):
+            depth += 1
+        elif key in (")", "]", "}"):
+            depth = max(0, depth - 1)
         last, end, fresh_line = "" if glued and text == "." else text, piece.end(), False
         tokens.append(Token(key, start, end, text))
     if tokens:
@@ -102,20 +150,24 @@ def cut(source: Source, tables: Tables) -> Iterator[list[Token]]:
 
 
 def _begins(key: str, tokens: list[Token], last: str, fresh_line: bool, depth: int) -> bool:
-    """Whether a word behind these tokens begins a statement."""
+    """Whether a token behind these begins a statement."""
     if key not in t.STATEMENTS:
-        return key in (NAME, "q", "k") and fresh_line and depth == 0 and tokens[-1].key in _OPERAND_ENDS
+        return fresh_line and depth == 0 and key in _BEGINNINGS and tokens[-1].key in _ENDS
     if not fresh_line and (last in _CONNECTORS or depth > 0):
         return False
     if key == "layout":
-        misspelt_side = len(tokens) == 1 and tokens[0].key == NAME and not fresh_line  # as in `queires layout`
+        misspelt_side = len(tokens) == 1 and tokens[0].key in (NAME, "query") and not fresh_line  # as in `queires layout`
         return last not in ("queries", "keys") and not misspelt_side
     claim = [x.key for x in tokens[:3]] if len(tokens) == 3 and not fresh_line else []
     return not (key == "attend" and claim in (["assert", "every", "query"], ["assert", "all", "queries"]))
 
 
-# Control characters move a terminal's cursor, those of direction show a reader another text than is read, and halves of characters are none.
-_NO_TEXT = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# Halves of characters are none, control characters move a terminal's cursor, and of these a reader sees nothing, or another text than is read.
+_NO_TEXT = re.compile(
+    "\r(?!\n|\\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+_LINE_ENDS = {"\r": "a carriage return without a line feed", "\x0b": "a vertical tab", "\x0c": "a form feed", "\x85": "a next line"}
+_DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def _refuse_what_is_no_text(source: Source) -> None:
@@ -123,10 +175,16 @@ def _refuse_what_is_no_text(source: Source) -> None:
     if len(text) > MAX_TEXT:
         short = Source(text[:80], source.filename)
         raise SpecError([Diagnostic("text-too-long", f"a spec has at most {MAX_TEXT:,} characters; this one has {len(text):,}", Span(0, 1))], short)
-    bad = _NO_TEXT.search(text)
-    if bad:
-        place = Span(bad.start(), bad.end())
-        raise SpecError([Diagnostic("not-text", f"a spec is plain text; this one holds the character {ord(bad.group()):#04x}", place, "here")], source)
+    if bad := _NO_TEXT.search(text):
+        found = bad.group()
+        name = _LINE_ENDS.get(found, unicodedata.name(found, "").lower())
+        label = "delete it"
+        if found in _LINE_ENDS or found in "\u2028\u2029":
+            label = "some editors show a new line here, where none is read: end lines with a line feed"
+        elif found in _DIRECTIONS:
+            label = "it changes the order in which the text is shown: delete it"
+        message = f"a spec is plain text; this one holds U+{ord(found):04X}" + (f", {name}" if name else "")
+        raise SpecError([Diagnostic("not-text", message, Span(bad.start(), bad.end()), label)], source)
 
 
 def _too_deep(span: Span) -> Diagnostic:

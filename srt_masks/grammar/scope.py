@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from ..diagnostics import Diagnostic, Span
+from ..diagnostics import Diagnostic, Source, Span
 from . import checked as c
 from . import syntax as t
 from .checked import Kind, Op, Type
 from .constants import fold, fold_floats
+from .suggest import LONGEST, about_a_side, spelled
 
 MAX_NODES = 50_000  # expression nodes of one spec, functions and ranges expanded
 MAX_DEPTH = 150  # levels of one expression, calls and lets included; it keeps every recursive pass within Python's stack
@@ -44,6 +45,9 @@ class Function:
     body: t.Expr
     order: int
     is_prelude: bool
+
+    def signature(self, name: str) -> str:
+        return f"{name}({', '.join(p.text for p in self.parameters)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +106,10 @@ class Scope:
     _bound: dict[str, Value] = field(default_factory=dict)  # parameters and range variables in force
     _visible_before: int = 1 << 60  # inside a function, only names defined before it
     _variables: tuple[str, ...] = ()  # those of the `any` and `all` in force, the innermost last
-    _call_in_force: tuple[Function, t.Call] | None = None  # the function whose body is being checked, and its call
-    _prelude_call: Span | None = None  # mistakes inside the prelude are reported at the user's call
+    source: Source = field(default_factory=lambda: Source(""))  # of the text, to quote from
+    _calls: tuple[tuple[Function, t.Call], ...] = ()  # the functions whose bodies are being checked for a call, the innermost last
+    _token_statement: tuple[str, t.Expr] | None = None  # in a statement about the token at hand: what the statement is called, and its expression
+    roles_known: bool = True  # no layout is lost to a mistake
     _about_pairs: bool = False  # in a statement about a query and a key, where a bare attribute does not say whose it is
     _counting: str = ""  # inside a number of the layout or of a range: what it counts
     _depth: int = 0
@@ -115,9 +121,42 @@ class Scope:
     # ------------------------------------------------------------------------------------------ mistakes
 
     def mistake(self, slug: str, message: str, span: Span, label: str = "", *help: str) -> Value:
-        span = self._prelude_call or span
+        """Inside the body of a function that is checked for a call, the mistake is the call's: there it is reported, and the body is quoted."""
+        if self._calls:
+            help = (*help, *self._quoted(span, label))
+            span = self._calls[0][1].span
+            label = label if self._calls[0][0].is_prelude else "in this call"
         self.mistakes.setdefault((slug, span), Diagnostic(slug, message, span, label, tuple(h for h in help if h)))
         return POISON
+
+    def _quoted(self, span: Span, label: str) -> Iterator[str]:
+        """The innermost function of the text that is being called, and what is wrong there."""
+        own = [(function, call) for function, call in self._calls if not function.is_prelude]
+        if not own or not self.source.text:
+            return
+        function, call = own[-1]
+        if self._calls[-1][0].is_prelude:  # the prelude has other spans: the call from here stands for them
+            span = next(call.span for function, call in self._calls if function.is_prelude)
+        yield f"in `{call.name}`, line {self.source.place(function.body.span.start)[0]}: `{self._text(function.body.span)}`"
+        if label:
+            yield f"`{self._text(span)}`: {label}"
+
+    def _text(self, span: Span) -> str:
+        text = " ".join(self.source.text[span.start : span.end].split())
+        return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+    @contextmanager
+    def _at_the_call(self) -> Iterator[None]:
+        """For mistakes of an argument: they stand where the innermost function is called."""
+        saved, self._calls = self._calls, self._calls[:-1]
+        try:
+            yield
+        finally:
+            self._calls = saved
+
+    @property
+    def in_prelude(self) -> bool:
+        return bool(self._calls) and self._calls[-1][0].is_prelude
 
     def report(self, found: Diagnostic) -> None:
         """A mistake of a text, never of the prelude."""
@@ -136,33 +175,52 @@ class Scope:
     def _whose(self, value: Value) -> Value:
         if value is POISON or value.bare is None:
             return value
+        if self._token_statement:
+            return self.pair_here()
         return self.mistake("whose", "a bare attribute does not say whose it is", value.bare, "whose? `q.` for the query's, `k.` for the key's")
+
+    def pair_here(self) -> Value:
+        assert self._token_statement
+        what, expr = self._token_statement
+        span, said, bare = about_a_side(expr) or (expr.span, spelled(expr), "")
+        label = "mentions `q.` or `k.`" if bare else "this is about a query and a key"
+        help = f"write `{bare}`, not `{said}`" if bare else "write attributes of the token alone, for example `step`"
+        return self.mistake("pair-here", f"{what} is about one token, not about a query and a key", span, label, help)
 
     def typed(self, value: Value, wanted: tuple[Type, ...], what: str, help: str = "") -> Value:
         if value is POISON or value.type in wanted:
             return value
         words = "a mask" if Type.BOOL in wanted else "a number" if Type.FLOAT in wanted else NOUNS[wanted[0]]
-        return self.mistake("type-mismatch", f"{what} needs {words}", value.span, f"this is {NOUNS[value.type]}", help or _compare_help(value, wanted))
+        hides = ""
+        if isinstance(value.expr, c.ParamRef | c.LetRef) and value.expr.name in self.prelude and not self._calls:
+            hides = f"your {self.scope[value.expr.name].noun.split()[-1]} `{value.expr.name}` hides the prelude's: give it another name"
+        help = hides or help or self._compare_help(value, wanted)
+        return self.mistake("type-mismatch", f"{what} needs {words}", value.span, f"this is {NOUNS[value.type]}", help)
+
+    def _compare_help(self, value: Value, wanted: tuple[Type, ...]) -> str:
+        if Type.BOOL in wanted and value.type is Type.INT:
+            return f"compare it, for example `{self._text(value.span)} < 128`" if self._token_statement else "compare it, for example `q.pos - k.pos < 128`"
+        if Type.BOOL in wanted and value.type is Type.ROLE:
+            return "ask for it: `role is ROLE`" if self._token_statement else "ask for it: `k is ROLE`"
+        return ""
 
     # ------------------------------------------------------------------------------------------ names
 
     def lookup(self, name: str) -> Entry | None:
         entry = self.scope.get(name)
-        if entry is not None and entry.order < self._visible_before and self._prelude_call is None:
+        if entry is not None and entry.order < self._visible_before and not self.in_prelude:
             return entry
         return self.prelude.get(name)
 
     @contextmanager
     def _inside(self, function: Function, bound: dict[str, Value], call: t.Call | None) -> Iterator[None]:
-        saved = self._bound, self._variables, self._visible_before, self._prelude_call, self._call_in_force
+        saved = self._bound, self._variables, self._visible_before, self._calls
         self._bound, self._variables, self._visible_before = bound, (), function.order
-        self._call_in_force = (function, call) if call else None
-        if function.is_prelude and call:
-            self._prelude_call = self._prelude_call or call.span
+        self._calls = (*self._calls, (function, call)) if call else ()
         try:
             yield
         finally:
-            self._bound, self._variables, self._visible_before, self._prelude_call, self._call_in_force = saved
+            self._bound, self._variables, self._visible_before, self._calls = saved
 
     # ------------------------------------------------------------------------------------------ wholes from parts
 
@@ -208,11 +266,3 @@ class Scope:
                 return replace(joined, expr=c.Literal(folded, type), type=type)
         self._nodes += 1
         return replace(joined, expr=c.Apply(op, tuple(a.expr for a in args), type), type=type)
-
-
-def _compare_help(value: Value, wanted: tuple[Type, ...]) -> str:
-    if Type.BOOL in wanted and value.type is Type.INT:
-        return "compare it, for example `q.pos - k.pos < 128`"
-    if Type.BOOL in wanted and value.type is Type.ROLE:
-        return "ask for it: `k is ROLE`"
-    return ""
