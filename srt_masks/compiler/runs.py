@@ -79,22 +79,22 @@ def emit(boxes: Boxes, consumer: Consumer, rows: int, cols: int) -> Runs:
     level, kind = level[keep], label[keep] & mask
     first_row, first_col = row[keep].long() << level, col[keep].long() << level
     side = 1 << level
-    # One segment for each row of tiles that a box covers.
-    box = torch.arange(len(side)).repeat_interleave(side)
-    begin = side.cumsum(0) - side
-    segment_row = first_row[box] + torch.arange(len(box)) - begin[box]
-    segment = torch.stack([segment_row, first_col[box], (first_col + side)[box].clamp(max=cols), kind[box]], 1)
-    segment = segment[segment_row < rows]
-    order = (segment[:, 0] * cols + segment[:, 1]).argsort()
-    return _merge(segment[order], rows)
+    last_col = (first_col + side).clamp(max=cols)
+    # One segment for each row of tiles that a box covers, in the order of rows and columns.
+    height = (first_row + side).clamp(max=rows) - first_row
+    box = torch.arange(len(side)).repeat_interleave(height)
+    segment_row = (first_row - (height.cumsum(0) - height))[box] + torch.arange(len(box))
+    place = segment_row * cols + first_col[box]
+    order = (place.int() if rows * cols < 2**31 else place).argsort()
+    box = box[order]
+    return _merge(segment_row[order], first_col[box], last_col[box], kind[box], rows)
 
 
-def _merge(segment: Tensor, rows: int) -> Runs:
+def _merge(row: Tensor, first: Tensor, last: Tensor, kind: Tensor, rows: int) -> Runs:
     """Neighbours of one row and one kind become one run."""
-    row, first, last, kind = segment.unbind(1)
     joins = (row[1:] == row[:-1]) & (first[1:] == last[:-1]) & (kind[1:] == kind[:-1])
-    starts = torch.cat([torch.ones(min(1, len(row)), dtype=torch.bool), ~joins])
-    ends = torch.cat([~joins, torch.ones(min(1, len(row)), dtype=torch.bool)])
+    edge = torch.ones(min(1, len(row)), dtype=torch.bool)
+    starts, ends = torch.cat([edge, ~joins]), torch.cat([~joins, edge])
     first, last, kind, row = first[starts], last[ends], kind[starts], row[starts]
-    ptr = torch.searchsorted(row.contiguous(), torch.arange(rows + 1))
+    ptr = torch.searchsorted(row, torch.arange(rows + 1))
     return Runs(ptr.int(), first.int(), (last - first).int(), kind.to(torch.uint8))
