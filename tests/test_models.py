@@ -273,7 +273,9 @@ def test_ctrl_c_leaves_the_last_checkpoint_whole(tmp_path: Path):
         "--heads",
         "2",
     ]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # A run that a shell put into the background is deaf to Ctrl-C, and its children inherit that.
+    hears = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **hears)
     log = tmp_path / "log.jsonl"
     deadline = time.time() + 60
     while time.time() < deadline and not (log.exists() and log.read_text().count("\n") > 5):
