@@ -28,7 +28,7 @@ SAMPLED_TILES = 4096  # tiles sampled at once
 PROBE_BOXES = 20_000  # undecided boxes of one level, from which on a probe asks whether it is worth going on
 PROBE_TILES = 4096
 PROBE_SHARE = 0.97
-MOST_BOXES = 2_000_000  # boxes looked at, after which the rest is called PARTIAL
+MOST_BOXES = 2_000_000  # boxes looked at; what would take more is called PARTIAL as it is
 
 
 class State(IntEnum):
@@ -131,9 +131,10 @@ def classify(ask: Questions, leaves: Leaves, queries: int, keys: int, tile: int)
         settled = (full | (attend.must & (level == 0))) & _settled(ask, label)
         undecided = ~settled & attend.may
         stop = level == 0
-        if not stop and int(undecided.sum()) > PROBE_BOXES:
+        waiting = int(undecided.sum())
+        if not stop and waiting > PROBE_BOXES:
             # Masks that are PARTIAL everywhere would be split down to single tiles for nothing.
-            stop = evaluated > MOST_BOXES or exact.mostly_partial(row[undecided], col[undecided], level, rows, cols)
+            stop = evaluated + 4 * waiting > MOST_BOXES or exact.mostly_partial(row[undecided], col[undecided], level, rows, cols)
         if not stop:
             kept.append(_pack(level, row[settled], col[settled], label[settled]))
             row, col = _children(row[undecided], col[undecided], level, rows, cols)
