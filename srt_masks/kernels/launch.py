@@ -39,7 +39,8 @@ class TritonBackend:
         return known[key]
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, packed: list[Tensor], compiled: Compiled, scale: float) -> Attended:
-        return _Call(q, k, v, Packed.of(packed), compiled, scale).forward()
+        # The forward takes the maximum of a row before it scales it; the same scores have a scale that is not negative.
+        return _Call(-q if scale < 0 else q, k, v, Packed.of(packed), compiled, abs(scale)).forward()
 
     def backward(
         self, dout: Tensor | None, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, attended: Attended,

@@ -28,15 +28,20 @@ def _tiles(
             # A key that nobody attends may hold anything: it is not read.
             alive = tl.load(live + n, mask=inside, other=0) != 0
         keys = read_rows(k, n, k_row, k_dim, alive, EVALUATE, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [N, D]
-        s = dot(q, tl.trans(keys), tl.zeros([q.shape[0], BLOCK_N], acc.dtype), PRECISION) * scale  # [M, N]
+        s = dot(q, tl.trans(keys), tl.zeros([q.shape[0], BLOCK_N], acc.dtype), PRECISION)  # [M, N]
         if EVALUATE:
             other = KEYS(c, ints, flags, reals, n, inside)
             allow = ATTENDED(c, own, other, ints, flags, reals, 1) & (m < queries_here)[:, None] & inside[None, :]
-            s = tl.where(allow, s, float("-inf"))
-        m_new = tl.maximum(m_i, tl.max(s, 1))
-        # A row that has met no key yet has the maximum -inf, and -inf - -inf is no number.
-        top = tl.where(m_new == float("-inf"), 0.0, m_new) if EVALUATE else m_new
-        p = exponential(s - top[:, None], NATURAL)
+            s = tl.where(allow, s * scale, float("-inf"))
+            m_new = tl.maximum(m_i, tl.max(s, 1))
+            # A row that has met no key yet has the maximum -inf, and -inf - -inf is no number.
+            top = tl.where(m_new == float("-inf"), 0.0, m_new)
+            p = exponential(s - top[:, None], NATURAL)
+        else:
+            # The scale is not negative: the maximum is scaled, and each score in the same instruction that subtracts it.
+            m_new = tl.maximum(m_i, tl.max(s, 1) * scale)
+            top = m_new
+            p = exponential(s * scale - top[:, None], NATURAL)
         alpha = exponential(m_i - top, NATURAL)
         l_i = l_i * alpha + tl.sum(p, 1)
         values = read_rows(v, n, v_row, v_dim, alive, EVALUATE, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [N, V]

@@ -1,0 +1,171 @@
+"""Time candidate configs of each Triton kernel on the card that is here: what the table in `kernels/configs.py` should say.
+
+    python benchmarks/tune_kernels.py [--out FILE.json] [--length 16384] [--head-dims 64 128] [--workers 14] [--seconds 120]
+
+First all candidates are compiled by several processes, without the card; then each kernel is timed by itself, on one plan, against the time of the
+config that the table has now. A candidate that spills is timed, too: only a card can say whether that matters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.pop("TRITON_INTERPRET", None)
+
+import torch
+
+import srt_masks as srt
+from srt_masks.kernels import launch, packing
+from srt_masks.kernels.backend import Operands
+from srt_masks.kernels.configs import Config, Kernel
+from srt_masks.kernels.offline import offline
+from srt_masks.kernels.target import config_of, target_of
+
+TILE = 128
+SPECS = {
+    "plain": "layout repeat { token, reason * 4 }\nlet soon = k is reason and 0 < q.step - k.step <= 16\nattend causal\nstop k, v where soon",
+    "apart": "input doc: int per token\nattend causal and same(doc)\nstop k where q.pos - k.pos >= 512\nscale v by 0.5 where (q.pos - k.pos) % 4 == 0",
+}
+CHOSEN: dict[Kernel, Config] = {}
+
+
+@dataclass(frozen=True)
+class Case:
+    spec: str
+    kernel: Kernel
+    head_dim: int
+    config: Config
+
+
+def candidates(kernel: Kernel, head_dim: int) -> Iterator[Config]:
+    cols = (32, 64, 128) if kernel is not Kernel.DKV else (16, 32, 64, 128)
+    for rows, wide, warps, stages in itertools.product((64, 128), cols, (4, 8), (1, 2, 3, 4)):
+        if rows < 16 * warps:
+            continue  # on sm_90 a warp would repeat another's products
+        if kernel is not Kernel.DKV and stages == 1:
+            continue
+        if rows * wide * (2 if kernel is Kernel.FORWARD else 3) > 128 * 128 * 3:
+            continue
+        if (rows + 2 * stages * wide) * head_dim * 2 * (2 if kernel is Kernel.DKV else 1) > 300 * 1024:
+            continue
+        yield Config(rows, wide, warps, stages)
+
+
+def _choose(kernel: Kernel, target: Any) -> Config:
+    return CHOSEN.get(kernel) or config_of(kernel, target)
+
+
+def _patched() -> None:
+    # The configs of a run are those of CHOSEN: the table is what is being made.
+    launch.config_of = packing.config_of = _choose  # type: ignore[assignment]
+
+
+def inputs_of(spec: str, tokens: int) -> dict[str, Any]:
+    return {"doc": torch.arange(tokens) // max(1, tokens // 4)} if spec == "apart" else {}
+
+
+def compile_case(case: Case) -> str:
+    """Compiles every kernel of a call with one config, for the cache on disk."""
+    _patched()
+    CHOSEN.clear()
+    CHOSEN[case.kernel] = case.config
+    tokens = 5 * TILE
+    q, k, v = (torch.randn(1, 2, tokens, case.head_dim, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+    try:
+        with offline(90, lambda *_: None):
+            out = srt.compile(srt.parse(SPECS[case.spec]), backend="triton", tile=TILE)(q, k, v, **inputs_of(case.spec, tokens))
+            if case.kernel is not Kernel.FORWARD:
+                out.sum().backward()
+    except Exception as error:  # what does not compile is no candidate
+        return f"{type(error).__name__}: {error}"[:200]
+    return ""
+
+
+class Bench:
+    """One spec on one plan: each kernel can be launched by itself."""
+
+    def __init__(self, spec: str, head_dim: int, length: int, heads: int):
+        self.compiled_spec = srt.compile(srt.parse(SPECS[spec]), backend="triton", tile=TILE)
+        self.length = length // 5 * 5 if spec == "plain" else length
+        self.compiled = self.compiled_spec.compiled
+        self.q, self.k, self.v, self.dout = (torch.randn(1, heads, self.length, head_dim, dtype=torch.bfloat16, device="cuda") for _ in range(4))
+        self.plan = self.compiled_spec.plan(self.length, heads=heads, dtype=torch.bfloat16, head_dim=head_dim, inputs=inputs_of(spec, self.length))
+        self.target = target_of(self.compiled, Operands.of(self.q, self.k, self.v))
+
+    def call(self) -> Any:
+        packed = packing.pack(self.plan, self.compiled, self.target, self.q.device)
+        return launch._Call(self.q, self.k, self.v, packed, self.compiled, self.q.shape[-1] ** -0.5)
+
+    def launcher(self, kernel: Kernel) -> Callable[[], Any]:
+        call = self.call()
+        attended = call.forward()
+        if kernel is Kernel.FORWARD:
+            return call.forward
+        rows = call.prepare(attended, self.dout, None)
+        if kernel is Kernel.DQ:
+            return lambda: call.query_gradient(self.dout, rows)
+        return lambda: call.key_gradients(self.dout, rows, True, True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--length", type=int, default=16_384)
+    parser.add_argument("--heads", type=int, default=16)
+    parser.add_argument("--head-dims", type=int, nargs="+", default=[64, 128])
+    parser.add_argument("--specs", nargs="+", default=list(SPECS))
+    parser.add_argument("--workers", type=int, default=14)
+    parser.add_argument("--seconds", type=float, default=120, help="stop timing after so many seconds")
+    options = parser.parse_args()
+    begin = time.monotonic()
+    cases = [Case(s, kernel, d, c) for s in options.specs for d in options.head_dims for kernel in Kernel for c in candidates(kernel, d)]
+    print(len(cases), "candidates", flush=True)
+    with ProcessPoolExecutor(options.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        broken = dict(zip(cases, pool.map(compile_case, cases, chunksize=2), strict=True))
+    print(f"compiled in {time.monotonic() - begin:.0f} s; {sum(map(bool, broken.values()))} do not compile", flush=True)
+    for why in sorted({w for w in broken.values() if w})[:5]:
+        print("  ", why)
+    if not torch.cuda.is_available():
+        return
+    import triton
+    from triton.testing import do_bench
+
+    _patched()
+    rows: list[dict[str, Any]] = []
+    for spec, head_dim in itertools.product(options.specs, options.head_dims):
+        bench = Bench(spec, head_dim, options.length, options.heads)
+        for kernel in Kernel:
+            CHOSEN.clear()
+            now = config_of(kernel, bench.target)
+            mine = [c for c in cases if (c.spec, c.kernel, c.head_dim) == (spec, kernel, head_dim) and not broken[c]]
+            for config in dict.fromkeys([now, *(c.config for c in mine)]):
+                if time.monotonic() - begin > options.seconds:
+                    print("out of time")
+                    break
+                CHOSEN.clear()
+                CHOSEN[kernel] = config
+                try:
+                    ms = do_bench(bench.launcher(kernel), warmup=5, rep=20, return_mode="median")
+                except Exception as error:
+                    print(spec, head_dim, kernel.name, config, f"{type(error).__name__}: {error}"[:120], flush=True)
+                    continue
+                rows.append({"spec": spec, "head_dim": head_dim, "kernel": kernel.name, "config": str(config), "ms": ms, "now": config == now})
+            best = sorted((r for r in rows if (r["spec"], r["head_dim"], r["kernel"]) == (spec, head_dim, kernel.name)), key=lambda r: r["ms"])[:6]
+            print(spec, head_dim, kernel.name, "now", next((f"{r['config']} {r['ms']:.3f}" for r in rows if r["now"] and (r["spec"], r["head_dim"], r["kernel"]) == (spec, head_dim, kernel.name)), "-"), "| best", "; ".join(f"{r['config']} {r['ms']:.3f}" for r in best), flush=True)  # fmt: skip
+    about = {"card": torch.cuda.get_device_name(), "torch": torch.__version__, "triton": triton.__version__, "length": options.length, "heads": options.heads}
+    if options.out:
+        options.out.write_text(json.dumps({"about": about, "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
