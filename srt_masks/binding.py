@@ -112,21 +112,21 @@ def steps_of(layout: Layout, tokens: int, roles: tuple[str, ...], what: str = "r
     """Time steps of so many tokens (0 for a given layout, which has any number). Raises InputError where the layout cannot have that many."""
     if layout.given is not None:
         return 0
-    text = layout.describe(roles)
     rows = layout.rows_per_step
+    if rows and tokens >= layout.fixed and (tokens - layout.fixed) % rows == 0:
+        return (tokens - layout.fixed) // rows
+    text = layout.describe(roles)
     if not rows:
         if tokens != layout.fixed:
             groups = layout.fixed and tokens % layout.fixed == 0 and all(s.count == 1 for s in layout.sections)
             hint = f"; for {tokens // layout.fixed} such groups, one a time step, write `layout repeat {{ {text} }}`" if groups else ""
             raise InputError(f"{tokens} {what} given; the layout `{text}` has {layout.fixed}, always{hint}")
         return layout.longest(0)
-    steps, rest = divmod(tokens - layout.fixed, rows)
     if tokens < layout.fixed:
         raise InputError(f"{tokens} {what} given; the layout `{text}` begins with {layout.fixed} that are always there")
-    if rest:
-        fixed = f" after {layout.fixed} that are always there" if layout.fixed else ""
-        raise InputError(f"{tokens} {what} is {steps} steps and {rest} tokens{fixed}; this layout has {rows} a step ({text})")
-    return steps
+    steps, rest = divmod(tokens - layout.fixed, rows)
+    fixed = f" after {layout.fixed} that are always there" if layout.fixed else ""
+    raise InputError(f"{tokens} {what} is {steps} steps and {rest} tokens{fixed}; this layout has {rows} a step ({text})")
 
 
 def resolve_tokens(checked: Checked, layout: Layout, steps: int | None, given: Any = None) -> int:

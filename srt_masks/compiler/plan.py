@@ -146,9 +146,9 @@ def _span(numbers: tuple[int, ...]) -> str:
     return ",".join(map(str, numbers))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Compiled:
-    """A simplified program and what the planner and the kernels ask of it; made once a spec."""
+    """A simplified program and what the planner and the kernels ask of it; made once a spec, and known by itself."""
 
     program: Program
 

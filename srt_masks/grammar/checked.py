@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 
 from ..diagnostics import Span
 from . import syntax
@@ -185,17 +186,17 @@ class Section:
         return sum(n for _, n in self.rows)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layout:
     sections: tuple[Section, ...]
     given: tuple[int, ...] | None = None  # the roles of a `layout given`, which has no sections: role, step and slot come with the call
 
-    @property
+    @cached_property
     def fixed(self) -> int:
         """Tokens that are there whatever the number of steps."""
         return sum(s.count * s.rows_per_step for s in self.sections if s.count is not None)
 
-    @property
+    @cached_property
     def rows_per_step(self) -> int:
         """Tokens that one more step adds; 0 where the layout has one length."""
         return sum(s.rows_per_step for s in self.sections if s.count is None)
@@ -259,9 +260,9 @@ class Claim:
     span: Span = field(compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Checked:
-    """A whole spec, checked."""
+    """A whole spec, checked. What every call asks of it is found once."""
 
     roles: tuple[str, ...]
     data: tuple[int, ...]
@@ -277,7 +278,7 @@ class Checked:
     asks: Expr | None  # `queries where`: which tokens ask; None: all
     claims: tuple[Claim, ...]
 
-    @property
+    @cached_property
     def has_hidden_rules(self) -> bool:
         return any("hidden" in r.targets for r in self.rules)
 
@@ -286,11 +287,11 @@ class Checked:
         """Whether an axis is as long as its tensor: `steps` has to be said where there is none."""
         return bool(self.queries.rows_per_step or (self.keys is not None and self.keys.rows_per_step))
 
-    @property
+    @cached_property
     def speaks_of_heads(self) -> bool:
         return self.mentions("head") or self.mentions("heads") or any("head" in i.axes for i in self.inputs)
 
-    @property
+    @cached_property
     def speaks_of_layers(self) -> bool:
         return self.mentions("layer") or self.mentions("layers") or any("layer" in i.axes for i in self.inputs)
 

@@ -70,6 +70,7 @@ class Target:
     grouped: bool = False  # whether a key head has several query heads
 
 
+@cache
 def choose(kernel: Kernel, target: Target) -> Config | None:
     """The config of a kernel on a target, whose capability is one of CAPABILITIES: that of the nearest head_dim above. None: none
     is known that does not spill."""

@@ -17,6 +17,7 @@ Input: a `Compiled`. Output: a `Source`. Non-goals: compiling it (`predicates.py
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 
 from ..compiler import ir
@@ -67,7 +68,7 @@ class Columns:
         raise KeyError(name)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Source:
     """The text of a predicate module, and how its buffers are laid out."""
 
@@ -77,7 +78,7 @@ class Source:
     floats: bool  # it computes with floats, whose every step must round as the planner's did
     weighted: tuple[bool, bool, bool]  # whether a gate is a factor, and not only open or shut
 
-    @property
+    @cached_property
     def key(self) -> str:
         return sha256(self.text.encode()).hexdigest()[:24]
 

@@ -7,6 +7,7 @@ only `attend` below is to be called. Forward-mode differentiation, vmap and doub
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -135,6 +136,11 @@ class _Gradients(torch.autograd.Function):
         raise BackendError('the gradient of a gradient (double backward) is not served; backend="reference" has it, slowly')
 
 
+# torch asks for the signature of a forward at every call; to read it off the function takes as long as a launch.
+for _function in (_Attend, _Gradients):
+    _function.forward.__signature__ = inspect.signature(_function.forward)  # type: ignore[attr-defined]
+
+
 # ------------------------------------------------------------------------------------------------ the operators
 
 
@@ -155,6 +161,9 @@ def _backward(dout, dlse, q, k, v, out, lse, top, rest, plan, predicate, backend
 def _as_written(device: torch.device) -> Iterator[None]:
     """float32 means IEEE float32: neither autocast nor a lower matmul precision, set for the rest of the model, reaches the kernels."""
     precision = torch.get_float32_matmul_precision()
+    if precision == "highest" and not torch.is_autocast_enabled(device.type):
+        yield
+        return
     if precision != "highest":
         torch.set_float32_matmul_precision("highest")
     try:

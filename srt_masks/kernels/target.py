@@ -21,9 +21,13 @@ KERNEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 def target_of(compiled: Compiled, operands: Operands) -> Target:
     """What a call is compiled for. Raises BackendError, with the remedy, for a call that the kernels cannot do."""
+    return _target(compiled, operands, current())
+
+
+@lru_cache(maxsize=1024)
+def _target(compiled: Compiled, operands: Operands, elsewhere: Offline | None) -> Target:
     dtype, device, dim = operands.dtype, operands.device, max(operands.head_dim, operands.value_dim)
     remedy = 'backend="tiled" does the same call on any device'
-    elsewhere = current()
     if device.type != "cuda" and not INTERPRETED and elsewhere is None:
         raise BackendError(
             f'backend="triton" runs on a GPU, and this is for {device.type}: {remedy}; '
