@@ -31,7 +31,7 @@ ALLOWED = {
     "surface": {"diagnostics", "grammar", "reference", "kernels", "spec", "binding"},
     "models": {"diagnostics", "grammar", "compiler", "kernels", "spec", "binding", "models"},
     "testing": {"packed", "diagnostics", "grammar", "reference", "kernels", "spec", "binding", "surface", "testing"},
-    "view": {"diagnostics", "grammar", "spec", "surface", "view"},
+    "view": {"diagnostics", "grammar", "compiler", "spec", "surface", "view"},
 }
 NO_TORCH = [
     "diagnostics.py",

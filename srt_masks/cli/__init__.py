@@ -1,7 +1,7 @@
 """The command line: `srt-masks check|fmt|show|explain|plan|emit|test|zoo|train|sample|demo`. It wraps the pure parts and prints.
 
 parser     the commands and their flags; `arguments` turns them into specs and tensors
-commands   what is done with a spec; `training` what is done with a model
+commands   what is done with a spec; `planning` its plans; `training` what is done with a model
 
 Exit codes: 0; 1 the spec is wrong, or a law does not hold; 2 the command line is wrong, or names what cannot be; 130 stopped by Ctrl-C.
 `check`, `fmt`, `zoo` and `emit --stage tree|checked|ir` import no torch.
@@ -15,7 +15,7 @@ import re
 import sys
 from collections.abc import Collection, Sequence
 
-from ..diagnostics import Error, InputError, SpecError
+from ..diagnostics import BackendError, Error, InputError, SpecError
 from .parser import parser
 
 
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except Error as error:
         print(f"error: {in_flags(str(error), vars(options))}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
+        return 2 if isinstance(error, InputError | BackendError) else 1
     except KeyboardInterrupt:
         print("\nstopped.", file=sys.stderr)
         return 130

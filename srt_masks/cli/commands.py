@@ -1,4 +1,4 @@
-"""Commands about specs: check, fmt, show, explain, plan, emit, test, zoo. Each prints, and returns its exit code if that is not 0."""
+"""Commands about specs: check, fmt, show, explain, emit, test, zoo; `planning` has plan. Each prints, and returns its exit code if that is not 0."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..diagnostics import InputError, Source, SpecError
 from .arguments import inputs_of, spec_of, steps_of, text_of
+from .planning import planning_of
 
 if TYPE_CHECKING:
-    from ..compiler.plan import Plan
     from ..diagnostics import Diagnostic
     from ..schemes import Entry
     from ..spec import Spec
@@ -128,27 +128,6 @@ def explain(options: argparse.Namespace) -> None:
     print(json.dumps(found.plain(), indent=1) if options.format == "json" else found)
 
 
-def plan(options: argparse.Namespace) -> None:
-    print(_planned(spec_of(options), options, 512, options.tile))
-
-
-def _planned(spec: Spec, options: argparse.Namespace, steps: int, tile: int | None = None) -> Plan:
-    """The plan at `--steps`, or at so many where the layout repeats."""
-    from ..binding import resolve_heads, resolve_layers, resolve_tokens
-    from ..surface import compile
-
-    resolve_layers(spec.checked, options.layers)
-    inputs = inputs_of(spec, options)
-    wanted = steps_of(spec, options, inputs)
-    if wanted is None and spec.checked.queries.rows_per_step:
-        wanted = steps
-    tokens = resolve_tokens(spec.checked, spec.checked.queries, wanted, options.given)
-    attend = compile(spec, layers=options.layers, tile=tile)
-    layer = options.layer if options.layer is not None or not options.layers else 0
-    heads = resolve_heads(spec.checked, options.heads)
-    return attend.plan(tokens, heads=heads, layer=layer, inputs=inputs, given=options.given)
-
-
 def emit(options: argparse.Namespace) -> None:
     match options.stage:
         case "tree":
@@ -166,7 +145,9 @@ def emit(options: argparse.Namespace) -> None:
 
             print(front(spec_of(options).checked))
         case "plan":
-            print(_planned(spec_of(options), options, 64))
+            spec = spec_of(options)
+            attend, tokens, arguments, layers = planning_of(spec, options, 64)
+            print(attend.plan(tokens, layer=layers[0], **arguments))
         case "triton":
             from ..compiler.pipeline import compile_checked
             from ..kernels.emit import Unfit

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from .. import __version__
-from . import commands, training
+from . import commands, planning, training
 from .arguments import named_number, named_value, value
 
 NOT_YET = ("bench", "compare", "prove")
@@ -47,12 +47,16 @@ def parser() -> argparse.ArgumentParser:
     _which(explain)
     _inputs(explain)
     _format(explain)
-    plan = command("plan", commands.plan, "which tiles are visited at a length")
-    plan.add_argument("--steps", type=int, help="time steps (default 512, where the layout repeats)")
+    plan = command("plan", planning.plan, "which tiles are visited at a length, by whom, and how full they are")
+    plan.add_argument("--steps", type=int, help="time steps (default: as many as the inputs have, or 512, where the layout repeats)")
     plan.add_argument("--tile", type=int, help="tokens along a side of a tile: 16, 32, 64, 128, 256 or 512 (default: the backend's)")
-    plan.add_argument("--layer", type=int)
+    plan.add_argument("--backend", default="auto", help="whose plan: auto, tiled or triton (default auto)")
+    plan.add_argument("--head-dim", type=int, help="the backend's tile may depend on it (default 64)")
+    plan.add_argument("--dtype", choices=("float16", "bfloat16", "float32", "float64"), help="the backend's tile may depend on it (default float32)")
+    plan.add_argument("--layer", type=int, help="this layer only")
     _heads_and_layers(plan)
     _inputs(plan)
+    _format(plan)
     emit = command("emit", commands.emit, "print a stage of the compiler")
     emit.add_argument("--stage", choices=("tree", "checked", "ir", "plan", "triton"), default="ir", help="which one (default ir)")
     emit.add_argument("--steps", type=int, help="for the plan (default 64, where the layout repeats)")

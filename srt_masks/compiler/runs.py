@@ -56,6 +56,10 @@ class Runs:
         """Tiles where a gate is not NONE."""
         return int(self.count[state(self.kind, gate) != State.NONE].sum())
 
+    def partial_tiles_where(self, gate: str) -> int:
+        """Those of them that are PARTIAL."""
+        return int(self.count[(state(self.kind, gate) != State.NONE) & ((self.kind & PARTIAL) == PARTIAL)].sum())
+
     @property
     def nbytes(self) -> int:
         return sum(t.numel() * t.element_size() for t in (self.ptr, self.first, self.count, self.kind))
