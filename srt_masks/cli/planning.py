@@ -182,16 +182,13 @@ def _same_masks(a: Plan, b: Plan) -> bool:
 
 
 def _planned(layers: tuple[int, ...], plan: Plan, sharing: int) -> Planned:
-    from ..compiler.density import BUDGET, Pairs, attended_by
+    from ..compiler.density import BUDGET, attended_by, total
     from ..view.tiles import tile_map
 
-    groups, total = [], Pairs(0, 0, True)
-    for g in plan.groups:
-        pairs = attended_by(g, plan.program.attend, BUDGET // (sharing * len(plan.groups)))
-        groups.append(Group(g.batch, g.heads, g.queries, g.keys, tuple(_tiles(g)), g.boxes.inexact, pairs, tile_map(g)))
-        times = len(g.batch) * len(g.heads)
-        total += Pairs(pairs.attended * times, plan.geometry.queries * plan.geometry.keys * times, pairs.exact)
-    return Planned(layers, plan.seconds, plan.nbytes, total, tuple(groups))
+    budget = BUDGET // max(1, sharing * len(plan.groups))
+    pairs = [attended_by(g, plan.program.attend, budget) for g in plan.groups]
+    groups = [Group(g.batch, g.heads, g.queries, g.keys, tuple(_tiles(g)), g.boxes.inexact, p, tile_map(g)) for g, p in zip(plan.groups, pairs, strict=True)]
+    return Planned(layers, plan.seconds, plan.nbytes, total(plan, pairs), tuple(groups))
 
 
 def _tiles(group: GroupPlan) -> Iterator[Tiles]:

@@ -6,6 +6,7 @@ from tiles picked at random, and the count says so.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,18 +32,17 @@ class Pairs:
     def density(self) -> float:
         return self.attended / self.of if self.of else 0.0
 
-    def __add__(self, other: Pairs) -> Pairs:
-        return Pairs(self.attended + other.attended, self.of + other.of, self.exact and other.exact)
-
 
 def attended(plan: Plan, budget: int = BUDGET) -> Pairs:
-    """Over every row of the batch and every head, padding past a row's length included in `of`: it is work that a dense mask does."""
-    total = Pairs(0, 0, True)
-    for group in plan.groups:
-        one = attended_by(group, plan.program.attend, budget // len(plan.groups))
-        times = len(group.batch) * len(group.heads)
-        total += Pairs(one.attended * times, plan.geometry.queries * plan.geometry.keys * times, one.exact)
-    return total
+    """Over every row of the batch and every head."""
+    return total(plan, [attended_by(group, plan.program.attend, budget // len(plan.groups)) for group in plan.groups])
+
+
+def total(plan: Plan, found: Sequence[Pairs]) -> Pairs:
+    """What was found of each group, over all its rows of the batch and heads. Padding past a row's length counts in `of`: a dense mask works on it."""
+    times = [len(g.batch) * len(g.heads) for g in plan.groups]
+    of = plan.geometry.queries * plan.geometry.keys * sum(times)
+    return Pairs(sum(p.attended * n for p, n in zip(found, times, strict=True)), of, all(p.exact for p in found))
 
 
 def attended_by(group: GroupPlan, attend: Expr, budget: int = BUDGET) -> Pairs:
