@@ -37,7 +37,8 @@ class Sizes:
 @dataclass(frozen=True, slots=True)
 class Call:
     """A call, checked: `inputs` as (batch or 1, *axes, *sizes); `layout` the role, step and slot of a `layout given`, each (batch or 1,
-    tokens); `row_params` the params that differ from row to row of the batch; `given` the caller's own values, by which a plan is known again."""
+    tokens); `row_params` the params that differ from row to row of the batch; `given` the caller's own values, by which a plan is known again;
+    `asking` the positions that q holds, by row of the batch (None: all)."""
 
     sizes: Sizes
     lengths: tuple[int, ...] | None
@@ -46,11 +47,17 @@ class Call:
     params: dict[str, int | float]
     row_params: dict[str, tuple[int | float, ...]]
     given: tuple[Any, ...]
+    asking: tuple[range, ...] | None = None
 
     @property
     def has_batch(self) -> bool:
         """Whether anything but q, k and v tells the rows of the batch apart."""
-        return bool(self.row_params) or self.lengths is not None or any(t.shape[0] > 1 for t in (*self.inputs.values(), *self.layout.values()))
+        return (
+            bool(self.row_params)
+            or self.lengths is not None
+            or self.asking is not None
+            or any(t.shape[0] > 1 for t in (*self.inputs.values(), *self.layout.values()))
+        )
 
     def row(self, number: int) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, int | float]]:
         """Inputs, layout and params of one row of the batch, without a batch axis."""
@@ -69,19 +76,20 @@ class Call:
 
 def bind_call(
     checked: Checked, sizes: Sizes, lengths: Any, inputs: Mapping[str, Any] | None, named: Mapping[str, Any], given: Any = None, *,
-    device: torch.device | str = "cpu", needed: Collection[str] | None = None, by_name: bool = True,
+    device: torch.device | str = "cpu", needed: Collection[str] | None = None, by_name: bool = True, asking: tuple[range, ...] | None = None,
+    mid_step: bool = False,
 ) -> Call:  # fmt: skip
     """Everything a caller gives beside q, k and v, checked against the spec and the sizes. `needed` are the inputs that have to be there (all,
-    unless given); `by_name`: whether the caller takes them as arguments of their own. Raises InputError."""
-    steps_of(checked.queries, sizes.tokens, checked.roles)
+    unless given); `by_name`: whether the caller takes them as arguments of their own; `mid_step`: whether tokens may end there. Raises InputError."""
+    check_tokens(checked.queries, sizes.tokens, checked.roles, mid_step=mid_step)
     tensors, numbers = split_arguments(checked, inputs, named)
-    rows = bind_lengths(checked, lengths, sizes)
+    rows = bind_lengths(checked, lengths, sizes, mid_step)
     layout = bind_given(checked, given, sizes)
     wanted = [i.name for i in checked.inputs] if needed is None else needed
     bound = bind_inputs(checked, tensors, sizes, device, layout, wanted, by_name)
     params, row_params = bind_params(checked, numbers, sizes.batch)
     own = (*(tensors.get(i.name) for i in checked.inputs), *((given[n] for n in GIVEN) if layout else ()))
-    return Call(sizes, rows, bound, layout, params, row_params, own)
+    return Call(sizes, rows, bound, layout, params, row_params, own, asking)
 
 
 def batch_of(checked: Checked, lengths: Any, inputs: Mapping[str, Any] | None, named: Mapping[str, Any], given: Any = None) -> int:
@@ -108,20 +116,20 @@ def _shape_of(value: Any) -> tuple[int, ...]:
     return tuple(value.shape) if hasattr(value, "shape") else ()
 
 
-def steps_of(layout: Layout, tokens: int, roles: tuple[str, ...], what: str = "rows") -> int:
-    """Time steps of so many tokens (0 for a given layout, which has any number). Raises InputError where the layout cannot have that many."""
-    if layout.given is not None:
-        return 0
+def check_tokens(layout: Layout, tokens: int, roles: tuple[str, ...], what: str = "rows", mid_step: bool = False) -> None:
+    """Raises InputError where the layout cannot have that many tokens; `mid_step`: nor begin with them."""
     rows = layout.rows_per_step
-    if rows and tokens >= layout.fixed and (tokens - layout.fixed) % rows == 0:
-        return (tokens - layout.fixed) // rows
+    if layout.given is not None or (rows and tokens >= layout.fixed and (tokens - layout.fixed) % rows == 0):
+        return
+    if mid_step and layout.ends_open and (rows or tokens <= layout.fixed):
+        return
     text = layout.describe(roles)
     if not rows:
         if tokens != layout.fixed:
             groups = layout.fixed and tokens % layout.fixed == 0 and all(s.count == 1 for s in layout.sections)
             hint = f"; for {tokens // layout.fixed} such groups, one a time step, write `layout repeat {{ {text} }}`" if groups else ""
             raise InputError(f"{tokens} {what} given; the layout `{text}` has {layout.fixed}, always{hint}")
-        return layout.longest(0)
+        return
     if tokens < layout.fixed:
         raise InputError(f"{tokens} {what} given; the layout `{text}` begins with {layout.fixed} that are always there")
     steps, rest = divmod(tokens - layout.fixed, rows)
@@ -166,7 +174,7 @@ def resolve_layers(checked: Checked, layers: int | None) -> int:
     return 1 if layers is None else layers
 
 
-def bind_lengths(checked: Checked, lengths: Any, sizes: Sizes) -> tuple[int, ...] | None:
+def bind_lengths(checked: Checked, lengths: Any, sizes: Sizes, mid_step: bool = False) -> tuple[int, ...] | None:
     """Tokens of each row of the batch, as numbers. Raises InputError if they do not fit the axis, the batch or the layout."""
     if lengths is None:
         return None
@@ -182,7 +190,7 @@ def bind_lengths(checked: Checked, lengths: Any, sizes: Sizes) -> tuple[int, ...
     for n in lengths:
         if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n <= sizes.tokens:
             raise InputError(f"lengths counts the tokens of each row, from 0 to {sizes.tokens}; got {n!r}")
-        steps_of(checked.queries, n, checked.roles, "of a row's tokens (lengths)")
+        check_tokens(checked.queries, n, checked.roles, "of a row's tokens (lengths)", mid_step)
     if len(lengths) != sizes.batch:
         raise InputError(f"lengths has one number a row: wanted {sizes.batch}, got {len(lengths)}")
     return tuple(lengths)
@@ -421,7 +429,7 @@ def axis_extent(checked: Checked, axis: str, sizes: Sizes, layout: Mapping[str, 
         case "step" if layout:
             return int(layout["step"].max()) + 1 if sizes.tokens else 0
         case "step":
-            return checked.queries.longest(checked.queries.steps(sizes.tokens))
+            return checked.queries.longest(checked.queries.steps(checked.queries.whole(sizes.tokens)))
         case "head":
             return sizes.heads
         case _:

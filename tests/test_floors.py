@@ -20,9 +20,10 @@ ALLOWED = {
     "grammar": {"diagnostics", "grammar"},
     "spec": {"diagnostics", "grammar", "view"},  # view: a picture in a notebook
     "binding": {"diagnostics", "grammar"},
+    "query_ranges": {"diagnostics"},
     "reference": {"diagnostics", "grammar", "reference"},
     "compiler": {"diagnostics", "grammar", "compiler"},
-    "kernels": {"diagnostics", "grammar", "compiler", "kernels", "reference", "spec", "binding"},
+    "kernels": {"diagnostics", "grammar", "compiler", "kernels", "reference", "spec", "binding", "query_ranges"},
     "schemes": {"diagnostics", "spec"},
     "packed": {"diagnostics"},
     "highlight": {"diagnostics", "grammar", "highlight"},

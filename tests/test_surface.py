@@ -99,7 +99,6 @@ def test_the_errors_people_meet_first():
     refused("batch, heads, tokens, head_dim", "attend causal", q[0][0], q[1], q[2])
     refused("one batch", "attend causal", q[0], *qkv(2, 2, 10, 8, count=2))
     refused("one head_dim", "attend causal", q[0], *qkv(1, 2, 10, 4, count=2))
-    refused("not served yet", "attend causal", *q, queries=range(3))
     refused("has none: leave them out", "attend causal", *q, hidden_k=q[1])
     refused("64 bits", REASONING, *q, horizon=float("inf"))
     refused("dense tensor; got layout sparse_coo", "attend causal", torch.eye(4).expand(1, 1, 4, 4).contiguous().to_sparse(), *q[1:])

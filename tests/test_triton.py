@@ -64,7 +64,7 @@ def _everywhere(
 def agree(plan: Plan, compiled, wide: bool | None = None) -> None:
     """Mask and gates of every group, as emitted, equal those the planner evaluates; in both orientations."""
     wide = needs_wide(plan) if wide is None else wide
-    source = emit(compiled, wide)
+    source = emit(compiled, wide, plan.numbered)
     module = predicates.module_of(source)
     made = buffers(plan, source.columns, wide)
     for number, group in enumerate(plan.groups):

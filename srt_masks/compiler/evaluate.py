@@ -49,8 +49,10 @@ class Environment:
     def _load(self, node: Load, indices: list[Tensor], table: Tensor) -> Tensor:
         """An input asked for at every position, in order, passes straight through."""
         match node.indices:
-            case (Field(name="pos", side=side),) if table.shape[0] == len(self.queries if side is Side.QUERY else self.keys):
-                return table
+            case (Field(name="pos", side=side),):
+                tokens = self.queries if side is Side.QUERY else self.keys
+                if tokens.whole and table.shape[0] == len(tokens):
+                    return table
         return read(table, indices)
 
 

@@ -17,10 +17,10 @@ MAX_TOKENS = 2**25  # six attributes of 8 bytes each: 1.5 GiB
 
 
 class Attributes:
-    """`pos section step slot role index` of some tokens, each (tokens,) int64."""
+    """`pos section step slot role index` of some tokens, each (tokens,) int64; of all up to some place, in order, if `whole`."""
 
-    def __init__(self, tokens: int, make: Callable[[str], Tensor]):
-        self._tokens, self._make = tokens, make
+    def __init__(self, tokens: int, make: Callable[[str], Tensor], whole: bool = False):
+        self._tokens, self._make, self.whole = tokens, make, whole
         self._made: dict[str, Tensor] = {}
 
     def __len__(self) -> int:
@@ -31,13 +31,18 @@ class Attributes:
             self._made[name] = self._make(name)
         return self._made[name]
 
+    def between(self, start: int, stop: int) -> Attributes:
+        """Those of the tokens start .. stop."""
+        return Attributes(stop - start, lambda name: self[name][start:stop])
+
     def picked(self, where: Tensor) -> Attributes:
         """Those of the tokens where a mask (tokens,) holds."""
         return Attributes(int(where.sum()), lambda name: self[name][where])
 
 
 def attributes(layout: Layout, tokens: int, data: tuple[int, ...], given: Mapping[str, Tensor]) -> Attributes:
-    """The attributes of a layout's tokens. `given` are role, step and slot of a `layout given`, without batch axis.
+    """The attributes of a layout's first tokens: all of them, or up to the middle of a step. `given` are role, step and slot of a
+    `layout given`, without batch axis.
 
     Raises InputError beyond MAX_TOKENS.
     """
@@ -55,9 +60,9 @@ def attributes(layout: Layout, tokens: int, data: tuple[int, ...], given: Mappin
             case _ if layout.given is not None:
                 return given[name][:tokens]
             case _:
-                return _column(layout, layout.steps(tokens), name)
+                return _column(layout, layout.steps(layout.whole(tokens)), name)[:tokens]
 
-    found = Attributes(tokens, make)
+    found = Attributes(tokens, make, whole=True)
     return found
 
 

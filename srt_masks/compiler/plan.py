@@ -33,6 +33,7 @@ class Geometry:
     keys: int
     tile: int
     lengths: tuple[int, ...] | None
+    asking: tuple[range, ...] | None = None  # the positions that q holds, by row of the batch; None: all
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +75,12 @@ class Plan:
             rows, heads = (torch.tensor(x, dtype=torch.int64) for x in (group.batch, group.heads))
             table[rows[:, None], heads] = number
         return table
+
+    @property
+    def numbered(self) -> frozenset[ir.Side]:
+        """The sides whose rows are, in order, the positions from 0 on."""
+        all_ask = self.program.asks is ir.TRUE and self.geometry.asking is None
+        return frozenset(ir.Side) if all_ask else frozenset({ir.Side.KEY})
 
     def tiles(self, consumer: Consumer) -> int:
         """Tiles a consumer visits, groups counted once."""
@@ -166,18 +173,27 @@ class Compiled:
         return any(isinstance(n, ir.Scalar) and n.name == "head" for n in ir.postorder(*self.program.pair_roots))
 
     @cached_property
+    def reads_length(self) -> bool:
+        """Whether what is said of two tokens may change as others are added behind them: by `length`, `steps`, or a look at a position, which
+        may lie beyond the end."""
+        nodes = list(ir.postorder(*self.program.pair_roots, self.program.asks))
+        return any(isinstance(n, ir.Gather) or (isinstance(n, ir.Scalar) and n.name in ("length", "steps")) for n in nodes)
+
+    @cached_property
     def key(self) -> str:
         return ir.digest(*self.program.pair_roots, self.program.asks)
 
 
 @dataclass(frozen=True)
 class BatchRow:
-    """What tells the rows of a batch apart: its length (None: all tokens), inputs, the layout given for it, and params."""
+    """What tells the rows of a batch apart: its length (None: all tokens), inputs, the layout given for it, params, and the positions that q
+    holds of it (None: all)."""
 
     length: int | None
     inputs: Mapping[str, Tensor]
     layout: Mapping[str, Tensor]
     params: Mapping[str, int | float]
+    asking: range | None = None
 
 
 def make_plan(compiled: Compiled, geometry: Geometry, rows: Sequence[BatchRow], scalars: Mapping[str, int | float]) -> Plan:
@@ -201,16 +217,28 @@ def make_plan(compiled: Compiled, geometry: Geometry, rows: Sequence[BatchRow], 
 
 
 def lay_out(program: Program, geometry: Geometry, row: BatchRow, scalars: Mapping[str, int | float]) -> Environment:
-    """What the names mean in one row of the batch: its queries are the tokens that ask."""
-    tokens = (geometry.keys if program.keys is None else geometry.queries) if row.length is None else row.length
+    """What the names mean in one row of the batch: its queries are the tokens that ask, at the positions that q holds."""
+    tokens = _positions(program, geometry) if row.length is None else row.length
     own = attributes(program.queries, tokens, program.data, row.layout)
     keys = own if program.keys is None else attributes(program.keys, geometry.keys, program.data, row.layout)
     numbers = {**scalars, **row.params, "length": tokens, "steps": steps_of(program.queries, own)}
     environment = Environment(numbers, row.inputs, own, keys)
-    if program.asks is ir.TRUE:
-        return environment
-    (asks,) = environment.evaluate(program.asks)
-    return replace(environment, queries=own.picked(asks.expand(tokens)))
+    start, stop = (0, tokens) if row.asking is None else (min(row.asking.start, tokens), min(row.asking.stop, tokens))
+    if program.asks is not ir.TRUE:
+        (asks,) = environment.evaluate(program.asks)
+        where = asks.expand(tokens).clone()
+        where[:start] = where[stop:] = False
+        return replace(environment, queries=own.picked(where))
+    return environment if row.asking is None else replace(environment, queries=own.between(start, stop))
+
+
+def _positions(program: Program, geometry: Geometry) -> int:
+    """Tokens of the axis that queries stand in, in a row of full length."""
+    if program.keys is None:
+        return geometry.keys
+    if geometry.asking is None:
+        return geometry.queries
+    return max((r.stop for r in geometry.asking), default=0) if program.queries.rows_per_step else program.queries.fixed
 
 
 def count_asking(program: Program, geometry: Geometry, rows: Sequence[BatchRow], scalars: Mapping[str, int | float]) -> int:
@@ -223,11 +251,11 @@ def check_asking(program: Program, geometry: Geometry, rows: Sequence[BatchRow],
     """Raises InputError if q has not as many rows as tokens ask."""
     if not rows or program.keys is not None:
         return
-    asking = geometry.keys if program.asks is ir.TRUE else count_asking(program, geometry, rows, scalars)
+    everybody = geometry.keys if geometry.asking is None else max(len(r) for r in geometry.asking)
+    asking = everybody if program.asks is ir.TRUE else count_asking(program, geometry, rows, scalars)
     if asking != geometry.queries:
-        raise InputError(
-            f"q has {geometry.queries} rows, and {asking} of the {geometry.keys} tokens ask (`queries where`): q holds the rows of those, in order; k and v hold all"
-        )
+        among = f"the {geometry.keys} tokens" if geometry.asking is None else f"the {everybody} tokens of queries="
+        raise InputError(f"q has {geometry.queries} rows, and {asking} of {among} ask (`queries where`): q holds the rows of those, in order; k and v hold all")
 
 
 def _head_groups(compiled: Compiled, heads: int, environment: Environment) -> list[tuple[Leaves, tuple[int, ...]]]:
@@ -252,5 +280,5 @@ def _batch_groups(rows: Sequence[BatchRow]) -> list[tuple[tuple[int, ...], Batch
     found: dict[Any, list[int]] = {}
     for number, row in enumerate(rows):
         tensors = tuple((t.data_ptr(), t.storage_offset(), tuple(t.shape)) for t in (*row.inputs.values(), *row.layout.values()))
-        found.setdefault((row.length, tensors, tuple(row.params.items())), []).append(number)
+        found.setdefault((row.length, row.asking, tensors, tuple(row.params.items())), []).append(number)
     return [(tuple(members), rows[members[0]]) for members in found.values()]

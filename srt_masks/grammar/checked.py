@@ -212,6 +212,17 @@ class Layout:
         """Time steps of so many tokens, which the layout must be able to have; of a layout of one length, those of its longest section."""
         return (tokens - self.fixed) // self.rows_per_step if self.rows_per_step else self.longest(0)
 
+    @property
+    def ends_open(self) -> bool:
+        """Whether the tokens of fewer steps are the first ones of more: the bare repeat, if there is one, comes last."""
+        return all(s.count is not None for s in self.sections[:-1])
+
+    def whole(self, tokens: int) -> int:
+        """Tokens of the shortest layout that has so many, or more: what is laid out where a call ends in mid-step."""
+        if self.given is not None or not self.rows_per_step:
+            return max(tokens, self.fixed)
+        return self.tokens(max(0, -((self.fixed - tokens) // self.rows_per_step)))
+
     def longest(self, steps: int) -> int:
         """Steps of the longest section: the length of an input `per step`."""
         return max((steps if s.count is None else s.count for s in self.sections), default=0)

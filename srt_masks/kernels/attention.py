@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..binding import Call, Sizes, batch_of, bind_call, layer_number, number_of_scalar, steps_of
+from ..binding import Call, Sizes, batch_of, bind_call, check_tokens, layer_number, number_of_scalar
 from ..compiler.pipeline import Compiled, Plan, compile_checked, make_plan
 from ..compiler.plan import BatchRow, Geometry, count_asking
 from ..diagnostics import BackendError, InputError
-from ..grammar.checked import Checked
+from ..grammar.checked import Checked, Layout
+from ..query_ranges import bind_queries
 from ..reference import attention as reference_attention
 from ..reference import masks as reference_masks
 from ..spec import Spec
@@ -61,7 +62,7 @@ class Attention:
 
     def __call__(
         self, q: Tensor, k: Tensor, v: Tensor, /, *, layer: int | None = None, lengths: Sequence[int] | Tensor | None = None,
-        queries: Any = None, given: Any = None, scale: float | None = None, return_lse: bool = False,
+        queries: range | Sequence[int] | Tensor | None = None, given: Any = None, scale: float | None = None, return_lse: bool = False,
         hidden_k: Tensor | None = None, hidden_v: Tensor | None = None, inputs: Mapping[str, Any] | None = None, **inputs_and_params: Any,
     ) -> Any:  # fmt: skip
         """out (batch, heads, queries, value_dim) in q's dtype; with `return_lse` also lse (batch, heads, queries), float32 (float64 for float64).
@@ -69,16 +70,17 @@ class Attention:
         q (batch, heads, queries, head_dim); k (batch, key_heads, keys, head_dim); v (batch, key_heads, keys, value_dim): float16,
         bfloat16, float32 or float64 of one dtype and device. `heads` is a multiple of `key_heads`. `scale` is 1 / sqrt(head_dim)
         unless given. `lengths` counts the tokens of each row of the batch. Under `queries where` q holds the rows of the tokens that ask, in
-        order, and k and v those of all. `given` holds role, step and slot of every token of a `layout given`. `hidden_k` and `hidden_v`, for a
+        order, and k and v those of all. `queries=range(a, b)` says that q holds positions a .. b of as many tokens as k has (for decoding and
+        chunked prefill), a vector with a number for each row of the batch where each row's begin; the tokens of k may then end in mid-step.
+        `given` holds role, step and slot of every token of a `layout given`. `hidden_k` and `hidden_v`, for a
         text with `stop hidden`, are k and v again, of equal value, projected from the detached hidden state: what the stopped pairs teach the
         projections. Inputs and value params of the spec are given by name, or in `inputs`; a param is a number, or a vector with one for each
         row of the batch. Raises InputError naming the argument that is wrong, BackendError where the backend cannot do it.
         """
-        _refuse_unserved(queries=queries)
         q, k, v, hidden_k, hidden_v = _autocast(q, k, v, hidden_k, hidden_v)
         check_tensors(q, k, v)
         twins = self._check_twins(k, v, hidden_k, hidden_v)
-        call, layer = self._bind(q, k, layer, lengths, given, inputs, inputs_and_params)
+        call, layer = self._bind(q, k, layer, lengths, queries, given, inputs, inputs_and_params)
         factor = q.shape[-1] ** -0.5 if scale is None else number_of_scalar("scale", scale)
         if isinstance(factor, bool) or not isinstance(factor, int | float):
             raise InputError(f"scale is a number; got {factor!r}")
@@ -101,12 +103,14 @@ class Attention:
 
     def plan(
         self, tokens: int, /, *, heads: int | None = None, layer: int | None = None, dtype: torch.dtype | None = None, head_dim: int = 64,
-        lengths: Sequence[int] | Tensor | None = None, given: Any = None, inputs: Mapping[str, Any] | None = None, **inputs_and_params: Any,
+        lengths: Sequence[int] | Tensor | None = None, queries: range | Sequence[int] | Tensor | None = None, given: Any = None,
+        inputs: Mapping[str, Any] | None = None, **inputs_and_params: Any,
     ) -> Plan:  # fmt: skip
         """The plan of a call on so many tokens: print it to see which tiles are visited. `heads` is 1, or what was compiled for.
 
         `dtype` (float32) and `head_dim` are for `triton`, whose tile depends on them; it is that of ungrouped heads. With two layouts
-        `tokens` counts queries; with `queries where` it counts all tokens. Raises InputError.
+        `tokens` counts queries; with `queries where` it counts all tokens, and so it does with `queries=`: a range of positions that q is to
+        hold, or one position for each row of the batch. Raises InputError.
         """
         checked, options = self.spec.checked, self.options
         if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
@@ -118,6 +122,10 @@ class Attention:
             raise InputError(f"heads is {f'{options.heads}, as compiled' if options.heads else 'a whole number, 1 or more'}; got {heads!r}")
         keys = tokens if checked.keys is None else checked.keys.fixed
         batch = batch_of(checked, lengths, inputs, inputs_and_params, given)
+        one_each = queries is not None and not isinstance(queries, range)
+        if one_each and hasattr(queries, "__len__"):
+            batch = max(batch, len(queries))
+        asking = bind_queries(queries, 1 if one_each and checked.asks is None else None, batch, tokens, "tokens")
         number = layer_number(checked, layer, options.layers)
         if dtype is not None and dtype not in DTYPES:
             raise InputError(f"dtype is torch.float16, bfloat16, float32 or float64; got {dtype!r}")
@@ -126,50 +134,75 @@ class Attention:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         planner = backend_of("tiled" if options.backend == "reference" else options.backend)
         tile = options.tile or planner.tile(self.compiled, Operands(dtype or torch.float32, head_dim, head_dim, 1, device))
-        call = bind_call(checked, Sizes(tokens, keys, heads, options.layers, batch), lengths, inputs, inputs_and_params, given)
-        rows = tokens
+        call = self._call(Sizes(tokens, keys, heads, options.layers, batch), lengths, asking, given, inputs, inputs_and_params)
+        rows = tokens if asking is None else max((len(r) for r in asking), default=0)
         if checked.asks is not None:
-            geometry = Geometry(batch, heads, 0, keys, tile, call.lengths)
+            geometry = Geometry(batch, heads, 0, keys, tile, call.lengths, asking)
             rows = count_asking(self.compiled.program, geometry, _rows(call), self._scalars(call, number))
         return self._plan(self.compiled, call, rows, number, tile)
 
     # ------------------------------------------------------------------------------------------ arguments
 
     def _bind(
-        self, q: Tensor, k: Tensor, layer: int | None, lengths: Any, given: Any, inputs: Mapping[str, Any] | None, named: Mapping[str, Any]
+        self, q: Tensor, k: Tensor, layer: int | None, lengths: Any, queries: Any, given: Any, inputs: Mapping[str, Any] | None, named: Mapping[str, Any]
     ) -> tuple[Call, int]:  # fmt: skip
         checked, options = self.spec.checked, self.options
         batch, heads, nq, _ = q.shape
-        tokens, what = (nq, "rows of q") if checked.asks is None else (k.shape[2], "rows of k")
-        swapped = _fits(checked, heads) and not _fits(checked, tokens)
         hint = f"; if q is (batch, tokens, heads, head_dim), give q.transpose(1, 2), and k and v so: {tuple(q.shape)} came"
         if options.heads is not None and heads != options.heads:
             raise InputError(f"this attention was compiled for {options.heads} heads; q has {heads}{hint}")
-        if checked.keys is None and k.shape[2] != tokens:
+        one_axis, all_ask = checked.keys is None, checked.asks is None
+        known = k.shape[2] if one_axis else checked.queries.fixed if not checked.queries.rows_per_step else None
+        try:
+            asking = bind_queries(queries, nq if all_ask else None, batch, known, "rows of k" if one_axis else "queries in the layout")
+        except InputError as error:
+            raise InputError(str(error) + (hint if isinstance(queries, range) and len(queries) == heads != nq else "")) from None
+        if asking is not None:
+            tokens, what = known if known is not None else max((r.stop for r in asking), default=0), "rows of k" if one_axis else "positions of q"
+        else:
+            tokens, what = (nq, "rows of q") if all_ask else (k.shape[2], "rows of k")
+        if one_axis and k.shape[2] != tokens:
             first = max(0, k.shape[2] - nq)
             raise InputError(
                 f"q has {nq} rows and k has {k.shape[2]}, and the spec has one layout for both: which rows does q hold? "
-                f"queries=range({first}, {first + nq}) will say so; it is not served yet"
+                f"queries=range({first}, {first + nq}) says so of the last ones"
             )
+        swapped = _fits(checked, heads) and not _fits(checked, tokens)
         try:
-            steps_of(checked.queries, tokens, checked.roles, what)
-            if checked.keys is not None:
-                steps_of(checked.keys, k.shape[2], checked.roles, "rows of k")
+            self._check_extents(tokens, what, None if one_axis else k.shape[2], asking)
         except InputError as error:
             raise InputError(str(error) + (hint if swapped else "")) from None
         number = layer_number(checked, layer, options.layers)
-
-        def bound(tokens: int, keys: int, heads: int) -> Call:
-            return bind_call(checked, Sizes(tokens, keys, heads, options.layers, batch), lengths, inputs, named, given, device=q.device)
-
+        sizes = Sizes(tokens, k.shape[2], heads, options.layers, batch)
         try:
-            return bound(tokens, k.shape[2], heads), number
+            return self._call(sizes, lengths, asking, given, inputs, named, q.device), number
         except InputError as error:
             try:
-                bound(heads, k.shape[1], tokens)
+                self._call(replace(sizes, tokens=heads, keys=k.shape[1], heads=tokens), lengths, None, given, inputs, named, q.device)
             except InputError:
                 raise error from None
             raise InputError(str(error) + hint) from None  # what came fits the tensors the other way round
+
+    def _call(
+        self, sizes: Sizes, lengths: Any, asking: tuple[range, ...] | None, given: Any, inputs: Mapping[str, Any] | None, named: Mapping[str, Any],
+        device: torch.device | str = "cpu",
+    ) -> Call:  # fmt: skip
+        mid_step = asking is not None and not self._reads_length
+        return bind_call(self.spec.checked, sizes, lengths, inputs, named, given, device=device, asking=asking, mid_step=mid_step)
+
+    def _check_extents(self, tokens: int, what: str, keys: int | None, asking: tuple[range, ...] | None) -> None:
+        """Raises InputError unless the layouts have, or with queries= may begin with, so many tokens. `keys`: those of a layout of their own."""
+        checked = self.spec.checked
+        mid_step = asking is not None and not self._reads_length
+        for layout, count, name in ((checked.queries, tokens, what), *([(checked.keys, keys, "rows of k")] if checked.keys is not None else [])):
+            try:
+                check_tokens(layout, count, checked.roles, name, mid_step)
+            except InputError as error:
+                raise InputError(str(error) + ("" if asking is None else _why_whole(layout, count, self._reads_length))) from None
+
+    @property
+    def _reads_length(self) -> bool:
+        return self.compiled.reads_length or (self.twins is not None and self.twins.reads_length)
 
     def _check_twins(self, k: Tensor, v: Tensor, hidden_k: Tensor | None, hidden_v: Tensor | None) -> tuple[Tensor, Tensor] | None:
         """hidden_k and hidden_v, where the text has `stop hidden`. Raises InputError unless they are there exactly then, and fit k and v."""
@@ -196,7 +229,7 @@ class Attention:
 
     def _plan(self, compiled: Compiled, call: Call, rows: int, layer: int, tile: int) -> Plan:
         sizes, scalars = call.sizes, self._scalars(call, layer)
-        geometry = Geometry(sizes.batch, sizes.heads, rows, sizes.keys, tile, call.lengths)
+        geometry = Geometry(sizes.batch, sizes.heads, rows, sizes.keys, tile, call.lengths, call.asking)
         # NaN is refused and -0.0 is 0.0 in every gate, so equal numbers are the same call.
         key = (compiled is self.twins, geometry, tuple(scalars.items()), tuple(call.params.items()), tuple(call.row_params.items()))
         # The plan outlives the call, up to its backward: what the caller does to the inputs meanwhile must not reach it.
@@ -210,10 +243,11 @@ class Attention:
         sizes, call = call.sizes, call.copied()
         dense = reference_masks.dense(
             self.spec.checked, call.rows(), tokens=sizes.tokens, keys=sizes.keys, heads=sizes.heads,
-            layers=sizes.layers or 1, lengths=call.lengths, has_batch=call.has_batch,
+            layers=sizes.layers or 1, lengths=call.lengths, has_batch=call.has_batch, asking=call.asking,
         )  # fmt: skip
         if dense.attend.shape[-2] != q.shape[2]:
-            raise InputError(f"q has {q.shape[2]} rows, and {dense.attend.shape[-2]} of the {sizes.tokens} tokens ask (`queries where`)")
+            among = sizes.tokens if call.asking is None else max(len(r) for r in call.asking)
+            raise InputError(f"q has {q.shape[2]} rows, and {dense.attend.shape[-2]} of the {among} tokens ask (`queries where`)")
         pick = [m.select(-4, layer).to(q.device) for m in (dense.attend, dense.gate_q, dense.gate_k, dense.gate_v, dense.gate_hidden)]
         hidden_k, hidden_v = (x.double() for x in twins) if twins is not None else (None, None)
         out, lse = reference_attention.attention(q.double(), k.double(), v.double(), *pick, hidden_k=hidden_k, hidden_v=hidden_v, scale=scale)
@@ -247,14 +281,20 @@ def compile_spec(
 # ------------------------------------------------------------------------------------------------ helpers
 
 
-def _refuse_unserved(**arguments: Any) -> None:
-    for name, value in arguments.items():
-        if value is not None:
-            raise InputError(f"{name}= is part of the surface and not served yet; it is refused, never ignored")
-
-
 def _rows(call: Call) -> list[BatchRow]:
-    return [BatchRow(None if call.lengths is None else call.lengths[b], *row) for b, row in enumerate(call.rows())]
+    def one(values: tuple[Any, ...] | None, row: int) -> Any:
+        return None if values is None else values[row]
+
+    return [BatchRow(one(call.lengths, b), *row, one(call.asking, b)) for b, row in enumerate(call.rows())]
+
+
+def _why_whole(layout: Layout, tokens: int, reads_length: bool) -> str:
+    """Why a layout has to be whole although queries= is given."""
+    if tokens > layout.fixed and not layout.rows_per_step:
+        return ""
+    if not layout.ends_open:
+        return ": with queries= a layout may end in mid-step where its repeat is its last part"
+    return ": this text reads `length`, `steps` or the token at a position, for which the layout has to be whole" if reads_length else ""
 
 
 def _autocast(*tensors: Any) -> tuple[Any, ...]:
@@ -295,7 +335,7 @@ def check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
 
 def _fits(checked: Checked, tokens: int) -> bool:
     try:
-        steps_of(checked.queries, tokens, checked.roles)
+        check_tokens(checked.queries, tokens, checked.roles)
     except InputError:
         return False
     return True

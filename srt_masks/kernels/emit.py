@@ -21,7 +21,7 @@ from functools import cached_property
 from hashlib import sha256
 
 from ..compiler import ir
-from ..compiler.ir import Apply, Const, Expr, Gate, Gather, Load, Op, Program, Side
+from ..compiler.ir import Apply, Const, Expr, Gate, Gather, Load, Op, Side
 from ..compiler.leaves import Split
 from ..compiler.plan import Compiled
 from ..grammar.checked import Type
@@ -83,11 +83,9 @@ class Source:
         return sha256(self.text.encode()).hexdigest()[:24]
 
 
-def row_numbers(program: Program) -> frozenset[Expr]:
-    """Positions that are the number of the row itself: known where they are asked for, and never loaded. Where only some tokens ask, rows
-    of q are numbered otherwise."""
-    numbered: set[Expr] = {ir.attribute(Side.KEY, "pos")}
-    return frozenset(numbered | {ir.attribute(Side.QUERY, "pos")} if program.asks is ir.TRUE else numbered)
+def row_numbers(numbered: frozenset[Side]) -> frozenset[Expr]:
+    """Positions that are the number of the row itself: known where they are asked for, and never loaded."""
+    return frozenset(ir.attribute(side, "pos") for side in numbered)
 
 
 def columns(split: Split, numbered: frozenset[Expr]) -> Columns:
@@ -99,16 +97,21 @@ def columns(split: Split, numbered: frozenset[Expr]) -> Columns:
     return Columns(whole, floats, tuple(vectors), tuple(axes.values()))
 
 
-def emit(compiled: Compiled, wide: bool) -> Source:
-    """Raises Unfit if the predicate is too long for a kernel."""
+def emit(compiled: Compiled, wide: bool, numbered: frozenset[Side] | None = None) -> Source:
+    """`numbered`: the sides whose rows are numbered by their positions (`Plan.numbered`); unless given, those of a call on all tokens.
+
+    Raises Unfit if the predicate is too long for a kernel.
+    """
     split, program = compiled.split, compiled.program
     if len(split.pairs) > LONGEST:
         raise Unfit(f"its rules about pairs have {len(split.pairs):,} operations, and a kernel takes {LONGEST:,}")
-    numbered = row_numbers(program)
-    layout = columns(split, numbered)
+    if numbered is None:
+        numbered = frozenset(Side) if program.asks is ir.TRUE else frozenset({Side.KEY})
+    positions = row_numbers(numbered)
+    layout = columns(split, positions)
     floats = any(isinstance(n, Apply) and n.type is Type.FLOAT and n.op is not Op.SELECT for n in split.pairs)
     weighted = tuple(g.weight is not ir.ONE for g in program.gates)
-    writer = _Writer(split, layout, numbered, "tl.int64" if wide else "tl.int32")
+    writer = _Writer(split, layout, positions, "tl.int64" if wide else "tl.int32")
     parts = [_HEADER, writer.constants(), writer.leaves("queries", split.query), writer.leaves("keys", split.key)]
     parts.append(writer.function("attended", program.attend))
     for name, gate in zip("qkv", program.gates, strict=True):

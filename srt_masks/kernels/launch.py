@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from ..compiler.ir import Side
 from ..compiler.plan import Compiled, Plan
 from . import triton_backward, triton_forward
 from .backend import Attended, Operands
@@ -65,8 +66,9 @@ class _Call:
     def __init__(self, q: Tensor, k: Tensor, v: Tensor, packed: Packed, compiled: Compiled, scale: float):
         self.q, self.k, self.v = (_within_32_bits(x) for x in (q, k, v))
         self.packed, self.compiled, self.scale = packed, compiled, scale
-        self.tile, wide, self.query_rows, self.key_rows = packed.extents.tolist()
-        self.source = source_of(compiled, bool(wide))
+        self.tile, wide, by_query, by_key, self.query_rows, self.key_rows = packed.extents.tolist()
+        numbered = frozenset(side for side, is_numbered in zip(Side, (by_query, by_key), strict=True) if is_numbered)
+        self.source = source_of(compiled, bool(wide), numbered)
         self.module = module_of(self.source)
         operands = Operands.of(q, k, v)
         self.heads_per_key = operands.heads_per_key

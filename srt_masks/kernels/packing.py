@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..compiler import ir
 from ..compiler.boxes import PARTIAL, State, state
+from ..compiler.ir import Side
 from ..compiler.plan import Compiled, Plan
 from ..compiler.runs import Consumer
 from . import triton_common as common
@@ -57,7 +58,7 @@ def key_sections(compiled: Compiled, want_k: bool, want_v: bool) -> int:
 class Packed:
     """A plan as the kernels read it. It travels through the operators as a list of tensors."""
 
-    extents: Tensor  # on the host: tile, wide, and how many rows of tiles there are by queries and by keys
+    extents: Tensor  # on the host: tile, wide, whether rows of queries and of keys are numbered by position, and how many rows of tiles they make
     buffers: Buffers
     live: Tensor  # (keys of all groups + 1,) uint8: whether any query attends a key
     forward: Schedule
@@ -76,7 +77,7 @@ class Packed:
 def pack(plan: Plan, compiled: Compiled, target: Target, device: torch.device) -> Packed:
     g = plan.geometry
     wide = needs_wide(plan)
-    source = source_of(compiled, wide)
+    source = source_of(compiled, wide, plan.numbered)
     configs = {kernel: config_of(kernel, target).within(g.tile) for kernel in Kernel}
     made = buffers(plan, source.columns, wide).to(device)
     schedules = [
@@ -89,7 +90,7 @@ def pack(plan: Plan, compiled: Compiled, target: Target, device: torch.device) -
     ]
     query_rows, key_rows = (-(-n // g.tile) for n in (g.queries, g.keys))
     live = _live(plan, source, made, configs[Kernel.DKV], device)
-    return Packed(torch.tensor([g.tile, wide, query_rows, key_rows]), made, live, *schedules)
+    return Packed(torch.tensor([g.tile, wide, *(side in plan.numbered for side in Side), query_rows, key_rows]), made, live, *schedules)
 
 
 def _live(plan: Plan, source: Source, made: Buffers, config: Config, device: torch.device) -> Tensor:

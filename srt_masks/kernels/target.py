@@ -7,6 +7,7 @@ from functools import lru_cache
 import torch
 
 from ..compiler import ir
+from ..compiler.ir import Side
 from ..compiler.plan import Compiled
 from ..diagnostics import BackendError
 from .backend import Operands
@@ -91,5 +92,5 @@ def block_of(dim: int) -> int:
 
 
 @lru_cache(maxsize=256)
-def source_of(compiled: Compiled, wide: bool) -> Source:
-    return emit(compiled, wide)
+def source_of(compiled: Compiled, wide: bool, numbered: frozenset[Side] | None = None) -> Source:
+    return emit(compiled, wide, numbered)

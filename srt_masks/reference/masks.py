@@ -79,7 +79,8 @@ class TokenTable:
 
 
 def lay_out(layout: Layout, tokens: int, data: tuple[int, ...], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The built-in attributes of every token of a layout, position by position. `given` are role, step and slot of a `layout given`.
+    """The built-in attributes of a layout's first tokens (all, or up to the middle of a step), position by position. `given` are role, step
+    and slot of a `layout given`.
 
     Raises InputError beyond MAX_TOKENS.
     """
@@ -89,7 +90,7 @@ def lay_out(layout: Layout, tokens: int, data: tuple[int, ...], given: Mapping[s
         columns = {n: given[n][:tokens] for n in ("role", "step", "slot")}
         counted = [sum(r in data for r in columns["role"].tolist()[: i + 1]) - 1 for i in range(tokens)]
         return {"pos": torch.arange(tokens), "section": torch.zeros(tokens, dtype=torch.int64), "index": torch.tensor(counted, dtype=torch.int64), **columns}
-    steps = layout.steps(tokens)
+    steps = layout.steps(layout.whole(tokens))
     rows: list[tuple[int, int, int, int, int]] = []
     index = -1
     for number, section in enumerate(layout.sections):
@@ -100,9 +101,9 @@ def lay_out(layout: Layout, tokens: int, data: tuple[int, ...], given: Mapping[s
                     index += role in data
                     rows.append((number, step, slots.get(role, 0), role, index))
                     slots[role] = slots.get(role, 0) + 1
-    table = torch.tensor(rows, dtype=torch.int64).reshape(-1, 5)
+    table = torch.tensor(rows, dtype=torch.int64).reshape(-1, 5)[:tokens]
     columns = dict(zip(("section", "step", "slot", "role", "index"), table.unbind(1), strict=True))
-    return {"pos": torch.arange(len(rows)), **columns}
+    return {"pos": torch.arange(len(table)), **columns}
 
 
 @dataclass
@@ -289,39 +290,49 @@ def lay_out_row(
     inputs: Mapping[str, Tensor],
     layout: Mapping[str, Tensor],
     params: Mapping[str, int | float],
+    asking: range | None = None,
 ) -> Row:
-    """A row of so many tokens, as if alone. `inputs` and `layout` (the tensors of a `layout given`) are without batch axis."""
+    """A row of so many tokens, as if alone. `inputs` and `layout` (the tensors of a `layout given`) are without batch axis; of the tokens that ask
+    only those at the positions `asking` are kept, if given."""
     own = lay_out(checked.queries, tokens, checked.data, layout)
     other = own if checked.keys is None else lay_out(checked.keys, keys, checked.data, layout)
     row = Row(checked, own, own, other, inputs, params, heads, layers)
-    return row if checked.asks is None else replace(row, queries={n: x[row.asks] for n, x in own.items()})
+    if checked.asks is None and asking is None:
+        return row
+    kept = row.asks
+    if asking is not None:
+        kept = kept & (own["pos"] >= asking.start) & (own["pos"] < asking.stop)
+    return replace(row, queries={n: x[kept] for n, x in own.items()})
 
 
 def dense(
     checked: Checked, rows: Sequence[tuple[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, int | float]]], *,
-    tokens: int, keys: int, heads: int, layers: int, lengths: tuple[int, ...] | None, has_batch: bool,
+    tokens: int, keys: int, heads: int, layers: int, lengths: tuple[int, ...] | None, has_batch: bool, asking: tuple[range, ...] | None = None,
 ) -> DenseMasks:  # fmt: skip
-    """Every mask of a spec, for rows of the batch given as (inputs, layout, params), each without a batch axis.
+    """Every mask of a spec, for rows of the batch given as (inputs, layout, params), each without a batch axis. `asking`: the positions that q
+    holds, by row of the batch; all, unless given.
 
     Raises InputError if the result would exceed 8 GiB.
     """
     gates = len({t for r in checked.rules for t in r.targets})
-    wanted = len(rows) * layers * heads * tokens * keys * (1 + 8 * gates)
+    longest = tokens if asking is None else max((len(r) for r in asking), default=0)
+    wanted = len(rows) * layers * heads * longest * keys * (1 + 8 * gates)
     if wanted > MAX_BYTES:
         raise InputError(
-            f"dense masks of {len(rows)} x {layers} layers x {heads} heads x {tokens} x {keys} pairs take {wanted / 2**30:,.0f} GiB; at most 8 are made: give fewer steps, heads or layers"
+            f"dense masks of {len(rows)} x {layers} layers x {heads} heads x {longest} x {keys} pairs take {wanted / 2**30:,.0f} GiB; at most 8 are made: give fewer steps, heads or layers"
         )
 
     def one(number: int, length: int) -> Row:
         inputs, layout, params = rows[number]
-        return lay_out_row(checked, tokens=length, keys=keys, heads=heads, layers=layers, inputs=inputs, layout=layout, params=params)
+        own = None if asking is None else asking[number]
+        return lay_out_row(checked, tokens=length, keys=keys, heads=heads, layers=layers, inputs=inputs, layout=layout, params=params, asking=own)
 
     own = [one(b, tokens if lengths is None else lengths[b]) for b in range(len(rows))]
     # q has a row for every token that asks in a row of full length, in the row of the batch where most do.
     most = max((len(row.queries["pos"]) for row in own), default=0)
     if lengths is not None and checked.asks is not None:
         most = max([most, *(len(one(b, tokens).queries["pos"]) for b in range(len(rows)))])
-    shape = (most if checked.asks is not None else tokens, keys, tokens)
+    shape = (most if checked.asks is not None else longest, keys, tokens)
     masks = [_masks(row, *shape) for row in own]
     if not has_batch:
         return masks[0]
@@ -354,7 +365,7 @@ def _masks(row: Row, queries: int, keys: int, tokens: int) -> DenseMasks:
     q, k, v, hidden = ((torch.nn.functional.pad(g, pad, value=1.0) if g.shape[-2:] == (nq, nk) else g).expand(full) for g in (q, k, v, hidden))
     position, target, weight = _labels(row)
     position = torch.nn.functional.pad(position, (0, tokens - len(position)), value=0)
-    target, weight = (torch.nn.functional.pad(x[row.asks], (0, queries - nq), value=filler) for x, filler in ((target, -1), (weight, 0.0)))
+    target, weight = (torch.nn.functional.pad(x[row.queries["pos"]], (0, queries - nq), value=filler) for x, filler in ((target, -1), (weight, 0.0)))
     return DenseMasks(attend, q, k, v, hidden, position, target, weight)
 
 

@@ -1,0 +1,59 @@
+"""Which positions q holds, from what a caller says of them: `queries=range(a, b)`, or where each row of the batch starts.
+
+Every mistake raises InputError saying what was wanted and what came.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .diagnostics import InputError
+
+
+def bind_queries(queries: Any, rows: int | None, batch: int, tokens: int | None, what: str) -> tuple[range, ...] | None:
+    """The positions that q holds, by row of the batch: from a range, or from where each row starts. `rows` of q are as many (None: it may have
+    fewer, as not all of them ask); `tokens` (None: any) are those there are, `what` says of what. Raises InputError."""
+    if queries is None:
+        return None
+    if isinstance(queries, range):
+        if queries.step != 1:
+            raise InputError(f"queries is a range of positions without gaps; got {queries}")
+        if queries.start < 0 or queries.stop < queries.start:
+            raise InputError(f"queries is a range of positions, counted from 0 and upwards; got {queries}")
+        if rows is not None and len(queries) != rows:
+            raise InputError(f"queries={queries} are {len(queries)} positions, and q has {rows} rows: q holds just those")
+        found = (queries,) * batch
+    else:
+        starts = _starts(queries)
+        if rows is None:
+            raise InputError(
+                f"queries= gives where each row of the batch starts, and under `queries where` q holds only those that ask: give a range; got {queries!r}"
+            )
+        if len(starts) != batch:
+            raise InputError(f"queries= gives where each row of the batch starts: wanted {batch}, got {len(starts)}")
+        if min(starts, default=0) < 0:
+            raise InputError(f"queries= gives positions, counted from 0; got {min(starts)}")
+        found = tuple(range(s, s + rows) for s in starts)
+    last = max((r.stop for r in found), default=0)
+    if tokens is not None and last > tokens:
+        raise InputError(f"queries= reaches position {last - 1}, and there are {tokens} {what}: k and v hold every token up to the last that asks")
+    return found
+
+
+def _starts(queries: Any) -> list[int]:
+    value = torch.from_numpy(queries) if isinstance(queries, np.ndarray) and queries.dtype.kind in "iufb" else queries
+    if isinstance(value, Tensor) and value.ndim == 1 and not value.is_floating_point() and not value.is_complex() and value.dtype is not torch.bool:
+        return value.tolist()
+    if isinstance(value, list | tuple) and all(isinstance(n, int) and not isinstance(n, bool) for n in value):
+        return list(value)
+    hint = ""
+    if isinstance(value, int) and not isinstance(value, bool):
+        hint = f"; for one position, range({value}, {value + 1})"
+    elif isinstance(value, slice):
+        hint = f"; write range({value.start or 0}, {value.stop})"
+    came = f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)[:60]
+    raise InputError(f"queries is a range, or a vector of whole numbers: where each row of the batch starts; got {came}{hint}")
