@@ -141,8 +141,8 @@ def test_lengths_may_end_in_mid_step_too(backend: str):
     dout, dlse = torch.randn_like(q), torch.randn(q.shape[:3], dtype=torch.float64)
     masks = srt.dense(spec, steps=14, heads=2)
     rows = [torch.where(torch.arange(41) < n, masks.attend[0, :, s : s + 1, :41], False) & (s < n) for n, s in zip(lengths, starts, strict=True)]
-    gates = [torch.stack([m[0, :, s : s + 1, :41] for s in starts]) for m in (masks.gate_q, masks.gate_k, masks.gate_v)]
-    truth = results(lambda *x: attention(*x, torch.stack(rows), *gates), [q, k, v], dout, dlse)
+    cut = [torch.stack(rows), *(torch.stack([m[0, :, s : s + 1, :41] for s in starts]) for m in (masks.gate_q, masks.gate_k, masks.gate_v))]
+    truth = results(lambda *x: attention(*x, *cut), [q, k, v], dout, dlse)
     for name in (backend, "reference"):
         attend = srt.compile(spec, tile=16, backend=name)
         for a, b in zip(results(lambda *x, f=attend: f(*x, queries=starts, lengths=lengths, return_lse=True), [q, k, v], dout, dlse), truth, strict=True):

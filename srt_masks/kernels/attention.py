@@ -123,7 +123,7 @@ class Attention:
         keys = tokens if checked.keys is None else checked.keys.fixed
         batch = batch_of(checked, lengths, inputs, inputs_and_params, given)
         one_each = queries is not None and not isinstance(queries, range)
-        if one_each and hasattr(queries, "__len__"):
+        if one_each and isinstance(queries, Sequence | Tensor):
             batch = max(batch, len(queries))
         asking = bind_queries(queries, 1 if one_each and checked.asks is None else None, batch, tokens, "tokens")
         number = layer_number(checked, layer, options.layers)
@@ -194,7 +194,10 @@ class Attention:
         """Raises InputError unless the layouts have, or with queries= may begin with, so many tokens. `keys`: those of a layout of their own."""
         checked = self.spec.checked
         mid_step = asking is not None and not self._reads_length
-        for layout, count, name in ((checked.queries, tokens, what), *([(checked.keys, keys, "rows of k")] if checked.keys is not None else [])):
+        extents = [(checked.queries, tokens, what)]
+        if checked.keys is not None and keys is not None:
+            extents.append((checked.keys, keys, "rows of k"))
+        for layout, count, name in extents:
             try:
                 check_tokens(layout, count, checked.roles, name, mid_step)
             except InputError as error:
