@@ -123,7 +123,7 @@ class Attention:
         keys = tokens if checked.keys is None else checked.keys.fixed
         batch = batch_of(checked, lengths, inputs, inputs_and_params, given)
         one_each = queries is not None and not isinstance(queries, range)
-        if one_each and isinstance(queries, Sequence | Tensor):
+        if one_each and isinstance(queries, Sequence | Tensor) and getattr(queries, "ndim", 1) == 1:
             batch = max(batch, len(queries))
         asking = bind_queries(queries, 1 if one_each and checked.asks is None else None, batch, tokens, "tokens")
         number = layer_number(checked, layer, options.layers)
