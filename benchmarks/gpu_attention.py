@@ -1,9 +1,10 @@
 """Forward and backward on a card: ours, FlexAttention, and SDPA, on the same masks and gradient rules.
 
-    python benchmarks/gpu_attention.py [--out DIR] [--lengths 8192 32768 131072] [--head-dims 64 128] [--specs causal ...] [--workers 8]
+    python benchmarks/gpu_attention.py [--out DIR] [--lengths 8192 32768] [--longest 131072] [--head-dims 64 128] [--specs causal ...] [--workers 8]
 
 Contenders, where they can do a thing at all:
-  triton      this library
+  triton      this library's kernels
+  tiled       this library's torch backend on the same card, at the shortest length
   flex        FlexAttention, compiled, with a BlockMask of our plan's tiles (so that nobody waits for create_block_mask)
   flex twice  a rule that stops k and v, by two FlexAttention calls merged by lse: pairs that teach, and pairs that do not, on detached k and v
   flex keys   the same rule with twice the keys: k and v followed by their detached selves, and a mask that picks one of the two
@@ -66,6 +67,7 @@ class Case:
     head_dim: int
     length: int
     heads: int
+    dtype: str = "bfloat16"
 
     @property
     def about(self) -> Spec:
@@ -94,6 +96,12 @@ def ours(case: Case) -> Attend:
     return lambda q, k, v: attend(q, k, v, inputs=inputs)
 
 
+def tiled(case: Case) -> Attend:
+    attend = srt.compile(srt.parse(case.about.text), backend="tiled")
+    inputs = case.inputs
+    return lambda q, k, v: attend(q, k, v, inputs=inputs)
+
+
 def sdpa(case: Case) -> Attend:
     from torch.nn.functional import scaled_dot_product_attention
 
@@ -102,9 +110,11 @@ def sdpa(case: Case) -> Attend:
 
 @cache
 def _flex() -> Any:
+    import torch._functorch.config
     from torch.nn.attention.flex_attention import flex_attention
 
     torch._dynamo.config.cache_size_limit = 64
+    torch._functorch.config.donated_buffer = False  # a backward that is timed runs many times on one graph
     return torch.compile(flex_attention, dynamic=False)
 
 
@@ -190,7 +200,9 @@ def contenders(case: Case) -> dict[str, Callable[[Case], Attend]]:
         found |= {"flex twice": flex_twice, "flex keys": flex_keys}
     else:
         found |= {"flex": flex}
-    return found | ({"sdpa": sdpa} if case.about.causal else {})
+    if case.about.causal:
+        found |= {"sdpa": sdpa}
+    return found | ({"tiled": tiled} if case.length <= 8192 else {})
 
 
 # ------------------------------------------------------------------------------------------------ measuring
@@ -198,7 +210,7 @@ def contenders(case: Case) -> dict[str, Callable[[Case], Attend]]:
 
 def tensors(case: Case) -> list[Tensor]:
     generator = torch.Generator("cuda").manual_seed(0)
-    return [torch.randn(1, case.heads, case.tokens, case.head_dim, dtype=torch.bfloat16, device="cuda", generator=generator) for _ in range(4)]
+    return [torch.randn(1, case.heads, case.tokens, case.head_dim, dtype=getattr(torch, case.dtype), device="cuda", generator=generator) for _ in range(4)]
 
 
 def pairs(case: Case) -> int:
@@ -274,18 +286,22 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="a folder for gpu_attention.json and gpu_attention.md")
-    parser.add_argument("--lengths", type=int, nargs="+", default=[8_192, 32_768, 131_072])
+    parser.add_argument("--lengths", type=int, nargs="+", default=[8_192, 32_768])
     parser.add_argument("--head-dims", type=int, nargs="+", default=[64, 128])
     parser.add_argument("--specs", nargs="+", default=list(SPECS), choices=list(SPECS))
     parser.add_argument("--heads", type=int, default=16)
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--rep", type=int, default=60, help="milliseconds that each median is taken over")
+    parser.add_argument("--longest", type=int, default=0, help="one more length, for causal and self reasoning at the last head_dim")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin nothing after so many seconds")
     options = parser.parse_args()
     begin = time.monotonic()
-    cases = [Case(s, d, n, options.heads) for n in options.lengths for d in options.head_dims for s in options.specs]
+    cases = [Case(s, d, n, options.heads, options.dtype) for n in options.lengths for d in options.head_dims for s in options.specs]
+    if options.longest:
+        cases += [Case(s, options.head_dims[-1], options.longest, options.heads, options.dtype) for s in options.specs if s in ("causal", "self reasoning")]
     if options.workers:
-        jobs = [(case, name) for case in cases for name in contenders(case) if name != "sdpa"]
+        jobs = [(case, name) for case in cases for name in contenders(case) if name not in ("sdpa", "tiled")]
         with ProcessPoolExecutor(options.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
             for trouble in pool.map(warm, jobs):
                 if trouble:
@@ -309,7 +325,7 @@ def main() -> None:
             rows.append(row)
             print({n: round(x, 4) if isinstance(x, float) else x for n, x in row.items()}, flush=True)
         torch.cuda.empty_cache()
-    about = f"{torch.cuda.get_device_name()}, torch {torch.__version__}, triton {triton.__version__}; bfloat16, batch 1, {options.heads} heads; tile of our plan by config"
+    about = f"{torch.cuda.get_device_name()}, torch {torch.__version__}, triton {triton.__version__}; {options.dtype}, batch 1, {options.heads} heads; tile of our plan by config"
     text = "\n".join(
         [
             "# Attention on a card", "", f"`benchmarks/gpu_attention.py` on {about}.",

@@ -48,12 +48,9 @@ class Case:
 
 
 def candidates(kernel: Kernel, head_dim: int) -> Iterator[Config]:
-    cols = (32, 64, 128) if kernel is not Kernel.DKV else (16, 32, 64, 128)
-    for rows, wide, warps, stages in itertools.product((64, 128), cols, (4, 8), (1, 2, 3, 4)):
+    for rows, wide, warps, stages in itertools.product((64, 128), (32, 64, 128), (4, 8), (2, 3)):
         if rows < 16 * warps:
             continue  # on sm_90 a warp would repeat another's products
-        if kernel is not Kernel.DKV and stages == 1:
-            continue
         if rows * wide * (2 if kernel is Kernel.FORWARD else 3) > 128 * 128 * 3:
             continue
         if (rows + 2 * stages * wide) * head_dim * 2 * (2 if kernel is Kernel.DKV else 1) > 300 * 1024:

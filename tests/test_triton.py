@@ -27,7 +27,7 @@ triton = pytest.importorskip("triton")
 
 import triton.language as tl  # noqa: E402
 
-from srt_masks.kernels import launch, packing, predicates, target  # noqa: E402
+from srt_masks.kernels import dispatch, launch, packing, predicates, target  # noqa: E402
 from srt_masks.kernels.backend import Operands  # noqa: E402
 from srt_masks.kernels.buffers import buffers, needs_wide, schedule  # noqa: E402
 from srt_masks.kernels.configs import CAPABILITIES, Kernel, Kind, Target, choose  # noqa: E402
@@ -359,6 +359,31 @@ def test_calls_that_the_kernels_cannot_do_are_refused(monkeypatch):
 
 
 # ------------------------------------------------------------------------------------------------ what is compiled
+
+
+def test_auto_says_once_why_a_card_runs_tiled(monkeypatch):
+    """`triton` is chosen where a card has shown that it is right and faster; elsewhere the reason is told, once."""
+    attend = srt.compile(srt.parse("attend causal"))
+    long = srt.compile(srt.parse("attend " + " or ".join(f"q.pos - k.pos == {i * i}" for i in range(1100))))
+    half, single = (Operands(dtype, 64, 64, 1, torch.device("cuda")) for dtype in (torch.bfloat16, torch.float32))
+    monkeypatch.setattr(target, "INTERPRETED", False)
+    cases = [
+        ((9, 0), attend, half, None),
+        ((9, 0), attend, single, "float32"),
+        ((8, 0), attend, half, "sm_80"),
+        ((9, 0), long, half, "1,100 operations|operations"),
+    ]
+    for card, compiled, operands, why in cases:
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_, card=card: card)
+        dispatch._why_tiled.cache_clear(), dispatch._warn.cache_clear()
+        if why is None:
+            assert dispatch.pick("auto", compiled.compiled, operands).name == "triton"
+            continue
+        with pytest.warns(UserWarning, match=f"tiled.*({why})"):
+            assert dispatch.pick("auto", compiled.compiled, operands).name == "tiled"
+        assert dispatch.pick("auto", compiled.compiled, operands).name == "tiled"  # and says no more of it: a warning is an error here
+    dispatch._why_tiled.cache_clear(), dispatch._warn.cache_clear()
+    assert dispatch.pick("auto", attend.compiled, Operands(torch.float32, 64, 64, 1, torch.device("cpu"))).name == "tiled"
 
 
 def test_float_predicates_round_as_the_planner_does():

@@ -22,7 +22,7 @@ from ..spec import Spec
 from . import op
 from .backend import Operands
 from .cache import PlanCache
-from .dispatch import backend_of
+from .dispatch import backend_of, pick
 
 BACKENDS = ("auto", "reference", "tiled", "triton")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -90,8 +90,9 @@ class Attention:
         if self.options.backend == "reference":
             out, lse = self._reference(q, k, v, twins, call, layer, float(factor))
         else:
-            backend = backend_of(self.options.backend)
-            tile = self.options.tile or backend.tile(self.compiled, Operands.of(q, k, v))
+            operands = Operands.of(q, k, v)
+            backend = pick(self.options.backend, self.compiled, operands)
+            tile = self.options.tile or backend.tile(self.compiled, operands)
             planned = op.Planned(self._plan(self.compiled, call, rows, layer, tile), self.compiled)
             hidden = None
             if twins is not None:
@@ -132,8 +133,9 @@ class Attention:
         if isinstance(head_dim, bool) or not isinstance(head_dim, int) or head_dim < 1:
             raise InputError(f"head_dim is a whole number, 1 or more; got {head_dim!r}")
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        planner = backend_of("tiled" if options.backend == "reference" else options.backend)
-        tile = options.tile or planner.tile(self.compiled, Operands(dtype or torch.float32, head_dim, head_dim, 1, device))
+        operands = Operands(dtype or torch.float32, head_dim, head_dim, 1, device)
+        planner = pick("tiled" if options.backend == "reference" else options.backend, self.compiled, operands, tell=False)
+        tile = options.tile or planner.tile(self.compiled, operands)
         call = self._call(Sizes(tokens, keys, heads, options.layers, batch), lengths, asking, given, inputs, inputs_and_params)
         rows = tokens if asking is None else max((len(r) for r in asking), default=0)
         if checked.asks is not None:
@@ -267,7 +269,7 @@ def compile_spec(
         raise InputError(f"compile takes a Spec; got {type(spec).__name__}. For a text: srt_masks.compile(srt_masks.parse(text))")
     if backend not in BACKENDS:
         raise InputError(f"backend is one of {', '.join(BACKENDS)}; got {backend!r}")
-    if backend != "reference":
+    if backend not in ("auto", "reference"):
         backend_of(backend)  # raises where its package is missing
     if precision != "ieee":
         raise BackendError(f'precision={precision!r} is not served yet; precision="ieee" is')

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from functools import cache
+import warnings
+from functools import cache, lru_cache
 
+import torch
+
+from ..compiler.plan import Compiled
 from ..diagnostics import BackendError
-from .backend import Backend
+from .backend import Backend, Operands
 from .tiled import TiledBackend
+
+# Where `auto` is `triton`: cards, as compute capabilities, and dtypes on which a card has shown it right and faster than `tiled`.
+MEASURED = {90: (torch.float16, torch.bfloat16)}
 
 
 @cache
 def backend_of(name: str) -> Backend:
-    """The backend of a name; `auto` is `tiled`, until the GPU kernels have been timed on a card. Raises BackendError."""
+    """The backend of a name. Raises BackendError where its package is missing."""
     match name:
-        case "auto":
-            return backend_of("tiled")
         case "tiled":
             return TiledBackend()
         case "triton":
@@ -27,3 +32,35 @@ def backend_of(name: str) -> Backend:
             return TritonBackend()
         case _:
             raise BackendError(f'no backend is called {name!r}; backend="tiled" runs on any device')
+
+
+def pick(name: str, compiled: Compiled, operands: Operands, tell: bool = True) -> Backend:
+    """The backend of a call. `auto` is `triton` on a card where that was measured, and `tiled` elsewhere; on a GPU it tells why, once."""
+    if name != "auto":
+        return backend_of(name)
+    if operands.device.type != "cuda":
+        return backend_of("tiled")
+    why = _why_tiled(compiled, operands)
+    if why is None:
+        return backend_of("triton")
+    if tell:
+        _warn(why)
+    return backend_of("tiled")
+
+
+@lru_cache(maxsize=1024)
+def _why_tiled(compiled: Compiled, operands: Operands) -> str | None:
+    major, minor = torch.cuda.get_device_capability(operands.device)
+    capability = 10 * major + minor
+    if operands.dtype not in MEASURED.get(capability, ()):
+        return f'backend="triton" has not been timed on sm_{capability} with {str(operands.dtype).removeprefix("torch.")}'
+    try:
+        backend_of("triton").tile(compiled, operands)
+    except BackendError as error:
+        return str(error)
+    return None
+
+
+@cache
+def _warn(why: str) -> None:
+    warnings.warn(f'backend="auto" runs this on `tiled`: {why}', stacklevel=4)
