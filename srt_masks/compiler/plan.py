@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,10 +15,16 @@ from ..diagnostics import InputError
 from . import ir
 from .boxes import PARTIAL, Boxes, Questions, classify, questions
 from .evaluate import Environment
+from .flex import block_mask
+from .intervals import Intervals, intervals
 from .ir import Program
 from .layout import attributes, steps_of
 from .leaves import Leaves, Split, evaluate, same, split
 from .runs import Consumer, Runs, emit
+from .shard import Shard, shard
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 DENSE_BYTES = 2**31
 
@@ -124,6 +130,29 @@ class Plan:
             full[: group.queries, : group.keys] = mask
             dense[rows, heads] = full
         return dense
+
+    def to_flex(self, *, device: Any = None, gradients: str = "refuse", compact: bool = False) -> BlockMask:
+        """A FlexAttention `BlockMask` of the plan's tiles: for q, k and v of the plan's sizes in the caller's order, on `device` (the GPU, if there
+        is one). Heads and rows of the batch that share a mask share its lists.
+
+        A BlockMask has no gradient rules: a text with some is refused, unless `gradients="drop"` asks for its mask alone. `compact` makes lists
+        only as wide as the fullest row: less memory at great lengths; not for the CPU, and not for the BlockMask's own `to_dense`.
+        Raises InputError for that, for a tile that FlexAttention's GPU kernels do not take, for empty calls and beyond 8 GiB.
+        """
+        return block_mask(self, device, gradients, compact)
+
+    def intervals(self) -> tuple[Intervals, ...]:
+        """The stretches of keys that each query attends, exact, int32, of every group, in the caller's order. Evaluates every PARTIAL tile: not
+        for masks that are PARTIAL everywhere. Raises InputError beyond 67 million intervals."""
+        return tuple(intervals(group, self.program) for group in self.groups)
+
+    def shard(self, rank: int, world: int) -> Shard:
+        """The queries that one of `world` ranks owns, by whole tiles, and the keys it needs, so that ranks have equal work forward and backward.
+
+        Ranks own equally many rows of tiles, give or take one, and the busiest and the idlest differ by at most the heaviest row.
+        Raises InputError for a rank that is not there.
+        """
+        return shard(self, rank, world)
 
     def __str__(self) -> str:
         g = self.geometry

@@ -1,0 +1,122 @@
+"""Plan -> shards: the queries divided among ranks by whole tiles, so that forward and backward take each about as long.
+
+Exact for any mask and any gradient rule: a rank attends with its own queries to all the keys it needs, and gradients of keys and values
+are summed over ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..diagnostics import InputError
+from .boxes import PARTIAL, State, state
+from .runs import Consumer
+
+if TYPE_CHECKING:
+    from .plan import GroupPlan, Plan
+
+# Products of a tile with head_dim that each pass makes: q k and p v; q k, dO v and ds k; and of the keys' gradients q k with dO v and both sums.
+FORWARD, QUERIES, KEYS_AND_VALUES, KEYS, VALUES = 2.0, 3.0, 4.0, 3.0, 2.0
+PARTIAL_COST = 1.13  # of a FULL tile's time, measured on a CPU
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shard:
+    """What one rank does of a plan. `work` counts products of tiles, forward and backward, over all rows of the batch and heads."""
+
+    rank: int
+    world: int
+    tile: int
+    rows: Tensor  # (tiles,) int64: the rows of tiles it owns, ascending
+    queries: Tensor  # (owned,) int64: their rows of q
+    keys: Tensor  # (needed,) int64: the keys of every tile that they visit
+    work: float
+    every_work: tuple[float, ...]  # of all ranks
+    most: float  # work of the heaviest single row of tiles
+
+    @property
+    def imbalance(self) -> float:
+        """The busiest rank's work over the mean: 1.0 is even. The busiest and the idlest differ by no more than the heaviest row of tiles."""
+        total = sum(self.every_work)
+        return max(self.every_work) * self.world / total if total else 1.0
+
+    def __str__(self) -> str:
+        total = sum(self.every_work)
+        share = self.work / total if total else 1 / self.world
+        return (
+            f"rank {self.rank} of {self.world}: {len(self.queries):,} queries in {len(self.rows):,} rows of tiles, {len(self.keys):,} keys needed, "
+            f"{share:.1%} of the work; the busiest rank has {self.imbalance:.3f} times the mean"
+        )
+
+
+def shard(plan: Plan, rank: int, world: int) -> Shard:
+    """See `Plan.shard`."""
+    for name, value in (("rank", rank), ("world", world)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise InputError(f"{name} is a whole number; got {value!r}")
+    if world < 1 or not 0 <= rank < world:
+        raise InputError(f"rank is from 0 to world - 1; got rank {rank} of {world}")
+    g = plan.geometry
+    count = -(-g.queries // g.tile)
+    work = torch.zeros(count, dtype=torch.float64)
+    for group in plan.groups:
+        own = work_of_rows(group)
+        work[: len(own)] += own * len(group.batch) * len(group.heads)
+    dealt = deal(work, world)
+    rows = dealt[rank]
+    queries = (rows[:, None] * g.tile + torch.arange(g.tile)).flatten()
+    every = tuple(float(work[r].sum()) for r in dealt)
+    most = float(work.max()) if count else 0.0
+    return Shard(rank, world, g.tile, rows, queries[queries < g.queries], _keys_of(plan, rows), every[rank], every, most)
+
+
+def work_of_rows(group: GroupPlan) -> Tensor:
+    """(rows,) float64: products of tiles in each row of tiles, one row of the batch and head, forward and backward. What a gate stops is not done."""
+    forward, backward = group.runs(Consumer.FORWARD), group.runs(Consumer.BACKWARD)
+    work = torch.zeros(len(forward.ptr) - 1, dtype=torch.float64)
+    keys, values = (state(backward.kind, x) != State.NONE for x in "kv")
+    by_keys = torch.tensor([0.0, VALUES, KEYS, KEYS_AND_VALUES], dtype=torch.float64)[2 * keys.long() + values.long()]
+    by_query = torch.tensor([0.0, QUERIES], dtype=torch.float64)[(state(backward.kind, "q") != State.NONE).long()]
+    for runs, products in ((forward, torch.full((len(forward.kind),), FORWARD, dtype=torch.float64)), (backward, by_query + by_keys)):
+        row = torch.repeat_interleave(torch.arange(len(runs.ptr) - 1), runs.ptr.diff().long())
+        factor = torch.tensor([1.0, PARTIAL_COST], dtype=torch.float64)[(runs.kind & PARTIAL).long()]
+        work.index_add_(0, row, runs.count * factor * products)
+    return work
+
+
+def deal(work: Tensor, world: int) -> list[Tensor]:
+    """The rows of each rank, ascending: the heaviest are dealt first, `world` at a time, the heaviest of a round to the rank with least so far.
+
+    Ranks own equally many rows, give or take one. A round never widens the gap between two ranks beyond the gap between two of its own rows,
+    so the gap at the end is at most the heaviest row.
+    """
+    heaviest = work.argsort(descending=True, stable=True)
+    load, owned = torch.zeros(world, dtype=torch.float64), []
+    for begin in range(0, len(work), world):
+        some = heaviest[begin : begin + world]
+        ranks = load.argsort(stable=True)[: len(some)]
+        load[ranks] += work[some]
+        owned.append(torch.stack([ranks, some], 1))
+    pairs = torch.cat(owned) if owned else torch.zeros(0, 2, dtype=torch.int64)
+    return [pairs[pairs[:, 0] == r, 1].sort().values for r in range(world)]
+
+
+def _keys_of(plan: Plan, rows: Tensor) -> Tensor:
+    """The keys of all tiles that some group visits in these rows of tiles."""
+    g = plan.geometry
+    cols = -(-g.keys // g.tile)
+    seen = torch.zeros(cols + 1, dtype=torch.int64)
+    for group in plan.groups:
+        runs = group.runs(Consumer.FORWARD)
+        row = torch.repeat_interleave(torch.arange(len(runs.ptr) - 1), runs.ptr.diff().long())
+        mine = torch.isin(row, rows)
+        first, count = runs.first[mine].long(), runs.count[mine].long()
+        seen.index_add_(0, first, torch.ones_like(first))
+        seen.index_add_(0, first + count, -torch.ones_like(first))
+    tiles = (seen[:-1].cumsum(0) > 0).nonzero().flatten()
+    keys = (tiles[:, None] * g.tile + torch.arange(g.tile)).flatten()
+    return keys[keys < g.keys]
