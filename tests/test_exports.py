@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_zoo import inputs_of
 from torch import Tensor
@@ -39,6 +39,7 @@ def attended(case: Case) -> Tensor:
 def agrees_with(mask: Tensor, block_mask: BlockMask) -> None:
     """The mask (batch, heads, queries, keys) is what the BlockMask says twice: by its predicate, and by its lists with it."""
     batch, heads, queries, keys = mask.shape
+    tile = block_mask.BLOCK_SIZE[0]
     assert block_mask.seq_lengths == (queries, keys)
     said = create_mask(block_mask.mask_mod, batch, heads, queries, keys, device="cpu")
     assert torch.equal(said, mask)
@@ -52,7 +53,7 @@ def agrees_with(mask: Tensor, block_mask: BlockMask) -> None:
         )
     )
     assert torch.equal(full, full_t.mT) and torch.equal(partial, partial_t.mT)
-    tiles = [x.repeat_interleave(TILE, -2).repeat_interleave(TILE, -1)[..., :queries, :keys].expand_as(mask) for x in (full, partial)]
+    tiles = [x.repeat_interleave(tile, -2).repeat_interleave(tile, -1)[..., :queries, :keys].expand_as(mask) for x in (full, partial)]
     assert bool(mask[tiles[0]].all()), "a FULL tile lacks a pair"
     assert not bool(mask[~tiles[0] & ~tiles[1]].any()), "a pair stands in no listed tile"
     assert not (full & partial).any()
@@ -85,6 +86,7 @@ def flex_equals_reference(mask: Tensor, block_mask: BlockMask, attention: Any = 
 # ------------------------------------------------------------------------------------------------ to_flex
 
 
+@settings(max_examples=settings.default.max_examples // 2)
 @given(cases())
 def test_a_block_mask_says_what_the_reference_says(case: Case):
     if case.steps == 0:
@@ -94,6 +96,7 @@ def test_a_block_mask_says_what_the_reference_says(case: Case):
     flex_equals_reference(attended(case), block_mask)
 
 
+@settings(max_examples=settings.default.max_examples // 2)
 @given(whole())
 def test_texts_of_the_whole_language_are_exported(case: Case):
     mask = attended(case)
@@ -329,3 +332,17 @@ def test_a_deal_is_better_than_contiguous_stretches():
 def test_ranks_that_are_not_there(rank: Any, world: Any, words: str):
     with pytest.raises(srt.InputError, match=words):
         large("causal").shard(rank, world)
+
+
+@pytest.mark.parametrize("queries", [range(30, 51), range(0, 16), range(69, 70)])
+def test_some_queries_alone_are_exported(queries: range):
+    """Chunked prefill and decoding: q holds some positions, and FlexAttention counts its rows from 0."""
+    text = "input doc: int per token\nattend causal and (same(doc) or window(9))"
+    inputs = {"doc": torch.arange(70) // 17}
+    plan = srt.compile(srt.parse(text), tile=TILE).plan(70, queries=queries, inputs=inputs)
+    whole = srt.dense(srt.parse(text), steps=70, inputs=inputs).attend
+    mask = whole[..., queries.start : queries.stop, :]
+    agrees_with(mask, plan.to_flex())
+    assert torch.equal(plan.to_dense(), mask) and torch.equal(plan.intervals()[0].to_dense(), mask[0, 0])
+    shards = [plan.shard(rank, 2) for rank in range(2)]
+    assert torch.equal(torch.cat([s.queries for s in shards]).sort().values, torch.arange(len(queries)))
