@@ -10,10 +10,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from ..diagnostics import InputError
 from ..grammar.checked import Layout, Section
-
-MAX_TOKENS = 2**25  # six attributes of 8 bytes each: 1.5 GiB
 
 
 class Attributes:
@@ -43,11 +40,7 @@ class Attributes:
 def attributes(layout: Layout, tokens: int, data: tuple[int, ...], given: Mapping[str, Tensor]) -> Attributes:
     """The attributes of a layout's first tokens: all of them, or up to the middle of a step. `given` are role, step and slot of a
     `layout given`, without batch axis.
-
-    Raises InputError beyond MAX_TOKENS.
     """
-    if tokens > MAX_TOKENS:
-        raise InputError(f"{tokens:,} tokens are too many to plan: their attributes alone would take {48 * tokens / 2**30:.0f} GiB; at most {MAX_TOKENS:,}")
 
     def make(name: str) -> Tensor:
         match name:

@@ -305,9 +305,23 @@ def _head_groups(compiled: Compiled, heads: int, environment: Environment) -> li
 
 
 def _batch_groups(rows: Sequence[BatchRow]) -> list[tuple[tuple[int, ...], BatchRow]]:
-    """Rows of the batch that share everything: the same tensors, length and params."""
-    found: dict[Any, list[int]] = {}
+    """Rows of the batch that share everything: length, positions asked for, params, and the values of every tensor."""
+    found: dict[Any, list[list[int]]] = {}
     for number, row in enumerate(rows):
-        tensors = tuple((t.data_ptr(), t.storage_offset(), tuple(t.shape)) for t in (*row.inputs.values(), *row.layout.values()))
-        found.setdefault((row.length, row.asking, tensors, tuple(row.params.items())), []).append(number)
-    return [(tuple(members), rows[members[0]]) for members in found.values()]
+        tensors = (*row.inputs.values(), *row.layout.values())
+        # Rows that may be alike have a few values in common: only those are compared.
+        some = tuple(tuple(t.flatten()[:: max(1, t.numel() // 8)].tolist()) for t in tensors)
+        alike = found.setdefault((row.length, row.asking, some, tuple(row.params.items())), [])
+        for members in alike:
+            if _equal(row, rows[members[0]]):
+                members.append(number)
+                break
+        else:
+            alike.append([number])
+    return sorted(((tuple(members), rows[members[0]]) for alike in found.values() for members in alike), key=lambda group: group[0])
+
+
+def _equal(one: BatchRow, other: BatchRow) -> bool:
+    """Whether two rows were given the same values."""
+    pairs = [*zip(one.inputs.values(), other.inputs.values(), strict=True), *zip(one.layout.values(), other.layout.values(), strict=True)]
+    return all(a is b or a.data_ptr() == b.data_ptr() or torch.equal(a, b) for a, b in pairs)

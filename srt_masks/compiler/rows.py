@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..diagnostics import InputError
 from .evaluate import Environment
 from .ir import Program
 from .layout import attributes, steps_of
+
+MAX_TOKENS = 2**25  # six attributes of 8 bytes each: 1.5 GiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,10 @@ def rows_of(
     batch: Sequence[tuple[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, int | float]]],
     scalars: Mapping[str, int | float],
 ) -> Rows:
-    """`batch` holds (inputs, layout, params) of each row of the batch that differs from the others, or one for all."""
+    """`batch` holds (inputs, layout, params) of each row of the batch that differs from the others, or one for all. Raises InputError beyond
+    MAX_TOKENS."""
+    if tokens > MAX_TOKENS:
+        raise InputError(f"{tokens:,} tokens are too many for a model: what is known of each would take {48 * tokens / 2**30:.0f} GiB; at most {MAX_TOKENS:,}")
     labels, own = [], attributes(program.queries, tokens, program.data, batch[0][1])
     for inputs, _, params in batch:
         numbers = {**scalars, **params, "head": 0, "layer": 0, "length": tokens, "steps": steps_of(program.queries, own)}

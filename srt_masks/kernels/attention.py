@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from ..binding import Call, Sizes, batch_of, bind_call, check_tokens, layer_number, number_of_scalar
+from ..compiler.memory import PLAN_MEMORY, check_memory
+from ..compiler.numbers import come_to
 from ..compiler.pipeline import Compiled, Plan, compile_checked, make_plan
 from ..compiler.plan import BatchRow, Geometry, count_asking
 from ..diagnostics import BackendError, InputError
@@ -35,17 +37,18 @@ class Options:
     backend: str = "auto"
     tile: int | None = None
     precision: str = "ieee"
+    plan_memory: int = PLAN_MEMORY
 
 
 class Attention:
     """Attention by a spec, for any length, batch, number of heads and device. It has no parameters and no state but a cache
-    of plans; it can be copied, pickled and shared between threads."""
+    of plans, `plans`, which counts those it made and found; it can be copied, pickled and shared between threads."""
 
     def __init__(self, spec: Spec, options: Options):
         self.spec = spec
         self.options = options
         self.compiled, self.twins = compile_checked(spec.checked)
-        self._plans = PlanCache()
+        self.plans = PlanCache(options.plan_memory)
 
     def __reduce__(self):
         return Attention, (self.spec, self.options)
@@ -140,6 +143,7 @@ class Attention:
         rows = tokens if asking is None else max((len(r) for r in asking), default=0)
         if checked.asks is not None:
             geometry = Geometry(batch, heads, 0, keys, tile, call.lengths, asking)
+            check_memory(self.compiled, replace(geometry, queries=rows), _rows(call), options.plan_memory)
             rows = count_asking(self.compiled.program, geometry, _rows(call), self._scalars(call, number))
         return self._plan(self.compiled, call, rows, number, tile)
 
@@ -235,10 +239,17 @@ class Attention:
     def _plan(self, compiled: Compiled, call: Call, rows: int, layer: int, tile: int) -> Plan:
         sizes, scalars = call.sizes, self._scalars(call, layer)
         geometry = Geometry(sizes.batch, sizes.heads, rows, sizes.keys, tile, call.lengths, call.asking)
-        # NaN is refused and -0.0 is 0.0 in every gate, so equal numbers are the same call.
-        key = (compiled is self.twins, geometry, tuple(scalars.items()), tuple(call.params.items()), tuple(call.row_params.items()))
-        # The plan outlives the call, up to its backward: what the caller does to the inputs meanwhile must not reach it.
-        return self._plans.find(key, call.given, lambda: make_plan(compiled, geometry, _rows(call.copied()), scalars))
+        # NaN is refused and -0.0 is 0.0 in every gate, so equal numbers are the same call; so are those that come to the same.
+        numbers = {**scalars, **{name: value for name, value in call.params.items() if name not in call.row_params}}
+        same_for_all = {name: t[0] for name, t in call.inputs.items() if t.shape[0] == 1 and t.device.type == "cpu"}
+        key = (compiled is self.twins, geometry, come_to(compiled.program, numbers, same_for_all), tuple(call.row_params.items()))
+
+        def make() -> tuple[Plan, int]:
+            bytes_wanted = check_memory(compiled, geometry, _rows(call), self.options.plan_memory)
+            # The plan outlives the call, up to its backward: what the caller does to the inputs meanwhile must not reach it.
+            return make_plan(compiled, geometry, _rows(call.copied()), scalars), bytes_wanted
+
+        return self.plans.find(key, call.given, make)
 
     # ------------------------------------------------------------------------------------------ the reference as a backend
 
@@ -261,10 +272,10 @@ class Attention:
 
 def compile_spec(
     spec: Spec, *, heads: int | None = None, layers: int | None = None, params: Mapping[str, int | float] | None = None,
-    backend: str = "auto", tile: int | None = None, precision: str = "ieee",
+    backend: str = "auto", tile: int | None = None, precision: str = "ieee", plan_memory: int = PLAN_MEMORY,
 ) -> Attention:  # fmt: skip
-    """A spec as a callable; see `Attention`. Raises InputError for an option that is wrong, BackendError for a backend that is
-    not there."""
+    """A spec as a callable; see `Attention`. `plan_memory` is how many bytes one plan, and all that are kept, may take: a call that would need
+    more is refused before it takes any. Raises InputError for an option that is wrong, BackendError for a backend that is not there."""
     if not isinstance(spec, Spec):
         raise InputError(f"compile takes a Spec; got {type(spec).__name__}. For a text: srt_masks.compile(srt_masks.parse(text))")
     if backend not in BACKENDS:
@@ -278,9 +289,11 @@ def compile_spec(
     for name, value in (("heads", heads), ("layers", layers)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise InputError(f"{name} is a whole number, 1 or more; got {value!r}")
+    if isinstance(plan_memory, bool) or not isinstance(plan_memory, int) or plan_memory < 1:
+        raise InputError(f"plan_memory is a number of bytes, 1 or more; got {plan_memory!r}")
     if params is not None and not isinstance(params, Mapping):
         raise InputError(f"params maps names to numbers; got {type(params).__name__}")
-    return Attention(spec.with_params(**params) if params else spec, Options(heads, layers, backend, tile, precision))
+    return Attention(spec.with_params(**params) if params else spec, Options(heads, layers, backend, tile, precision, plan_memory))
 
 
 # ------------------------------------------------------------------------------------------------ helpers

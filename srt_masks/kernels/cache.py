@@ -10,6 +10,7 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
@@ -21,29 +22,56 @@ from ..compiler.plan import Plan
 PLANS_KEPT = 16
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    marks: tuple[Any, ...]  # what it was made from
+    plan: Plan
+    nbytes: int
+
+
 class PlanCache:
-    """At most PLANS_KEPT plans, the longest unused forgotten first; shared between threads."""
+    """At most PLANS_KEPT plans of at most `most_bytes` together (or one alone), the longest unused forgotten first; shared between threads.
 
-    def __init__(self) -> None:
+    `made` and `found` count the plans that were asked for.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self.made = self.found = 0
         self._lock = Lock()
-        self._plans: OrderedDict[Hashable, tuple[tuple[Any, ...], Plan]] = OrderedDict()
+        self._plans: OrderedDict[Hashable, _Kept] = OrderedDict()
 
-    def find(self, key: Hashable, given: tuple[Any, ...], make: Callable[[], Plan]) -> Plan:
-        """The plan under `key` if it was made from these very values; else a new one. `given` are the caller's own: tensors, numbers, lists."""
+    def __len__(self) -> int:
+        return len(self._plans)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} plans kept, about {self.nbytes:,} bytes; {self.made} made, {self.found} found again>"
+
+    @property
+    def nbytes(self) -> int:
         with self._lock:
-            for stale in [k for k, (marks, _) in self._plans.items() if any(_is_dead(m) for m in marks)]:
+            return sum(kept.nbytes for kept in self._plans.values())
+
+    def find(self, key: Hashable, given: tuple[Any, ...], make: Callable[[], tuple[Plan, int]]) -> Plan:
+        """The plan under `key` if it was made from these very values; else a new one, with the bytes it takes, about. `given` are the caller's
+        own: tensors, numbers, lists."""
+        with self._lock:
+            for stale in [k for k, kept in self._plans.items() if any(_is_dead(m) for m in kept.marks)]:
                 del self._plans[stale]
-            found = self._plans.get(key)
-        if found is not None and all(_is_same(mark, value) for mark, value in zip(found[0], given, strict=True)):
+            kept = self._plans.get(key)
+        if kept is not None and all(_is_same(mark, value) for mark, value in zip(kept.marks, given, strict=True)):
             with self._lock:
+                self.found += 1
                 if key in self._plans:
                     self._plans.move_to_end(key)
-            return found[1]
+            return kept.plan
         marks = tuple(_mark(x) for x in given)
-        plan = make()
+        plan, nbytes = make()
         with self._lock:
-            self._plans[key] = (marks, plan)
-            while len(self._plans) > PLANS_KEPT:
+            self.made += 1
+            self._plans.pop(key, None)
+            self._plans[key] = _Kept(marks, plan, nbytes)
+            while len(self._plans) > PLANS_KEPT or (len(self._plans) > 1 and sum(x.nbytes for x in self._plans.values()) > self.most_bytes):
                 self._plans.popitem(last=False)
         return plan
 
