@@ -72,7 +72,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
     ("show examples/self_reasoning.mask --steps 900", 2, "too many to draw"), ("show examples/self_reasoning.mask --steps 0", 2, "nothing to draw"),
     ("show examples/self_reasoning.mask --head 7", 2, "head is from 0 to 0"), ("emit examples/self_reasoning.mask --stage plan --steps -1", 2, "0 or more"),
     ("emit examples/self_reasoning.mask --stage nonsense", 2, "invalid choice"), ("emit {wrong} --stage ir", 1, "causl"), ("emit {broken} --stage tree", 1, "error["),
-    ("plan examples/self_reasoning.mask --steps 400000000", 2, "too many"), ("plan examples/self_reasoning.mask --tile 100", 2, "tile is one of"),
+    ("plan examples/self_reasoning.mask --steps 400000000", 2, "plan_memory"), ("plan examples/self_reasoning.mask --tile 100", 2, "tile is one of"),
     ("explain examples/self_reasoning.mask -1 0", 2, "0 or more"), ("explain examples/self_reasoning.mask 1", 2, "required"), ("explain {wrong} 0 0", 1, "causl"),
     ("test examples/self_reasoning.mask --law causality", 2, "no law is called"), ("test examples/self_reasoning.mask --examples 0", 2, "from 1; got 0"),
     ("test examples/self_reasoning.mask --backend cuda", 2, "backend is one of"),

@@ -40,9 +40,9 @@ LAYERS = [  # a text, its inputs, and the plans that 12 layers need
 
 @pytest.mark.parametrize(("text", "inputs", "wanted"), LAYERS, ids=[row[0][:60] for row in LAYERS])
 def test_layers_with_equal_rules_share_a_plan(text: str, inputs: dict[str, Tensor], wanted: int):
-    attend = srt.compile(srt.parse(text), layers=12, tile=16)
+    attend: Any = srt.compile(srt.parse(text), layers=12, tile=16)
     q = torch.randn(1, 2, 48, 8, dtype=torch.float64)
-    reference = srt.compile(srt.parse(text), layers=12, backend="reference")
+    reference: Any = srt.compile(srt.parse(text), layers=12, backend="reference")
     for layer in [*range(12), 3, 7]:
         torch.testing.assert_close(attend(q, q, q, layer=layer, **inputs), reference(q, q, q, layer=layer, **inputs))
     assert (attend.plans.made, attend.plans.found) == (wanted, 14 - wanted)
@@ -219,7 +219,7 @@ def test_run_time_inputs_through_copies_pickles_threads_and_checkpoints(backend:
             x = [t.detach().clone().requires_grad_() for t in (q, k, v)]
             out = checkpoint(lambda *t, f=other, d=doc: f(*t, doc=d), *x, use_reentrant=reentrant)
             out.square().sum().backward()
-            assert all(torch.equal(a.grad, b) for a, b in zip(x, alone[0], strict=True))
+            assert all(a.grad is not None and torch.equal(a.grad, b) for a, b in zip(x, alone[0], strict=True))
 
 
 # ------------------------------------------------------------------------------------------------ plans that are too large
