@@ -213,7 +213,7 @@ def test_every_consumer_gets_its_exact_tiles(case: Case, tile: int, refine: bool
 
     saved, boxes.REFINE_PAIRS = boxes.REFINE_PAIRS, boxes.REFINE_PAIRS if refine else 0
     try:
-        attend = srt.compile(case.spec, heads=case.heads, tile=tile)
+        attend = srt.compile(case.spec, heads=case.heads, tile=tile, order="natural")
         tokens = case.spec.checked.queries.tokens(case.steps or 0)
         plan = attend.plan(tokens, heads=case.heads, inputs=case.inputs)
     finally:
@@ -319,12 +319,12 @@ def test_masks_that_are_partial_everywhere_are_not_split_to_the_end(limit: str, 
     spec = srt.parse(
         "layout repeat { token, register }\nattend causal and (k is token or diagonal)\nstop k where k is register\nscale v by 1 / 2 where k.pos < q.pos - 9"
     )
-    exact = srt.compile(spec, tile=16).plan(500)
+    exact = srt.compile(spec, tile=16, order="natural").plan(500)
     monkeypatch.setattr(boxes, "PROBE_BOXES", 1)
     monkeypatch.setattr(boxes, "COARSEST", 2)
     if limit == "MOST_BOXES":
         monkeypatch.setattr(boxes, "MOST_BOXES", 8)
-    attend = srt.compile(spec, tile=16)
+    attend = srt.compile(spec, tile=16, order="natural")
     plan = attend.plan(500)
     assert exact.inexact_tiles == 0 < plan.inexact_tiles
     assert plan.groups[0].boxes.evaluated < exact.groups[0].boxes.evaluated and int(plan.groups[0].boxes.level.max()) > 0

@@ -12,14 +12,18 @@ import torch
 from torch import Tensor
 
 from ..diagnostics import InputError
+from ..grammar.checked import Layout
 from . import ir
 from .boxes import PARTIAL, Boxes, Questions, classify, questions
+from .candidates import Candidate, candidates
+from .choice import AUTO, LEAST_TILES, NOT_ASKED, PROBE_TILES, Choice, Heads, Ordered, Ordering, Search, reads_data
 from .evaluate import Environment
 from .flex import block_mask
 from .intervals import Intervals, intervals
 from .ir import Program
 from .layout import attributes, steps_of
 from .leaves import Leaves, Split, evaluate, same, split
+from .order import NATURAL, Order, must_stay
 from .runs import Consumer, Runs, emit
 from .shard import Shard, shard
 
@@ -40,6 +44,7 @@ class Geometry:
     tile: int
     lengths: tuple[int, ...] | None
     asking: tuple[range, ...] | None = None  # the positions that q holds, by row of the batch; None: all
+    heads_per_key: int = 1  # query heads of a key head: those that share keys visit them in one order
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +57,9 @@ class GroupPlan:
     keys: int
     tile: int
     boxes: Boxes
-    leaves: Leaves
+    leaves: Leaves  # in `order`, as boxes and runs are
+    order: Order | None = None  # None: the caller's own, `natural`
+    choice: Choice = NOT_ASKED
     emitted: dict[Consumer, Runs] = field(default_factory=dict)
 
     def runs(self, consumer: Consumer) -> Runs:
@@ -83,8 +90,15 @@ class Plan:
         return table
 
     @property
+    def orders(self) -> tuple[tuple[tuple[int, ...], tuple[int, ...], str], ...]:
+        """Rows of the batch, heads and the name of their order, of every group: plans of one call that agree in these visit tokens alike."""
+        return tuple((g.batch, g.heads, NATURAL if g.order is None else g.order.name) for g in self.groups)
+
+    @property
     def numbered(self) -> frozenset[ir.Side]:
         """The sides whose rows are, in order, the positions from 0 on."""
+        if any(g.order is not None for g in self.groups):
+            return frozenset()
         all_ask = self.program.asks is ir.TRUE and self.geometry.asking is None
         return frozenset(ir.Side) if all_ask else frozenset({ir.Side.KEY})
 
@@ -125,11 +139,30 @@ class Plan:
                     first, count = int(runs.first[i]), int(runs.count[i])
                     k = slice(first * g.tile, min(group.keys, (first + count) * g.tile))
                     mask[q, k] = group.leaves.pairs(q, k, self.program.attend)[0] if int(runs.kind[i]) & PARTIAL else True
+            if group.order is not None:
+                queries, keys = group.order.places
+                mask = mask[queries][:, keys]
             rows, heads = torch.tensor(group.batch)[:, None], torch.tensor(group.heads)
             full = torch.zeros(g.queries, g.keys, dtype=torch.bool)
             full[: group.queries, : group.keys] = mask
             dense[rows, heads] = full
         return dense
+
+    @cached_property
+    def natural(self) -> Plan:
+        """The same plan in the caller's order: itself, or with boxes of its own where another order was taken."""
+        if all(group.order is None for group in self.groups):
+            return self
+        ask = questions(self.program)
+
+        def unordered(group: GroupPlan) -> GroupPlan:
+            if group.order is None:
+                return group
+            leaves = Order(NATURAL, *group.order.places).picked(group.leaves)
+            boxes = classify(ask, Leaves(ask.split, leaves.values, leaves.tables), group.queries, group.keys, group.tile)
+            return replace(group, boxes=boxes, leaves=leaves, order=None, choice=NOT_ASKED, emitted={})
+
+        return replace(self, groups=tuple(unordered(group) for group in self.groups))
 
     def to_flex(self, *, device: Any = None, gradients: str = "refuse", compact: bool = False) -> BlockMask:
         """A FlexAttention `BlockMask` of the plan's tiles: for q, k and v of the plan's sizes in the caller's order, on `device` (the GPU, if there
@@ -139,12 +172,12 @@ class Plan:
         only as wide as the fullest row: less memory at great lengths; not for the CPU, and not for the BlockMask's own `to_dense`.
         Raises InputError for that, for a tile that FlexAttention's GPU kernels do not take, for empty calls and beyond 8 GiB.
         """
-        return block_mask(self, device, gradients, compact)
+        return block_mask(self.natural, device, gradients, compact)
 
     def intervals(self) -> tuple[Intervals, ...]:
         """The stretches of keys that each query attends, exact, int32, of every group, in the caller's order. Evaluates every PARTIAL tile: not
         for masks that are PARTIAL everywhere. Raises InputError beyond 67 million intervals."""
-        return tuple(intervals(group, self.program) for group in self.groups)
+        return tuple(intervals(group, self.program) for group in self.natural.groups)
 
     def shard(self, rank: int, world: int) -> Shard:
         """The queries that one of `world` ranks owns, by whole tiles, and the keys it needs, so that ranks have equal work forward and backward.
@@ -152,7 +185,7 @@ class Plan:
         Ranks own equally many rows of tiles, give or take one, and the busiest and the idlest differ by at most the heaviest row.
         Raises InputError for a rank that is not there.
         """
-        return shard(self, rank, world)
+        return shard(self.natural, rank, world)
 
     def __str__(self) -> str:
         g = self.geometry
@@ -171,6 +204,7 @@ class Plan:
                 if consumer is Consumer.DKV:
                     text += f"; dK works on {runs.tiles_where('k')}, dV on {runs.tiles_where('v')}"
                 lines.append(text)
+            lines += [f"  {line}" for line in group.choice.lines((group.queries, group.keys))]
             if group.boxes.inexact:
                 lines.append(f"  {group.boxes.inexact} tiles are called PARTIAL without having been evaluated")
         return "\n".join(lines)
@@ -196,6 +230,21 @@ class Compiled:
     def split(self) -> Split:
         """The leaves that a kernel needs: those of the mask and the gates."""
         return split(*self.program.pair_roots)
+
+    @cached_property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The orders of tokens worth trying."""
+        return () if self.must_stay else candidates(self.program, self.split)
+
+    @cached_property
+    def must_stay(self) -> str:
+        """Why tokens can be visited in the caller's order alone; empty where they can in any."""
+        return must_stay(self.program, self.questions.split)
+
+    @cached_property
+    def reads_data(self) -> bool:
+        """Whether anything but the text and its numbers decides what an order is worth."""
+        return reads_data(self.program, self.candidates)
 
     @cached_property
     def speaks_of_head(self) -> bool:
@@ -225,8 +274,12 @@ class BatchRow:
     asking: range | None = None
 
 
-def make_plan(compiled: Compiled, geometry: Geometry, rows: Sequence[BatchRow], scalars: Mapping[str, int | float]) -> Plan:
+def make_plan(
+    compiled: Compiled, geometry: Geometry, rows: Sequence[BatchRow], scalars: Mapping[str, int | float],
+    ordering: Ordering | None = None, like: Plan | None = None,
+) -> Plan:  # fmt: skip
     """Plan one call. `rows` has an entry for each row of the batch; equal ones share a plan. `scalars` are `heads`, `layer` and `layers`.
+    Tokens are visited as `ordering` finds best, or as in a plan of the same call that this one is to be `like`; else in the caller's order.
 
     The plan keeps the tensors it is given, on the CPU: they must not change. Raises InputError if q has not as many rows as tokens ask.
     """
@@ -237,12 +290,77 @@ def make_plan(compiled: Compiled, geometry: Geometry, rows: Sequence[BatchRow], 
     for members, row in _batch_groups(rows):
         environment = lay_out(program, geometry, row, scalars)
         nq, nk = len(environment.queries), len(environment.keys)
-        for leaves, heads in _head_groups(compiled, geometry.heads, environment):
-            boxes = classify(compiled.questions, leaves, nq, nk, geometry.tile)
-            group = GroupPlan(members, heads, nq, nk, geometry.tile, boxes, Leaves(compiled.split, leaves.values, leaves.tables))
-            group.runs(Consumer.FORWARD)
-            groups.append(group)
+        found = _head_groups(compiled, geometry.heads, environment)
+        if like is not None:
+            found, orders = _as_in(like, members[0], found)
+        else:
+            orders = _orders(compiled, geometry, ordering, len(members), found, row, scalars)
+        for group, ordered in zip(found, orders, strict=True):
+            leaves, order = group.leaves, ordered.order
+            if order is not None:
+                leaves = order.picked(leaves)
+            boxes = ordered.boxes or classify(compiled.questions, leaves, nq, nk, geometry.tile)
+            needed = Leaves(compiled.split, leaves.values, leaves.tables)
+            made = GroupPlan(members, group.heads, nq, nk, geometry.tile, boxes, needed, order, ordered.choice)
+            made.runs(Consumer.FORWARD)
+            groups.append(made)
     return Plan(geometry, program, tuple(groups), time.perf_counter() - begin)
+
+
+def _orders(
+    compiled: Compiled, geometry: Geometry, ordering: Ordering | None, members: int, groups: Sequence[Heads], row: BatchRow,
+    scalars: Mapping[str, int | float],
+) -> list[Ordered]:  # fmt: skip
+    """The order of each group of heads of one row of the batch."""
+    program, first = compiled.program, groups[0].environment if groups else None
+    if ordering is None or ordering.wanted == NATURAL or first is None:
+        return [Ordered(None, NOT_ASKED)] * len(groups)
+    if row.asking is not None:
+        return [Ordered(None, Choice(NATURAL, "keys are not moved for some rows of q alone"))] * len(groups)
+    rows, cols = (-(-len(x) // geometry.tile) for x in (first.queries, first.keys))
+    if compiled.must_stay or not compiled.candidates:
+        return [Ordered(None, Choice(NATURAL, compiled.must_stay or "no other order is worth a try"))] * len(groups)
+    if ordering.wanted == AUTO and rows * cols < LEAST_TILES**2:
+        return [Ordered(None, Choice(NATURAL, f"{rows} x {cols} tiles are too few to be worth a search"))] * len(groups)
+    sizes = tuple(_shorter(layout, n, PROBE_TILES * geometry.tile) for layout, n in _axes(program, geometry, row))
+    probe = replace(geometry, queries=sizes[0], keys=sizes[-1])
+    numbers = (*sorted(scalars.items()), *sorted(row.params.items()))
+    # What was found for a call of fewer tiles than are tried is found again for it alone.
+    known = None if compiled.reads_data else (compiled.key, program.queries, program.keys, program.data, sizes, geometry.tile, numbers)
+    search = Search(program, compiled.questions, compiled.candidates, geometry.tile, members, geometry.heads_per_key, ordering)
+
+    def shorter() -> Environment:
+        return lay_out(program, probe, replace(row, length=None if row.length is None else sizes[0]), scalars)
+
+    return search.ordered(groups, shorter, known)
+
+
+def _axes(program: Program, geometry: Geometry, row: BatchRow) -> list[tuple[Layout, int]]:
+    """Each layout of a call, and its tokens."""
+    if program.keys is None:
+        return [(program.queries, geometry.keys if row.length is None else row.length)]
+    return [(program.queries, geometry.queries), (program.keys, geometry.keys)]
+
+
+def _shorter(layout: Layout, tokens: int, most: int) -> int:
+    """Tokens of the layout, at most so many if it can have them."""
+    if layout.given is not None:
+        return min(tokens, most)
+    if tokens <= most or not layout.rows_per_step or most < layout.tokens(1):
+        return tokens
+    return layout.tokens(layout.steps(most))
+
+
+def _as_in(like: Plan, row: int, groups: Sequence[Heads]) -> tuple[list[Heads], list[Ordered]]:
+    """The groups, parted where another plan's orders part them, and those orders."""
+    found, orders = [], []
+    for group in groups:
+        for other in like.groups:
+            heads = tuple(h for h in group.heads if h in other.heads)
+            if heads and row in other.batch:
+                found.append(replace(group, heads=heads))
+                orders.append(Ordered(other.order, other.choice))
+    return found, orders
 
 
 def lay_out(program: Program, geometry: Geometry, row: BatchRow, scalars: Mapping[str, int | float]) -> Environment:
@@ -287,21 +405,22 @@ def check_asking(program: Program, geometry: Geometry, rows: Sequence[BatchRow],
         raise InputError(f"q has {geometry.queries} rows, and {asking} of {among} ask (`queries where`): q holds the rows of those, in order; k and v hold all")
 
 
-def _head_groups(compiled: Compiled, heads: int, environment: Environment) -> list[tuple[Leaves, tuple[int, ...]]]:
+def _head_groups(compiled: Compiled, heads: int, environment: Environment) -> list[Heads]:
     """Heads that share every leaf and table share a mask."""
     split = compiled.questions.split
     if not compiled.speaks_of_head:
-        return [(evaluate(split, environment), tuple(range(heads)))]
-    found: list[tuple[Leaves, list[int]]] = []
+        return [Heads(tuple(range(heads)), environment, evaluate(split, environment))]
+    found: list[Heads] = []
     for head in range(heads):
-        leaves = evaluate(split, replace(environment, scalars={**environment.scalars, "head": head}))
-        for known, members in found:
-            if same(known, leaves):
-                members.append(head)
+        own = replace(environment, scalars={**environment.scalars, "head": head})
+        leaves = evaluate(split, own)
+        for number, known in enumerate(found):
+            if same(known.leaves, leaves):
+                found[number] = replace(known, heads=(*known.heads, head))
                 break
         else:
-            found.append((leaves, [head]))
-    return [(leaves, tuple(members)) for leaves, members in found]
+            found.append(Heads((head,), own, leaves))
+    return found
 
 
 def _batch_groups(rows: Sequence[BatchRow]) -> list[tuple[tuple[int, ...], BatchRow]]:

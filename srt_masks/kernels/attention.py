@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from ..binding import Call, Sizes, batch_of, bind_call, check_tokens, layer_number, number_of_scalar
+from ..compiler.choice import AUTO, Ordering, every_candidate
 from ..compiler.memory import PLAN_MEMORY, check_memory
 from ..compiler.numbers import come_to
+from ..compiler.order import NATURAL
 from ..compiler.pipeline import Compiled, Plan, compile_checked, make_plan
 from ..compiler.plan import BatchRow, Geometry, count_asking
-from ..diagnostics import BackendError, InputError
+from ..diagnostics import BackendError, InputError, listing
 from ..grammar.checked import Checked, Layout
 from ..query_ranges import bind_queries
 from ..reference import attention as reference_attention
@@ -38,6 +40,7 @@ class Options:
     tile: int | None = None
     precision: str = "ieee"
     plan_memory: int = PLAN_MEMORY
+    order: str = AUTO
 
 
 class Attention:
@@ -96,11 +99,16 @@ class Attention:
             operands = Operands.of(q, k, v)
             backend = pick(self.options.backend, self.compiled, operands)
             tile = self.options.tile or backend.tile(self.compiled, operands)
-            planned = op.Planned(self._plan(self.compiled, call, rows, layer, tile), self.compiled)
+            ordering = Ordering(self.options.order, backend.costs(operands, tile))
+            planned = op.Planned(self._plan(self.compiled, call, rows, layer, tile, operands.heads_per_key, ordering), self.compiled)
             hidden = None
             if twins is not None:
                 # A rule that never applies leaves no work for the twins; they still are what the output rests on.
-                work = None if self.twins is None else op.Planned(self._plan(self.twins, call, rows, layer, tile), self.twins)
+                work = (
+                    None
+                    if self.twins is None
+                    else op.Planned(self._plan(self.twins, call, rows, layer, tile, operands.heads_per_key, ordering, like=planned.plan), self.twins)
+                )
                 hidden = op.Hidden(*twins, work)
             out, lse = op.attend(q, k, v, planned, backend, float(factor), hidden)
         return (out, lse) if return_lse else out
@@ -145,7 +153,7 @@ class Attention:
             geometry = Geometry(batch, heads, 0, keys, tile, call.lengths, asking)
             check_memory(self.compiled, replace(geometry, queries=rows), _rows(call), options.plan_memory)
             rows = count_asking(self.compiled.program, geometry, _rows(call), self._scalars(call, number))
-        return self._plan(self.compiled, call, rows, number, tile)
+        return self._plan(self.compiled, call, rows, number, tile, 1, Ordering(options.order, planner.costs(operands, tile)))
 
     # ------------------------------------------------------------------------------------------ arguments
 
@@ -236,18 +244,24 @@ class Attention:
     def _scalars(self, call: Call, layer: int) -> dict[str, int | float]:
         return {"heads": call.sizes.heads, "layers": call.sizes.layers or 1, "layer": layer if self.spec.checked.speaks_of_layers else 0}
 
-    def _plan(self, compiled: Compiled, call: Call, rows: int, layer: int, tile: int) -> Plan:
+    def _plan(
+        self, compiled: Compiled, call: Call, rows: int, layer: int, tile: int, heads_per_key: int, ordering: Ordering, like: Plan | None = None
+    ) -> Plan:  # fmt: skip
         sizes, scalars = call.sizes, self._scalars(call, layer)
-        geometry = Geometry(sizes.batch, sizes.heads, rows, sizes.keys, tile, call.lengths, call.asking)
+        # Where heads are alike they have one order whatever they share, and where there is one order nobody asks what it costs.
+        heads_per_key = heads_per_key if self.compiled.speaks_of_head else 1
+        wanted = ordering if self.compiled.candidates else None
+        geometry = Geometry(sizes.batch, sizes.heads, rows, sizes.keys, tile, call.lengths, call.asking, heads_per_key)
         # NaN is refused and -0.0 is 0.0 in every gate, so equal numbers are the same call; so are those that come to the same.
         numbers = {**scalars, **{name: value for name, value in call.params.items() if name not in call.row_params}}
         same_for_all = {name: t[0] for name, t in call.inputs.items() if t.shape[0] == 1 and t.device.type == "cpu"}
-        key = (compiled is self.twins, geometry, come_to(compiled.program, numbers, same_for_all), tuple(call.row_params.items()))
+        orders = None if like is None else like.orders
+        key = (compiled is self.twins, geometry, wanted, orders, come_to(compiled.program, numbers, same_for_all), tuple(call.row_params.items()))
 
         def make() -> tuple[Plan, int]:
             bytes_wanted = check_memory(compiled, geometry, _rows(call), self.options.plan_memory)
             # The plan outlives the call, up to its backward: what the caller does to the inputs meanwhile must not reach it.
-            return make_plan(compiled, geometry, _rows(call.copied()), scalars), bytes_wanted
+            return make_plan(compiled, geometry, _rows(call.copied()), scalars, wanted, like), bytes_wanted
 
         return self.plans.find(key, call.given, make)
 
@@ -272,10 +286,12 @@ class Attention:
 
 def compile_spec(
     spec: Spec, *, heads: int | None = None, layers: int | None = None, params: Mapping[str, int | float] | None = None,
-    backend: str = "auto", tile: int | None = None, precision: str = "ieee", plan_memory: int = PLAN_MEMORY,
+    backend: str = "auto", tile: int | None = None, precision: str = "ieee", plan_memory: int = PLAN_MEMORY, order: str = AUTO,
 ) -> Attention:  # fmt: skip
     """A spec as a callable; see `Attention`. `plan_memory` is how many bytes one plan, and all that are kept, may take: a call that would need
-    more is refused before it takes any. Raises InputError for an option that is wrong, BackendError for a backend that is not there."""
+    more is refused before it takes any. `order` is that in which tokens are visited, results always being in the caller's: "auto" takes another
+    than "natural" where it saves work, and any that `attend.plan(...)` lists may be asked for by its name. Raises InputError for an option that
+    is wrong, BackendError for a backend that is not there."""
     if not isinstance(spec, Spec):
         raise InputError(f"compile takes a Spec; got {type(spec).__name__}. For a text: srt_masks.compile(srt_masks.parse(text))")
     if backend not in BACKENDS:
@@ -293,7 +309,20 @@ def compile_spec(
         raise InputError(f"plan_memory is a number of bytes, 1 or more; got {plan_memory!r}")
     if params is not None and not isinstance(params, Mapping):
         raise InputError(f"params maps names to numbers; got {type(params).__name__}")
-    return Attention(spec.with_params(**params) if params else spec, Options(heads, layers, backend, tile, precision, plan_memory))
+    made = Attention(spec.with_params(**params) if params else spec, Options(heads, layers, backend, tile, precision, plan_memory, order))
+    check_order(made.compiled, order)
+    return made
+
+
+def check_order(compiled: Compiled, order: str) -> None:
+    """Raises InputError for an order that the text has not."""
+    if order in (AUTO, NATURAL):
+        return
+    singles = [c.name for c in compiled.candidates]
+    if order not in [c.name for c in every_candidate(compiled.candidates)]:
+        others = f", or of this text {listing([f'`{n}`' for n in singles], 8)}, or two of them: `by a, then b`" if singles else ""
+        why = f"; this text has no other orders{f': {compiled.must_stay}' if compiled.must_stay else ''}" if not singles else ""
+        raise InputError(f"order is `auto`, `natural`{others}{why}; got {order!r}")
 
 
 # ------------------------------------------------------------------------------------------------ helpers

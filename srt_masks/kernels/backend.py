@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..compiler.choice import Costs
 from ..compiler.plan import Compiled, Plan
 
 
@@ -44,6 +45,10 @@ class Backend(Protocol):
 
     def tile(self, compiled: Compiled, operands: Operands) -> int:
         """The tile it wants of a plan. Raises BackendError where it cannot do such a call."""
+        ...
+
+    def costs(self, operands: Operands, tile: int) -> Costs:
+        """What its work costs, for the choice of an order of tokens."""
         ...
 
     def pack(self, plan: Plan, compiled: Compiled, operands: Operands) -> list[Tensor]: ...

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from ..compiler.choice import Costs
 from ..compiler.ir import Side
 from ..compiler.plan import Compiled, Plan
 from . import triton_backward, triton_forward
@@ -28,6 +29,10 @@ class TritonBackend:
     def tile(self, compiled: Compiled, operands: Operands) -> int:
         target = target_of(compiled, operands)
         return max(size for kernel in Kernel for size in config_of(kernel, target).sizes)
+
+    def costs(self, operands: Operands, tile: int) -> Costs:
+        # Not measured: no card has run these kernels.
+        return Costs(partial=1.25, operator=0.0, start=0.0, row=0.5, run=0.1, token=0.01)
 
     def pack(self, plan: Plan, compiled: Compiled, operands: Operands) -> list[Tensor]:
         target = target_of(compiled, operands)

@@ -21,6 +21,7 @@ from ..compiler.plan import Compiled, Plan
 from ..diagnostics import BackendError
 from .backend import Attended, Backend, Operands
 from .dispatch import backend_of
+from .reorder import Arrangement, arrangement, reorder
 
 # Predicates by the hash of their content, held weakly: callables and the backwards they started keep theirs alive.
 _PREDICATES: WeakValueDictionary[str, Compiled] = WeakValueDictionary()
@@ -52,7 +53,8 @@ class Hidden:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, planned: Planned, backend: Backend, scale: float, hidden: Hidden | None = None) -> tuple[Tensor, Tensor]:
-    """out and lse of the planned attention, both differentiable once in q, k and v, and in the twins of k and v.
+    """out and lse of the planned attention, both differentiable once in q, k and v, and in the twins of k and v; all in the caller's order,
+    whatever order the plan visits tokens in.
 
     The twins cost no forward, and a second pass over dK and dV. Raises BackendError if the plan was made for another call.
     """
@@ -60,10 +62,25 @@ def attend(q: Tensor, k: Tensor, v: Tensor, planned: Planned, backend: Backend, 
     if (g.batch, g.heads, g.queries, g.keys) != (*q.shape[:3], k.shape[2]):
         raise BackendError(f"a plan for batch {g.batch}, heads {g.heads}, {g.queries} x {g.keys} tokens was given to q {tuple(q.shape)} and k {tuple(k.shape)}")
     operands = Operands.of(q, k, v)
+    orders = arrangement(planned.plan, operands.heads_per_key, q.device)
+    if orders is not None and planned.compiled.speaks_of_head and g.heads_per_key != operands.heads_per_key:
+        raise BackendError(f"a plan for {g.heads_per_key} heads a key head was given to {operands.heads_per_key}: they would not visit keys in one order")
+    if hidden and hidden.planned and _differ(orders, arrangement(hidden.planned.plan, operands.heads_per_key, q.device)):
+        raise BackendError("the plan of the twins visits tokens in another order than that of k and v")
+    if orders is not None:
+        q, k, v = reorder(q, *orders.queries), reorder(k, *orders.keys), reorder(v, *orders.keys)
+        hidden = hidden and Hidden(reorder(hidden.k, *orders.keys), reorder(hidden.v, *orders.keys), hidden.planned)
     works = tuple(_Work(backend.pack(p.plan, p.compiled, operands), p.compiled) for p in (planned, hidden.planned if hidden else None) if p is not None)
     twins = (hidden.k, hidden.v) if hidden else (None, None)
     out, lse, *_ = _Attend.apply(q, k, v, *twins, works, backend.name, scale)  # type: ignore[misc]
+    if orders is not None:
+        there, back = orders.queries
+        out, lse = reorder(out, back, there), reorder(lse, back, there)
     return out, lse
+
+
+def _differ(one: Arrangement | None, other: Arrangement | None) -> bool:
+    return one is not other and (one is None or not one.is_like(other))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,387 @@
+"""Which order pays: candidates are tried on at most PROBE_TILES rows of tiles, and the work of their tiles is counted, forward and backward.
+
+Input: the groups of heads of one row of the batch, laid out. Output: an `Order` for each, or None for the caller's, and the `Choice`: what was tried.
+It depends on the call alone, never on time or on earlier calls: the same call gives the same order. Groups that share a key head share its keys, so
+they are given one order of keys, or none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from threading import Lock
+
+import torch
+
+from . import ir
+from .boxes import PARTIAL, Boxes, Questions, State, classify, state
+from .candidates import Candidate
+from .evaluate import Environment
+from .ir import Apply, Expr, Load, Op, Program
+from .leaves import Leaves, evaluate
+from .order import NATURAL, Order, arrange
+from .runs import Consumer, emit
+from .wording import brief
+
+AUTO = "auto"
+PROBE_TILES = 64  # along an axis
+LEAST_TILES = 8  # along an axis, or as many tiles in another shape: a smaller plan is not worth a search
+MOST_TRIED = 24
+GAIN = 0.95  # of the natural order's work: what saves less is not taken
+CHOICES_KEPT = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What a backend's work costs, in units of the forward of one FULL tile for one head."""
+
+    partial: float  # the products of a PARTIAL tile
+    operator: float  # one operator of the mask on the pairs of a tile, for all heads that share it
+    start: float  # a row of tiles that has work, for all heads that share it, in each direction
+    row: float  # the same, for each head
+    run: float  # a run, for each head, in each direction
+    token: float  # one row of q, k, v, out or a gradient, gathered or scattered
+
+
+@dataclass(frozen=True, slots=True)
+class Ordering:
+    """How a caller wants tokens ordered: `auto`, `natural`, or a candidate by name."""
+
+    wanted: str
+    costs: Costs
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """An order that was tried: its tiles, and its work as a share of the natural order's."""
+
+    name: str
+    full: int
+    partial: int
+    work: float
+
+    @property
+    def tiles(self) -> int:
+        return self.full + self.partial
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Why a group of heads has the order it has."""
+
+    name: str
+    reason: str
+    tokens: tuple[int, int] = (0, 0)  # queries and keys that the candidates were tried on
+    trials: tuple[Trial, ...] = ()  # the natural order first
+    seconds: float = 0.0
+
+    @property
+    def trial(self) -> Trial | None:
+        """The trial of the order that was taken."""
+        return next((t for t in self.trials if t.name == self.name), None)
+
+    def lines(self, tokens: tuple[int, int]) -> list[str]:
+        """What was taken of what was tried, and why, for a plan of so many queries and keys; nothing where nothing was tried."""
+        natural, taken = next((t for t in self.trials if t.name == NATURAL), None), self.trial
+        if natural is None or taken is None:
+            return [f"order: {self.name}, {self.reason}"] if self.name != NATURAL else []
+        where = "" if tokens == self.tokens else f" of {self.tokens[0]} x {self.tokens[1]} tokens"
+        against = "" if taken is natural else f" against {natural.tiles} natural; predicted {taken.work:.2f} of the work"
+        tried = f"{len(self.trials)} orders tried in {1000 * self.seconds:.0f} ms"
+        lines = [f"order: {self.name} ({taken.tiles} tiles{where}{against}; {self.reason}; {tried})"]
+        width = max(len(brief(t.name)) for t in self.trials)
+        for t in sorted(self.trials, key=lambda t: t.work):
+            lines.append(f"  {brief(t.name):{width}}  {t.full} FULL + {t.partial} PARTIAL, {t.work:.2f} of the work")
+        return lines
+
+
+NOT_ASKED = Choice(NATURAL, "no other was asked for")
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """Heads that share a mask, and the leaves of its questions over the whole call."""
+
+    heads: tuple[int, ...]
+    environment: Environment
+    leaves: Leaves
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """The order of one group of heads (None: natural); its boxes, where the whole call was tried."""
+
+    order: Order | None
+    choice: Choice
+    boxes: Boxes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What is the same for all groups of a row of the batch."""
+
+    program: Program
+    questions: Questions
+    candidates: tuple[Candidate, ...]
+    tile: int
+    rows: int  # of the batch that share the plan
+    heads_per_key: int
+    ordering: Ordering
+
+    def ordered(self, groups: Sequence[Heads], shorter: Callable[[], Environment], known: Hashable | None) -> list[Ordered]:
+        """One for each group. `shorter` lays the call out on fewer tokens, as many as are tried; `known` names the call, where its text and its
+        numbers are all that decides."""
+        found: dict[int, Ordered] = {}
+        for number, together in enumerate(_sharing_keys(groups, self.heads_per_key)):
+            some = [groups[i] for i in together]
+            key = None if known is None else (known, number, tuple(g.heads for g in some), self.rows, self.heads_per_key, self.ordering)
+            found.update(zip(together, self._together(some, shorter, key), strict=True))
+        return [found[i] for i in range(len(groups))]
+
+    def _together(self, groups: Sequence[Heads], shorter: Callable[[], Environment], key: Hashable | None) -> list[Ordered]:
+        tried = self._wanted() if key is None or self.ordering.wanted != AUTO else _KNOWN.get(key)
+        if tried is None:
+            tried = self._tried(_Probe.of(self, groups, shorter))
+            if key is not None:
+                # Boxes and permutations are made anew: a name is all that is kept.
+                _KNOWN.put(key, replace(tried, boxes=None))
+        choice, candidate = tried.choice, tried.candidate
+        if candidate is None:
+            return [Ordered(None, choice, None if tried.boxes is None else tried.boxes[i]) for i in range(len(groups))]
+        orders = [arrange(candidate, self.program, g.environment) for g in groups]
+        if not any(orders):
+            choice = replace(choice, name=NATURAL, reason=f"`{choice.name}` is the order the tokens have")
+        if not _one_order_of_keys(orders):
+            return [Ordered(None, replace(choice, name=NATURAL, reason=f"heads that share keys disagree about `{choice.name}`"))] * len(groups)
+        return [Ordered(o, choice, None if tried.boxes is None else tried.boxes[i]) for i, o in enumerate(orders)]
+
+    def _wanted(self) -> _Tried | None:
+        """What the caller asked for by name."""
+        if self.ordering.wanted == AUTO:
+            return None
+        wanted = next(c for c in every_candidate(self.candidates) if c.name == self.ordering.wanted)
+        return _Tried(Choice(wanted.name, "as asked for"), wanted, None)
+
+    def _tried(self, probe: _Probe) -> _Tried:
+        begin = time.perf_counter()
+        natural = probe.attempt(None)
+        assert natural is not None
+        attempts, seen = {NATURAL: natural}, [natural]
+        by_name: dict[str, Candidate] = {}
+
+        def attempt(some: Iterable[Candidate]) -> None:
+            for candidate in some:
+                if len(seen) > MOST_TRIED:
+                    return
+                made = probe.attempt(candidate)
+                if made is not None and not any(made.is_like(other) for other in seen):
+                    seen.append(made)
+                    attempts[candidate.name], by_name[candidate.name] = made, candidate
+
+        attempt(self.candidates)
+        if len(attempts) > 1:
+            first = by_name[min((n for n in attempts if n != NATURAL), key=lambda n: attempts[n].work)]
+            others = [c for c in self.candidates if c is not first and not c.curve]
+            attempt(pair for c in others if not first.curve for pair in (first.then(c), c.then(first)))
+        best = min(attempts, key=lambda n: attempts[n].work)
+        name = best if attempts[best].work < GAIN * natural.work else NATURAL
+        trials = tuple(Trial(n, a.full, a.partial, a.work / natural.work if natural.work else 1.0) for n, a in attempts.items())
+        if len(attempts) == 1:
+            choice = Choice(NATURAL, "no other order is worth a try")
+        else:
+            reason = "least work" if name == best else "nothing else saves 5% of its work"
+            choice = Choice(name, reason, probe.tokens, trials, time.perf_counter() - begin)
+        return _Tried(choice, by_name.get(name), attempts[name].boxes if probe.is_whole else None)
+
+
+def every_candidate(candidates: tuple[Candidate, ...]) -> list[Candidate]:
+    """With all pairs: what a caller may ask for by name."""
+    sorts = [c for c in candidates if not c.curve]
+    return [*candidates, *(a.then(b) for a in sorts for b in sorts if a is not b)]
+
+
+# --------------------------------------------------------------------------------------------------- trials
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    choice: Choice
+    candidate: Candidate | None
+    boxes: tuple[Boxes, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """All groups of a probe under one candidate."""
+
+    orders: tuple[Order | None, ...]
+    boxes: tuple[Boxes, ...]
+    full: int
+    partial: int
+    work: float
+
+    def is_like(self, other: _Attempt) -> bool:
+        return all((a is None and b is None) or (a is not None and a.is_like(b)) for a, b in zip(self.orders, other.orders, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """The call, or its beginning where it is long."""
+
+    search: Search
+    groups: tuple[Heads, ...]
+    tokens: tuple[int, int]
+    is_whole: bool
+
+    @staticmethod
+    def of(search: Search, groups: Sequence[Heads], shorter: Callable[[], Environment]) -> _Probe:
+        most = PROBE_TILES * search.tile
+        queries, keys = len(groups[0].environment.queries), len(groups[0].environment.keys)
+        if max(queries, keys) <= most:
+            return _Probe(search, tuple(groups), (queries, keys), True)
+        short = shorter()
+        made = []
+        for group in groups:
+            environment = replace(short, scalars={**short.scalars, "head": group.heads[0]})
+            leaves = evaluate(search.questions.split, environment)
+            # A layout of one length, or one given, is not laid out shorter: its first tokens are looked at.
+            values = dict(leaves.values)
+            for side in (leaves.split.query, leaves.split.key):
+                values.update({leaf: leaves.values[leaf][:most] for leaf in side})
+            made.append(Heads(group.heads, environment, Leaves(leaves.split, values, leaves.tables)))
+        return _Probe(search, tuple(made), (min(most, len(short.queries)), min(most, len(short.keys))), False)
+
+    def attempt(self, candidate: Candidate | None) -> _Attempt | None:
+        """The work of a candidate's order; None where it is the natural one, or heads that share keys disagree about it."""
+        search, most = self.search, max(self.tokens)
+        orders: tuple[Order | None, ...] = (None,) * len(self.groups)
+        if candidate is not None:
+            orders = tuple(arrange(candidate, search.program, g.environment, most) for g in self.groups)
+            if not any(orders) or not _one_order_of_keys(orders):
+                return None
+        found = []
+        for group, order in zip(self.groups, orders, strict=True):
+            leaves = group.leaves if order is None else order.picked(group.leaves)
+            found.append(classify(search.questions, leaves, *self.tokens, search.tile))
+        counts = [_Count.of(boxes, *self.tokens, search.tile) for boxes in found]
+        work = 0.0
+        for group, order, count in zip(self.groups, orders, counts, strict=True):
+            members = search.rows * len(group.heads)
+            work += count.work(search.ordering.costs, members, _operators(search.questions))
+            if order is not None:
+                work += self._copies(members) * search.ordering.costs.token
+        return _Attempt(orders, tuple(found), sum(c.full for c in counts), sum(c.partial for c in counts), work)
+
+    def _copies(self, members: int) -> float:
+        """Rows gathered and scattered: q, dq, out and dout; and k, v, dk and dv of each key head."""
+        queries, keys = self.tokens
+        return 4 * members * (queries + keys / self.search.heads_per_key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Count:
+    """What the tiles of some boxes come to."""
+
+    full: int
+    partial: int
+    products: float  # of FULL tiles; two are a forward
+    partial_products: float
+    mixed: int  # tiles where a gate is evaluated
+    rows: int
+    runs: int
+
+    @staticmethod
+    def of(boxes: Boxes, queries: int, keys: int, tile: int) -> _Count:
+        rows, cols = -(-queries // tile), -(-keys // tile)
+        level, label = boxes.level.long(), boxes.label.long()
+        tiles = torch.ones_like(label)
+        for place, count in ((boxes.row.long(), rows), (boxes.col.long(), cols)):
+            tiles = tiles * (((place + 1) << level).clamp(max=count) - (place << level))
+        flows = {g: state(label, g) != State.NONE for g in "qkv"}
+        score = (flows["q"] | flows["k"]).long()
+        # S and O forward; S again, dP where dS is wanted, and each gradient backward.
+        products = 2 + (score.bool() | flows["v"]).long() + score + sum(f.long() for f in flows.values())
+        mixed = torch.zeros_like(label, dtype=torch.bool)
+        for gate in "qkv":
+            mixed = mixed | (state(label, gate) == State.MIXED)
+        is_partial = label & PARTIAL == PARTIAL
+        runs = emit(boxes, Consumer.FORWARD, rows, cols)
+        return _Count(
+            int(tiles[~is_partial].sum()), int(tiles[is_partial].sum()), float((tiles * products)[~is_partial].sum()),
+            float((tiles * products)[is_partial].sum()), int(tiles[mixed].sum()), int((runs.ptr.diff() > 0).sum()), len(runs.kind),
+        )  # fmt: skip
+
+    def work(self, costs: Costs, members: int, operators: tuple[int, int]) -> float:
+        once = costs.operator * (2 * operators[0] * self.partial + operators[1] * self.mixed) + 2 * costs.start * self.rows
+        each = (self.products + costs.partial * self.partial_products) / 2 + 2 * (costs.row * self.rows + costs.run * self.runs)
+        return once + members * each
+
+
+DIVISION = 12  # operators that a division or a remainder counts for: it floors, and asks about zero (measured)
+
+
+def _operators(questions: Questions) -> tuple[int, int]:
+    """How many operators the mask has between leaves and root, and how many the gates. That there is a mask at all counts for one."""
+
+    def count(*roots: Expr) -> int:
+        inside = set(ir.postorder(*roots))
+        nodes = [n for n in questions.split.pairs if n in inside]
+        return sum(DIVISION if isinstance(n, Apply) and n.op in (Op.FLOORDIV, Op.MOD, Op.POW) else 1 for n in nodes)
+
+    return 1 + count(questions.attend), 1 + count(*questions.roots[1:])
+
+
+# --------------------------------------------------------------------------------------------------- heads that share keys
+
+
+def _sharing_keys(groups: Sequence[Heads], heads_per_key: int) -> list[list[int]]:
+    """Groups joined by the key heads they share."""
+    parts: list[tuple[set[int], list[int]]] = []
+    for number, group in enumerate(groups):
+        keys, members = {h // heads_per_key for h in group.heads}, [number]
+        apart = []
+        for other in parts:
+            if keys & other[0]:
+                keys, members = keys | other[0], other[1] + members
+            else:
+                apart.append(other)
+        parts = [*apart, (keys, members)]
+    return [sorted(members) for _, members in parts]
+
+
+def _one_order_of_keys(orders: Sequence[Order | None]) -> bool:
+    first = orders[0]
+    return all((a is None) == (first is None) and (a is None or first is None or torch.equal(a.keys, first.keys)) for a in orders[1:])
+
+
+# --------------------------------------------------------------------------------------------------- what the text decides
+
+
+def reads_data(program: Program, candidates: tuple[Candidate, ...]) -> bool:
+    """Whether anything but the text and its numbers decides what an order is worth."""
+    roots = (*program.pair_roots, program.asks, *(e for c in candidates for e in c.keys + c.queries))
+    return program.queries.given is not None or any(isinstance(n, Load) for n in ir.postorder(*roots))
+
+
+class _Known:
+    """Choices by the content of what decided them, the longest unused forgotten first."""
+
+    def __init__(self) -> None:
+        self._lock, self._kept = Lock(), OrderedDict[Hashable, _Tried]()
+
+    def get(self, key: Hashable) -> _Tried | None:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def put(self, key: Hashable, tried: _Tried) -> None:
+        with self._lock:
+            self._kept[key] = tried
+            while len(self._kept) > CHOICES_KEPT:
+                self._kept.popitem(last=False)
+
+
+_KNOWN = _Known()

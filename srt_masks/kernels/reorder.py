@@ -1,0 +1,99 @@
+"""Tokens from the caller's order to a plan's, and results back: one gather each way, and the other way round for gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from ..compiler.order import inverse
+from ..compiler.plan import Plan
+
+
+@dataclass(frozen=True)
+class Permutation:
+    """For every (batch row, head) or for all of them, the token at each place. `places` undoes it."""
+
+    tokens: Tensor  # (tokens,), or (batch, heads, tokens) int64
+
+    @cached_property
+    def places(self) -> Tensor:
+        if self.tokens.ndim == 1:
+            return inverse(self.tokens)
+        return torch.empty_like(self.tokens).scatter_(-1, self.tokens, torch.arange(self.tokens.shape[-1]).expand_as(self.tokens))
+
+    def to(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        return self.tokens.to(device), self.places.to(device)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrangement:
+    """A plan's orders as indices on a device: (there, back) for queries and for keys; None where all tokens stay."""
+
+    queries: tuple[Tensor, Tensor]
+    keys: tuple[Tensor, Tensor]
+
+    def is_like(self, other: Arrangement | None) -> bool:
+        return other is not None and torch.equal(self.queries[0], other.queries[0]) and torch.equal(self.keys[0], other.keys[0])
+
+
+_ARRANGED: WeakKeyDictionary[Plan, dict[tuple[int, torch.device], Arrangement]] = WeakKeyDictionary()
+
+
+def arrangement(plan: Plan, heads_per_key: int, device: torch.device) -> Arrangement | None:
+    """None for a plan in the caller's order. Heads that share a key head must share its order, which `make_plan` sees to."""
+    if all(g.order is None for g in plan.groups):
+        return None
+    known = _ARRANGED.setdefault(plan, {})
+    if (heads_per_key, device) not in known:
+        queries, keys = permutations(plan, heads_per_key)
+        there = queries.to(device)
+        known[heads_per_key, device] = Arrangement(there, there if keys is queries else keys.to(device))
+    return known[heads_per_key, device]
+
+
+def permutations(plan: Plan, heads_per_key: int) -> tuple[Permutation, Permutation]:
+    """Of queries and of keys. What is padding, and heads in the caller's order, stay."""
+    g = plan.geometry
+    first = plan.groups[0].order
+    if first is not None and len(plan.groups) == 1 and (len(first.queries), len(first.keys)) == (g.queries, g.keys):
+        queries = Permutation(first.queries)
+        return queries, queries if first.keys is first.queries else Permutation(first.keys)
+    queries = torch.arange(g.queries).repeat(g.batch, g.heads, 1)
+    keys = torch.arange(g.keys).repeat(g.batch, g.heads // heads_per_key, 1)
+    for group in plan.groups:
+        if group.order is None:
+            continue
+        rows = torch.tensor(group.batch)[:, None]
+        queries[rows, torch.tensor(group.heads), : group.queries] = group.order.queries
+        keys[rows, torch.tensor(sorted({h // heads_per_key for h in group.heads})), : group.keys] = group.order.keys
+    return Permutation(queries), Permutation(keys)
+
+
+def reorder(x: Tensor, there: Tensor, back: Tensor) -> Tensor:
+    """x (batch, heads, tokens, ...) with `there[i]` at place i. Differentiable as often as one likes; forward mode raises."""
+    return _Reorder.apply(x, there, back)  # type: ignore[return-value]
+
+
+class _Reorder(torch.autograd.Function):
+    """A permutation: its gradient is the inverse one, a gather as well, so nothing is ever added up in an order of its own."""
+
+    @staticmethod
+    def forward(x: Tensor, there: Tensor, back: Tensor) -> Tensor:
+        if there.ndim == 1:
+            return x.index_select(2, there)
+        batch, heads = (torch.arange(n, device=x.device) for n in x.shape[:2])
+        return x[batch[:, None, None], heads[:, None], there]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        _, ctx.there, ctx.back = inputs
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return None if grad is None else reorder(grad, ctx.back, ctx.there), None, None
