@@ -12,11 +12,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import srt_masks as srt
 from srt_masks.compiler import boxes, ir
-from srt_masks.compiler.bounds import Bound, bound
-from srt_masks.compiler.boxes import State
+from srt_masks.compiler import exact as exact_tiles
+from srt_masks.compiler.bounds import Bound, Interval, Truth, bound
 from srt_masks.compiler.evaluate import Environment, operate
 from srt_masks.compiler.front import front
 from srt_masks.compiler.ir import Op
+from srt_masks.compiler.labels import SHIFTS, State
 from srt_masks.compiler.layout import attributes
 from srt_masks.compiler.leaves import evaluate as evaluate_leaves
 from srt_masks.compiler.leaves import split
@@ -149,14 +150,16 @@ def _expressions(draw: st.DrawFn, depth: int = 3) -> tuple[ir.Expr, dict[ir.Expr
 @settings(max_examples=300)
 def test_sampled_points_lie_inside_the_bounds(drawn, random):
     expr, leaves = drawn
-    of: dict[ir.Expr, Bound] = {leaf: Bound(torch.tensor([lo]), torch.tensor([hi])) for leaf, (lo, hi) in leaves.items()}
+    of: dict[ir.Expr, Bound] = {leaf: Interval(torch.tensor([lo]), torch.tensor([hi])) for leaf, (lo, hi) in leaves.items()}
     for node in ir.postorder(expr):
         if node not in of:
-            of[node] = bound(node, of, torch.zeros(1, dtype=torch.int64))
+            of[node] = bound(node, [of[a] for a in ir.children(node)], torch.zeros(1, dtype=torch.int64))
     for _ in range(8):
         point = {leaf.name: random.choice([lo, hi, random.randint(lo, hi)]) for leaf, (lo, hi) in leaves.items() if isinstance(leaf, ir.Scalar)}
         value = int(_value(expr, point))
-        assert of[expr].lo.item() <= value <= of[expr].hi.item(), (ir.listing({"expr": expr}), point, leaves)
+        found = of[expr]
+        ends = (found.must, found.may) if isinstance(found, Truth) else (found.lo, found.hi)
+        assert ends[0].item() <= value <= ends[1].item(), (ir.listing({"expr": expr}), point, leaves)
 
 
 @pytest.mark.parametrize(
@@ -173,9 +176,7 @@ def test_sampled_points_lie_inside_the_bounds(drawn, random):
 )
 @pytest.mark.parametrize("special", [[float("nan")], [float("inf")], [float("-inf"), float("inf")], [float("nan"), float("inf"), 0.0], [0.25, 0.75]])
 def test_nan_and_infinity_widen_to_everything(comparison: str, special: list[float], monkeypatch):
-    from srt_masks.compiler import boxes
-
-    monkeypatch.setattr(boxes, "REFINE_PAIRS", 0)  # bounds alone decide
+    monkeypatch.setattr(exact_tiles, "REFINE_PAIRS", 0)  # bounds alone decide
     spec = srt.parse(f"input score: float per token\nattend {comparison}\nstop k where {comparison}\nstop v where not ({comparison})")
     score = torch.tensor(special).repeat(64)[:64]
     score[:16], score[40:] = 0.25, special[-1]
@@ -190,7 +191,7 @@ def test_nan_and_infinity_widen_to_everything(comparison: str, special: list[flo
             assert forward[i, j] == 1 or (forward[i, j] == 0 and pairs.all()) or (forward[i, j] == -1 and not pairs.any())
             for name in "kv":
                 on = getattr(truth, f"gate_{name}")[0, 0][box][pairs]
-                said = State.NONE if keys[j, i] == -1 else State((int(keys[j, i]) >> boxes.SHIFTS[name]) & 3)
+                said = State.NONE if keys[j, i] == -1 else State((int(keys[j, i]) >> SHIFTS[name]) & 3)
                 assert said is State.MIXED or (said is State.NONE and (on == 0).all()) or (said is State.ALL and (on == 1).all())
 
 
@@ -209,15 +210,13 @@ def _labels(runs, rows: int, cols: int) -> torch.Tensor:
 @given(cases(most_steps=30), st.sampled_from([16, 32]), st.booleans())
 def test_every_consumer_gets_its_exact_tiles(case: Case, tile: int, refine: bool):
     """Labels against the dense reference: EMPTY and FULL, NONE and ALL never lie; with refinement they are also complete."""
-    from srt_masks.compiler import boxes
-
-    saved, boxes.REFINE_PAIRS = boxes.REFINE_PAIRS, boxes.REFINE_PAIRS if refine else 0
+    saved, exact_tiles.REFINE_PAIRS = exact_tiles.REFINE_PAIRS, exact_tiles.REFINE_PAIRS if refine else 0
     try:
         attend = srt.compile(case.spec, heads=case.heads, tile=tile, order="natural")
         tokens = case.spec.checked.queries.tokens(case.steps or 0)
         plan = attend.plan(tokens, heads=case.heads, inputs=case.inputs)
     finally:
-        boxes.REFINE_PAIRS = saved
+        exact_tiles.REFINE_PAIRS = saved
     masks = srt.dense(case.spec, steps=case.steps, heads=case.heads, inputs=case.inputs)
     assert torch.equal(plan.to_dense(), masks.attend)
     count = -(-tokens // tile)
@@ -244,7 +243,7 @@ def test_every_consumer_gets_its_exact_tiles(case: Case, tile: int, refine: bool
                         assert all(s is State.NONE for s in states.values())
                         continue
                     for n, s in states.items():
-                        said = State((label >> boxes.SHIFTS[n]) & 3)
+                        said = State((label >> SHIFTS[n]) & 3)
                         # Of no pairs everything is true; a tile that is empty is then said to be so only once it is evaluated.
                         assert said is s or (not refine and (said is State.MIXED or not pairs.any())), (n, said, s)
 

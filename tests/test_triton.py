@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import srt_masks as srt
-from srt_masks.compiler.boxes import PARTIAL, State, state
+from srt_masks.compiler.labels import PARTIAL, State, state
 from srt_masks.compiler.plan import Plan
 from srt_masks.compiler.runs import Consumer
 from srt_masks.testing import compare

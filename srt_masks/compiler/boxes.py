@@ -7,46 +7,26 @@ right and only slower.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 
 import torch
 from torch import Tensor
 
-from . import ir
-from .bounds import Bound, bound, of_values
-from .ir import Expr, Gate, Op, Program
-from .leaves import Leaves, Split, split
-from .simplify import simplified
+from .bounds import Bound, Interval, Truth, bound
+from .exact import Exact
+from .ir import Apply, Op, Side
+from .labels import EMPTY, PARTIAL, State, state
+from .leaves import Leaves
+from .questions import GateQuestion, Questions
+from .summaries import Summaries
+from .terms import Step, Term
 
 COARSEST = 16  # boxes along an axis at the first level
-REFINE_PAIRS = 2_000_000  # pairs evaluated to settle tiles that bounds leave open
-REFINE_TILES = 64  # tiles evaluated at once
-SAMPLE = 8  # pairs along a side of an undecided tile that are looked at first
-SAMPLED_TILES = 4096  # tiles sampled at once
 PROBE_BOXES = 20_000  # undecided boxes of one level, from which on a probe asks whether it is worth going on
-PROBE_TILES = 4096
-PROBE_SHARE = 0.97
 MOST_BOXES = 2_000_000  # boxes looked at; what would take more is called PARTIAL as it is
-
-
-class State(IntEnum):
-    """A gate on the attended pairs of a box."""
-
-    NONE = 0  # 0 on all of them: their work is skipped
-    MIXED = 1
-    ALL = 2  # 1 on all of them
-
-
-PARTIAL = 1  # bit 0 of a label; FULL is 0
-EMPTY = 255  # no label: a tile that turned out to hold no pair
-SHIFTS = {"q": 1, "k": 3, "v": 5}  # two bits a gate
-
-
-def state(label: Tensor, gate: str) -> Tensor:
-    """The State of a gate in every label."""
-    return (label >> SHIFTS[gate]) & 3
+MOST_FOR_NOTHING = 500_000  # the same where a level of them decided next to nothing
+DECIDED_LITTLE = 0.9  # the share of a level's boxes that are still undecided
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,171 +42,164 @@ class Boxes:
 
 
 @dataclass(frozen=True, slots=True)
-class GateQuestion:
-    """What is asked of a gate: whether it is open anywhere, and everywhere, that is attended. q, k and v of one gate are asked once."""
+class _Grid:
+    """The tiles of a mask: how many tokens there are, and in tiles of which size."""
 
-    names: str
-    gate: Gate
-    somewhere: Expr  # attended and open
-    everywhere: Expr  # open or not attended
-
-    def bits(self, states: Tensor) -> Tensor:
-        """States as label bits."""
-        label = torch.zeros_like(states)
-        for name in self.names:
-            label = label | (states << SHIFTS[name])
-        return label
-
-
-@dataclass(frozen=True, slots=True)
-class Questions:
-    """What is asked of a box: the mask, and the gates that some rule speaks of. `always` are the label bits of the others, which are 1."""
-
-    attend: Expr
-    gates: tuple[GateQuestion, ...]
-    always: int
-    split: Split
+    queries: int
+    keys: int
+    tile: int
 
     @property
-    def roots(self) -> tuple[Expr, ...]:
-        """What is evaluated of single pairs: the mask, then open and weight of each gate asked about."""
-        return (self.attend, *(e for g in self.gates for e in (g.gate.open, g.gate.weight)))
+    def rows(self) -> int:
+        return -(-self.queries // self.tile)
 
+    @property
+    def cols(self) -> int:
+        return -(-self.keys // self.tile)
 
-def questions(program: Program) -> Questions:
-    attend = program.attend
-    names: dict[Gate, str] = {}
-    for name, gate in zip("qkv", program.gates, strict=True):
-        names[gate] = names.get(gate, "") + name
-    always = sum(State.ALL << SHIFTS[name] for name in names.pop(Gate(), ""))
+    @property
+    def overhangs(self) -> bool:
+        return self.queries % self.tile > 0 or self.keys % self.tile > 0
 
-    def ask(gate: Gate, names: str) -> GateQuestion:
-        if gate.open is ir.TRUE:
-            return GateQuestion(names, gate, attend, ir.TRUE)
-        somewhere = simplified(ir.apply(Op.AND, attend, gate.open))
-        return GateQuestion(names, gate, somewhere, simplified(ir.apply(Op.OR, ir.apply(Op.NOT, attend), gate.open)))
+    def coarsest(self) -> int:
+        level = 0
+        while max(self.rows, self.cols) > COARSEST << level:
+            level += 1
+        return level
 
-    gates = tuple(ask(gate, n) for gate, n in names.items())
-    return Questions(attend, gates, always, split(*program.pair_roots, *(e for g in gates for e in (g.somewhere, g.everywhere, g.gate.weight))))
+    def all(self, level: int) -> tuple[Tensor, Tensor]:
+        """Every box of a level."""
+        row, col = torch.arange(-(-self.rows // (1 << level))), torch.arange(-(-self.cols // (1 << level)))
+        return row.repeat_interleave(len(col)), col.repeat(len(row))
+
+    def children(self, row: Tensor, col: Tensor, level: int) -> tuple[Tensor, Tensor]:
+        """The four quarters of each box of a level, those that hold a tile."""
+        row, col = 2 * row, 2 * col
+        row, col = torch.cat([row, row, row + 1, row + 1]), torch.cat([col, col + 1, col, col + 1])
+        if (self.rows | self.cols) & ((1 << level) - 1) == 0:
+            return row, col
+        inside = (((row << (level - 1)) < self.rows) & ((col << (level - 1)) < self.cols)).nonzero().flatten()
+        return row[inside], col[inside]
+
+    def within(self, row: Tensor, col: Tensor, level: int) -> Tensor:
+        """Boxes that hold whole tiles alone."""
+        side = self.tile << level
+        return ((row + 1) * side <= self.queries) & ((col + 1) * side <= self.keys)
+
+    def tiles(self, row: Tensor, col: Tensor, level: int) -> int:
+        """Tiles in some boxes: the last box along an axis may hang over its edge."""
+        high, wide = (((x + 1) << level).clamp(max=n) - (x << level) for x, n in ((row, self.rows), (col, self.cols)))
+        return int(high @ wide)
 
 
 def classify(ask: Questions, leaves: Leaves, queries: int, keys: int, tile: int) -> Boxes:
     """The boxes of one (row of the batch, layer, head). `leaves` belong to `ask.split`."""
-    rows, cols = -(-queries // tile), -(-keys // tile)
+    grid, summaries = _Grid(queries, keys, tile), Summaries(leaves, tile)
+    exact = Exact(ask, leaves, queries, keys, tile)
     kept: list[Tensor] = []
-    evaluated = inexact = level = 0
-    while max(rows, cols) > COARSEST << level:
-        level += 1
-    pyramid = _pyramid(leaves, tile, level)
-    row, col = torch.meshgrid(torch.arange(-(-rows // (1 << level))), torch.arange(-(-cols // (1 << level))), indexing="ij")
-    row, col = row.flatten(), col.flatten()
-    exact = _Exact(ask, leaves, queries, keys, tile)
+    evaluated = inexact = 0
+    level = grid.coarsest()
+    row, col = grid.all(level)
     while len(row):
-        evaluated += len(row)
-        attend, label = _label(ask, leaves, pyramid[level], row, col)
-        side = tile << level
-        full = attend.must & ((row + 1) * side <= queries) & ((col + 1) * side <= keys)
-        label = label | torch.where(full, 0, PARTIAL)
+        looked_at = len(row)
+        evaluated += looked_at
+        row, col, must, label = _labelled(ask, summaries, level, row, col)
+        full = must & grid.within(row, col, level) if grid.overhangs else must
+        label = torch.where(full, label, label | PARTIAL)
         # A tile that hangs over the end is PARTIAL, and nothing is left to ask of it.
-        settled = (full | (attend.must & (level == 0))) & _settled(ask, label)
-        undecided = ~settled & attend.may
-        stop = level == 0
-        waiting = int(undecided.sum())
-        if not stop and waiting > PROBE_BOXES:
-            # Masks that are PARTIAL everywhere would be split down to single tiles for nothing.
-            stop = evaluated + 4 * waiting > MOST_BOXES or exact.mostly_partial(row[undecided], col[undecided], level, rows, cols)
-        if not stop:
-            kept.append(_pack(level, row[settled], col[settled], label[settled]))
-            row, col = _children(row[undecided], col[undecided], level, rows, cols)
-            level -= 1
-            continue
-        keep = settled | undecided
+        settled = (must if level == 0 else full) & _settled(ask, label)
+        done, open_boxes = settled.nonzero().flatten(), (~settled).nonzero().flatten()
+        kept.append(_pack(level, row[done], col[done], label[done]))
+        row, col, label = row[open_boxes], col[open_boxes], label[open_boxes]
         if level == 0:
-            where = undecided.nonzero().flatten()
-            known, left = exact.labels(row[where], col[where], label[where])
-            label[where] = known
-            inexact = left
-            keep = keep & (label != EMPTY)
-        else:
-            inexact = int(_tiles(row[undecided], level, rows) @ _tiles(col[undecided], level, cols))
-        kept.append(_pack(level, row[keep], col[keep], label[keep]))
-        break
-    packed = torch.cat([*kept, torch.zeros(0, 4, dtype=torch.int64)])
-    return Boxes(packed[:, 0].to(torch.uint8), packed[:, 1].int(), packed[:, 2].int(), packed[:, 3].to(torch.uint8), evaluated, inexact)
+            label, inexact = exact.labels(row, col, label)
+            some = (label != EMPTY).nonzero().flatten()
+            kept.append(_pack(level, row[some], col[some], label[some]))
+            break
+        if _is_enough(exact, grid, row, col, level, looked_at, evaluated):
+            inexact = grid.tiles(row, col, level)
+            kept.append(_pack(level, row, col, label))
+            break
+        row, col = grid.children(row, col, level)
+        level -= 1
+    packed = torch.cat([*kept, torch.zeros(4, 0, dtype=torch.int64)], 1)
+    return Boxes(packed[0].to(torch.uint8), packed[1].int(), packed[2].int(), packed[3].to(torch.uint8), evaluated, inexact)
 
 
-def _tiles(place: Tensor, level: int, count: int) -> Tensor:
-    """How many tiles along an axis each box has: the last may hang over the edge."""
-    return ((place + 1) << level).clamp(max=count) - (place << level)
+def _is_enough(exact: Exact, grid: _Grid, row: Tensor, col: Tensor, level: int, looked_at: int, evaluated: int) -> bool:
+    """Whether the undecided boxes of a level stay as they are: masks that are PARTIAL everywhere would be split down to single tiles for nothing."""
+    if len(row) <= PROBE_BOXES:
+        return False
+    most = MOST_FOR_NOTHING if len(row) > DECIDED_LITTLE * looked_at else MOST_BOXES
+    return evaluated + 4 * len(row) > most or exact.mostly_partial(row, col, level, grid.rows, grid.cols)
 
 
 def _pack(level: int, row: Tensor, col: Tensor, label: Tensor) -> Tensor:
-    return torch.stack([torch.full_like(row, level), row, col, label], 1)
-
-
-def _children(row: Tensor, col: Tensor, level: int, rows: int, cols: int) -> tuple[Tensor, Tensor]:
-    """The four quarters of each box that lie inside the grid of tiles."""
-    down = torch.tensor([0, 0, 1, 1])
-    right = torch.tensor([0, 1, 0, 1])
-    row, col = (2 * row[:, None] + down).flatten(), (2 * col[:, None] + right).flatten()
-    inside = ((row << (level - 1)) < rows) & ((col << (level - 1)) < cols)
-    return row[inside], col[inside]
+    return torch.stack([torch.full_like(row, level), row, col, label])
 
 
 # --------------------------------------------------------------------------------------------------- bounds of boxes
 
-Pyramid = list[dict[Expr, Bound]]
 
-
-def _pyramid(leaves: Leaves, tile: int, levels: int) -> Pyramid:
-    """Minimum and maximum of every leaf over the tokens of each tile, and of each 2, 4, 8 ... tiles."""
-    base: dict[Expr, Bound] = {}
-    for leaf in leaves.split.constants:
-        value = leaves.values[leaf]
-        base[leaf] = of_values(value, value, value)
-    for leaf in leaves.split.query + leaves.split.key:
-        value = leaves.values[leaf]
-        lo, hi = _grouped(value, value, tile)
-        base[leaf] = of_values(value, lo, hi)
-    pyramid = [base]
-    for _ in range(levels):
-        below = pyramid[-1]
-        pyramid.append({x: b if b.lo.ndim == 0 else Bound(*_grouped(b.lo, b.hi, 2)) for x, b in below.items()})
-    return pyramid
-
-
-def _grouped(lo: Tensor, hi: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Minimum of lo and maximum of hi over groups of `size`; the last group may be short."""
-    if lo.dtype is torch.bool:
-        lo, hi = lo.view(torch.uint8), hi.view(torch.uint8)
-    whole = len(lo) // size * size
-    least, most = lo[:whole].view(-1, size).amin(1), hi[:whole].view(-1, size).amax(1)
-    if whole < len(lo):
-        # The tail apart: padding would copy the whole vector.
-        least, most = torch.cat([least, lo[whole:].amin()[None]]), torch.cat([most, hi[whole:].amax()[None]])
-    return least, most
-
-
-def _label(ask: Questions, leaves: Leaves, floor: dict[Expr, Bound], row: Tensor, col: Tensor) -> tuple[Bound, Tensor]:
-    """The bound of the mask in every box, and the states of the gates as label bits."""
-    parts = leaves.split
-    of: dict[Expr, Bound] = {}
-    for leaf in parts.constants:
-        b = floor[leaf]
-        of[leaf] = Bound(b.lo.expand(len(row)), b.hi.expand(len(row)))
-    for leaf in parts.query:
-        of[leaf] = Bound(floor[leaf].lo[row], floor[leaf].hi[row])
-    for leaf in parts.key:
-        of[leaf] = Bound(floor[leaf].lo[col], floor[leaf].hi[col])
-    for node in parts.pairs:
-        of[node] = bound(node, of, row)
+def _labelled(ask: Questions, summaries: Summaries, level: int, row: Tensor, col: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Those of some boxes that may hold a pair: row and col, whether they hold all, and the states of the gates as label bits."""
+    mask = _truth(_bounds(ask.mask, summaries, level, row, col)[ask.attend_term], row)
+    some = mask.may.nonzero().flatten()
+    if len(some) < len(row):
+        row, col, must = row[some], col[some], mask.must[some]
+    else:
+        must = mask.must
     label = torch.full_like(row, ask.always)
-    for asked in ask.gates:
-        w = of[asked.gate.weight]
-        none = ~of[asked.somewhere].may | ((w.lo == 0) & (w.hi == 0))
-        all = of[asked.everywhere].must & (w.lo == 1) & (w.hi == 1)
-        label = label | asked.bits(torch.where(none, State.NONE, torch.where(all, State.ALL, State.MIXED)))
-    return of[ask.attend], label
+    if ask.gates and len(row):
+        of = _bounds(ask.rules, summaries, level, row, col)
+        for asked in ask.gates:
+            label = label | asked.bits(_gate_state(asked, of, row))
+    return row, col, must, label
+
+
+def _gate_state(asked: GateQuestion, of: Mapping[Term, Bound], like: Tensor) -> Tensor:
+    weight = of[asked.weight]
+    assert isinstance(weight, Interval)
+    none = ~_truth(of[asked.somewhere], like).may | ((weight.lo == 0) & (weight.hi == 0))
+    all = _truth(of[asked.everywhere], like).must & (weight.lo == 1) & (weight.hi == 1)
+    return torch.where(none, State.NONE, torch.where(all, State.ALL, State.MIXED))
+
+
+def _truth(found: Bound, like: Tensor) -> Truth:
+    assert isinstance(found, Truth)
+    return Truth(found.must.expand(len(like)), found.may.expand(len(like)))
+
+
+def _bounds(steps: tuple[Step, ...], summaries: Summaries, level: int, row: Tensor, col: Tensor) -> dict[Term, Bound]:
+    """The bound of every term in every box."""
+    of: dict[Term, Bound] = {}
+    for step in steps:
+        here = step.term
+        if not here.is_leaf:
+            of[here] = bound(here.node, [of[a] for a in step.args], row)
+            if isinstance(here.node, Apply) and here.node.op in (Op.EQ, Op.NE) and all(a.is_leaf for a in step.args):
+                of[here] = _told_apart(here, step.args, of[here], summaries, level, row, col)
+            continue
+        match here.side, summaries.bound(here, level):
+            case None, found:
+                of[here] = found
+            case side, Truth(must=must, may=may):
+                place = row if side is Side.QUERY else col
+                of[here] = Truth(must.index_select(0, place), may.index_select(0, place))
+            case side, Interval(lo=lo, hi=hi):
+                place = row if side is Side.QUERY else col
+                of[here] = Interval(lo.index_select(0, place), hi.index_select(0, place))
+    return of
+
+
+def _told_apart(here: Term, args: tuple[Term, ...], found: Bound, summaries: Summaries, level: int, row: Tensor, col: Tensor) -> Bound:
+    """`==` and `!=` of two leaves, by the sets of their values as well."""
+    query, key = args if args[0].side is Side.QUERY else args[::-1]
+    assert isinstance(found, Truth)
+    if query.side is not Side.QUERY or key.side is not Side.KEY or (apart := summaries.disjoint(query, key, level, row, col)) is None:
+        return found
+    assert isinstance(here.node, Apply)
+    return Truth(found.must, found.may & ~apart) if here.node.op is Op.EQ else Truth(found.must | apart, found.may)
 
 
 def _settled(ask: Questions, label: Tensor) -> Tensor:
@@ -234,84 +207,3 @@ def _settled(ask: Questions, label: Tensor) -> Tensor:
     for asked in ask.gates:
         settled = settled & (state(label, asked.names[0]) != State.MIXED)
     return settled
-
-
-# --------------------------------------------------------------------------------------------------- exact tiles
-
-
-@dataclass(frozen=True, slots=True)
-class _Exact:
-    """Single tiles, looked at pair by pair: a few pairs of each first, and all of them only where those are of one mind."""
-
-    ask: Questions
-    leaves: Leaves
-    queries: int
-    keys: int
-    tile: int
-
-    def labels(self, row: Tensor, col: Tensor, label: Tensor) -> tuple[Tensor, int]:
-        """Labels of undecided tiles, EMPTY where no pair was found, and how many are still those of the bounds, because the budget ended.
-
-        What bounds have settled of a gate stays; two unlike pairs in a sample settle the rest.
-        """
-        done = label.clone()
-        open_tiles = torch.ones_like(label, dtype=torch.bool)
-        for start in range(0, len(row), SAMPLED_TILES):
-            part = slice(start, start + SAMPLED_TILES)
-            attend, gates = self._pairs(row[part], col[part], SAMPLE)
-            seen = (label[part] & PARTIAL == 0) | _both(attend)
-            open_tiles[part] = ~(seen & self._gates_known(label[part], attend, gates))
-        where = open_tiles.nonzero().flatten()
-        count = min(len(where), REFINE_PAIRS // self.tile**2)
-        for start in range(0, count, REFINE_TILES):
-            some = where[start : min(count, start + REFINE_TILES)]
-            attend, gates = self._pairs(row[some], col[some], self.tile)
-            inside = (row[some, None] * self.tile + torch.arange(self.tile) < self.queries)[:, :, None] & (
-                col[some, None] * self.tile + torch.arange(self.tile) < self.keys
-            )[:, None, :]
-            attend = attend & inside
-            found = torch.where(attend.flatten(1).all(1), self.ask.always, self.ask.always | PARTIAL)
-            for asked, (open, weight) in zip(self.ask.gates, gates, strict=True):
-                found = found | asked.bits(_exact_state(attend, open, weight))
-            done[some] = torch.where(attend.flatten(1).any(1), found, EMPTY)
-        return done, len(where) - count
-
-    def mostly_partial(self, row: Tensor, col: Tensor, level: int, rows: int, cols: int) -> bool:
-        """Whether tiles under some boxes, picked at random, are nearly all PARTIAL. The same boxes give the same answer."""
-        generator = torch.Generator().manual_seed(len(row))
-        box = torch.randint(len(row), (PROBE_TILES,), generator=generator)
-        down, right = (torch.randint(1 << level, (PROBE_TILES,), generator=generator) for _ in range(2))
-        row, col = ((row[box] << level) + down).clamp(max=rows - 1), ((col[box] << level) + right).clamp(max=cols - 1)
-        attend, _ = self._pairs(row, col, SAMPLE)
-        return float(_both(attend).double().mean()) >= PROBE_SHARE
-
-    def _gates_known(self, label: Tensor, attend: Tensor, gates: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Whether every gate is settled by its bounds, or seen to be both 1 and less, or 0 and more, on attended pairs."""
-        known = torch.ones_like(label, dtype=torch.bool)
-        for asked, (open, weight) in zip(self.ask.gates, gates, strict=True):
-            gate = torch.where(open, weight, 0.0)
-            mixed = (attend & (gate != 0)).flatten(1).any(1) & (attend & (gate != 1)).flatten(1).any(1)
-            known = known & ((state(label, asked.names[0]) != State.MIXED) | mixed)
-        return known
-
-    def _pairs(self, row: Tensor, col: Tensor, count: int) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """The mask, and (open, weight) of each gate, at `count` x `count` pairs of each tile, spread over it, its corners among them.
-
-        Pairs beyond the end are those of the last token: they repeat.
-        """
-        within = torch.linspace(0, self.tile - 1, count).round().long()
-        q = (row[:, None] * self.tile + within).clamp(max=self.queries - 1)
-        k = (col[:, None] * self.tile + within).clamp(max=self.keys - 1)
-        attend, *gates = (x.expand(len(row), count, count) for x in self.leaves.pairs(q, k, *self.ask.roots))
-        return attend, list(zip(gates[::2], gates[1::2], strict=True))
-
-
-def _both(holds: Tensor) -> Tensor:
-    """Whether something holds on some pairs of a tile and fails on others."""
-    return holds.flatten(1).any(1) & ~holds.flatten(1).all(1)
-
-
-def _exact_state(attend: Tensor, open: Tensor, weight: Tensor) -> Tensor:
-    gate = torch.where(open, weight, 0.0)
-    every: Callable[[Tensor], Tensor] = lambda holds: (holds | ~attend).flatten(1).all(1)  # noqa: E731
-    return torch.where(every(gate == 0), State.NONE, torch.where(every(gate == 1), State.ALL, State.MIXED))

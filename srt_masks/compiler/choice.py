@@ -16,12 +16,14 @@ from threading import Lock
 import torch
 
 from . import ir
-from .boxes import PARTIAL, Boxes, Questions, State, classify, state
+from .boxes import Boxes, classify
 from .candidates import Candidate
 from .evaluate import Environment
 from .ir import Apply, Expr, Load, Op, Program
+from .labels import PARTIAL, State, state
 from .leaves import Leaves, evaluate
 from .order import NATURAL, Order, arrange
+from .questions import Questions
 from .runs import Consumer, emit
 from .wording import brief
 
@@ -247,10 +249,9 @@ class _Probe:
             environment = replace(short, scalars={**short.scalars, "head": group.heads[0]})
             leaves = evaluate(search.questions.split, environment)
             # A layout of one length, or one given, is not laid out shorter: its first tokens are looked at.
-            values = dict(leaves.values)
-            for side in (leaves.split.query, leaves.split.key):
-                values.update({leaf: leaves.values[leaf][:most] for leaf in side})
-            made.append(Heads(group.heads, environment, Leaves(leaves.split, values, leaves.tables)))
+            first = short.queries.between(0, min(most, len(short.queries)))
+            last = first if short.keys is short.queries else short.keys.between(0, min(most, len(short.keys)))
+            made.append(Heads(group.heads, environment, leaves.over(first, last)))
         return _Probe(search, tuple(made), (min(most, len(short.queries)), min(most, len(short.keys))), False)
 
     def attempt(self, candidate: Candidate | None) -> _Attempt | None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .boxes import PARTIAL
 from .ir import Expr
+from .labels import PARTIAL
 from .plan import GroupPlan, Plan
 from .runs import Consumer
 

@@ -5,8 +5,9 @@ Used three ways: per-token leaves, pairs of a tile, and position and labels of a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,27 +22,58 @@ DTYPES = {Type.BOOL: torch.bool, Type.INT: torch.int64, Type.FLOAT: torch.float6
 
 @dataclass(frozen=True)
 class Environment:
-    """What the names mean for one row of the batch, one layer and one head."""
+    """What the names mean for one row of the batch, one layer and one head.
+
+    `vectors` keeps what was evaluated over whole axes, `summaries` what is known of its tiles. An environment made from another by `replace` shares
+    them: the inputs must be the same.
+    """
 
     scalars: Mapping[str, int | float]
     inputs: Mapping[str, Tensor]  # without batch axis
     queries: Attributes
     keys: Attributes
+    everyone: Attributes | None = None  # every key in order, where `keys` are not: a `Gather` lands on these
+    vectors: dict[Hashable, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    summaries: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def at(self, queries: Tensor, keys: Tensor) -> Environment:
+        """The same names over some tokens alone: places along each axis."""
+        everyone = self.keys if self.everyone is None else self.everyone
+        return replace(self, queries=self.queries.at(queries), keys=self.keys.at(keys), everyone=everyone)
+
+    def axis(self, side: Side) -> Attributes:
+        return self.queries if side is Side.QUERY else self.keys
+
+    def name(self, leaf: Expr) -> Hashable:
+        """Leaves of one name are equal, among environments that share their `vectors`: the axis, the expression, the scalars it reads."""
+        return (*(self.axis(side) for side in ir.sides(leaf)), ir.mirrored(leaf), *((s, self.scalars[s]) for s in ir.scalars(leaf)))
+
+    def vector(self, leaf: Expr) -> Tensor:
+        """A leaf over its whole axis, (tokens,), or a constant, (); kept."""
+        own = [self.axis(side) for side in ir.sides(leaf)]
+        name = self.name(leaf)
+        if name not in self.vectors:
+            (value,) = self.evaluate(leaf)
+            self.vectors[name] = value.expand(len(own[0])).contiguous() if own else value
+        return self.vectors[name]
+
+    def landed(self, value: Expr) -> Tensor:
+        """What a `Gather` reads from: a token expression over every key, in order."""
+        return (self if self.everyone is None else replace(self, keys=self.everyone, everyone=None)).vector(value)
 
     def evaluate(self, *roots: Expr) -> list[Tensor]:
         """Each root over whole axes: one-sided expressions as (tokens,), constants as ()."""
         values: dict[Expr, Tensor] = {}
-        for node in ir.postorder(*roots):
+        for node in ir.postorder(*roots, land=False):
             match node:
                 case Field(side=side, name=name):
-                    values[node] = (self.queries if side is Side.QUERY else self.keys)[name]
+                    values[node] = self.axis(side)[name]
                 case Scalar(name=name, type=type):
                     values[node] = torch.tensor(self.scalars[name], dtype=DTYPES[type])
                 case Load(table=table, indices=indices):
                     values[node] = self._load(node, [values[i] for i in indices], self.inputs[table])
                 case Gather(value=value, index=index, filler=filler):
-                    table = values[value].expand(len(self.keys))
-                    values[node] = read(table, [values[index]], filler)
+                    values[node] = read(self.landed(value), [values[index]], filler)
                 case _:
                     values[node] = step(node, values)
         return [values[r] for r in roots]
@@ -49,10 +81,8 @@ class Environment:
     def _load(self, node: Load, indices: list[Tensor], table: Tensor) -> Tensor:
         """An input asked for at every position, in order, passes straight through."""
         match node.indices:
-            case (Field(name="pos", side=side),):
-                tokens = self.queries if side is Side.QUERY else self.keys
-                if tokens.whole and table.shape[0] == len(tokens):
-                    return table
+            case (Field(name="pos", side=side),) if self.axis(side).whole and table.shape[0] == len(self.axis(side)):
+                return table
         return read(table, indices)
 
 

@@ -9,7 +9,7 @@ A `Program` is the whole spec in this form. No I/O, no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
@@ -175,8 +175,8 @@ def children(node: Expr) -> tuple[Expr, ...]:
             return ()
 
 
-def postorder(*roots: Expr) -> Iterator[Expr]:
-    """Every node once, children before parents, without recursion."""
+def postorder(*roots: Expr, land: bool = True) -> Iterator[Expr]:
+    """Every node once, children before parents, without recursion. Without `land`, not what a `Gather` reads of the token it lands on."""
     done: set[Expr] = set()
     stack = [(r, False) for r in reversed(roots)]
     while stack:
@@ -188,7 +188,8 @@ def postorder(*roots: Expr) -> Iterator[Expr]:
             yield node
         else:
             stack.append((node, True))
-            stack += [(c, False) for c in reversed(children(node)) if c not in done]
+            below = (node.index,) if isinstance(node, Gather) and not land else children(node)
+            stack += [(c, False) for c in reversed(below) if c not in done]
 
 
 def sides(root: Expr) -> frozenset[Side]:
@@ -206,6 +207,42 @@ def sides(root: Expr) -> frozenset[Side]:
 
 
 _SIDES: WeakKeyDictionary[Expr, frozenset[Side]] = WeakKeyDictionary()
+
+
+def scalars(root: Expr) -> tuple[str, ...]:
+    """The scalars a node reads, anywhere below it."""
+    if root not in _SCALARS:
+        _SCALARS[root] = tuple(sorted({n.name for n in postorder(root) if isinstance(n, Scalar)}))
+    return _SCALARS[root]
+
+
+_SCALARS: WeakKeyDictionary[Expr, tuple[str, ...]] = WeakKeyDictionary()
+
+
+def mirrored(root: Expr) -> Expr:
+    """A leaf of either side as a leaf of the key: equal for what means the same of both."""
+    if root not in _MIRRORED:
+        done: dict[Expr, Expr] = {}
+        for node in postorder(root):
+            done[node] = attribute(Side.KEY, node.name) if isinstance(node, Field) else rebuilt(node, done.__getitem__)
+        _MIRRORED[root] = None if done[root] is root else done[root]
+    return _MIRRORED[root] or root
+
+
+_MIRRORED: WeakKeyDictionary[Expr, Expr | None] = WeakKeyDictionary()  # None: itself, which a value must not keep alive
+
+
+def rebuilt(node: Expr, child: Callable[[Expr], Expr]) -> Expr:
+    """A node of the same kind over other children."""
+    match node:
+        case Load(table=table, indices=indices, type=type):
+            return load(table, tuple(child(i) for i in indices), type)
+        case Gather(value=value, index=index):
+            return gather(child(value), child(index))
+        case Apply(op=op, args=args):
+            return apply(op, *(child(a) for a in args))
+        case _:
+            return node
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,24 +1,49 @@
-"""Layouts -> the built-in attributes of every token, as vectors.
+"""Layouts -> the built-in attributes of every token.
 
-Input: a `Layout` and a number of tokens it can have. Output: `Attributes`: int64 vectors of that length, each made when it is first asked for.
+Input: a `Layout` and a number of tokens it can have. Output: `Attributes`: int64 vectors, each made when it is first asked for, whole or for some
+tokens alone; and where they are regular: `Stretch`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from ..grammar.checked import Layout, Section
+from ..grammar.checked import ATTRIBUTES, Layout, Section
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Tokens begin .. stop of one section, in which pos, step and index never fall, and role and slot are the same again every `period` tokens.
+
+    Where a section is a single step, each of its entries is a stretch: one role, and a slot that rises. A period of 0: nothing is the same again.
+    """
+
+    begin: int
+    stop: int
+    period: int
 
 
 class Attributes:
-    """`pos section step slot role index` of some tokens, each (tokens,) int64; of all up to some place, in order, if `whole`."""
+    """`pos section step slot role index` of some tokens, each (tokens,) int64.
 
-    def __init__(self, tokens: int, make: Callable[[str], Tensor], whole: bool = False):
-        self._tokens, self._make, self.whole = tokens, make, whole
+    `whole`: every token up to some place, in order. `stretches` cover the tokens in order; there are none where the order is any. `regular` are the
+    attributes that keep what a `Stretch` promises.
+    """
+
+    def __init__(
+        self, tokens: int, make: Callable[[str], Tensor], some: Callable[[str, Tensor], Tensor], *,
+        total: int | None = None, stretches: tuple[Stretch, ...] = (), regular: frozenset[str] = frozenset(),
+    ):  # fmt: skip
+        self._tokens, self._make, self._some = tokens, make, some
         self._made: dict[str, Tensor] = {}
+        self.whole = total is None
+        self.total = tokens if total is None else total  # one more than the last position
+        self.stretches, self.regular = stretches, regular
 
     def __len__(self) -> int:
         return self._tokens
@@ -28,34 +53,55 @@ class Attributes:
             self._made[name] = self._make(name)
         return self._made[name]
 
+    def at(self, index: Tensor) -> Attributes:
+        """Those of some tokens, in the order of `index` (any number,), which may name a token twice."""
+        return Attributes(len(index), lambda name: self._some(name, index), lambda name, more: self._some(name, index[more]), total=self.total)
+
     def between(self, start: int, stop: int) -> Attributes:
         """Those of the tokens start .. stop."""
-        return Attributes(stop - start, lambda name: self[name][start:stop])
+        clipped = (Stretch(max(s.begin, start) - start, min(s.stop, stop) - start, s.period) for s in self.stretches)
+        return self._some_of(torch.arange(start, stop), tuple(s for s in clipped if s.begin < s.stop))
 
     def picked(self, where: Tensor) -> Attributes:
-        """Those of the tokens where a mask (tokens,) holds."""
-        return Attributes(int(where.sum()), lambda name: self[name][where])
+        """Those of the tokens where a mask (tokens,) holds. They keep their order, and what rises still does; rows no longer repeat."""
+        index = where.nonzero().flatten()
+        edges = torch.searchsorted(index, torch.tensor([[s.begin, s.stop] for s in self.stretches], dtype=torch.int64).reshape(-1, 2)).tolist()
+        kept = tuple(Stretch(begin, stop, int(s.period == 1)) for s, (begin, stop) in zip(self.stretches, edges, strict=True) if begin < stop)
+        return self._some_of(index, kept)
+
+    def _some_of(self, index: Tensor, stretches: tuple[Stretch, ...]) -> Attributes:
+        some = self.at(index)
+        return Attributes(len(index), some._make, some._some, total=self.total, stretches=stretches, regular=self.regular)
 
 
 def attributes(layout: Layout, tokens: int, data: tuple[int, ...], given: Mapping[str, Tensor]) -> Attributes:
     """The attributes of a layout's first tokens: all of them, or up to the middle of a step. `given` are role, step and slot of a
     `layout given`, without batch axis.
     """
+    if layout.given is not None:
+        return _given(tokens, data, given)
+    sections = _Sections(layout, tokens, data)
+    return Attributes(tokens, sections.column, sections.some, stretches=sections.stretches, regular=frozenset(ATTRIBUTES))
+
+
+def _given(tokens: int, data: tuple[int, ...], given: Mapping[str, Tensor]) -> Attributes:
+    """Role, step and slot are what they are; pos and index rise."""
 
     def make(name: str) -> Tensor:
         match name:
             case "pos":
                 return torch.arange(tokens)
+            case "section":
+                return torch.zeros(tokens, dtype=torch.int64)
             case "index":
                 return torch.isin(found["role"], torch.tensor(data, dtype=torch.int64)).cumsum(0) - 1
-            case "section" if layout.given is not None:
-                return torch.zeros(tokens, dtype=torch.int64)
-            case _ if layout.given is not None:
-                return given[name][:tokens]
             case _:
-                return _column(layout, layout.steps(layout.whole(tokens)), name)[:tokens]
+                return given[name][:tokens]
 
-    found = Attributes(tokens, make, whole=True)
+    def some(name: str, index: Tensor) -> Tensor:
+        return index if name == "pos" else found[name][index]
+
+    found = Attributes(tokens, make, some, stretches=(Stretch(0, tokens, 0),) if tokens else (), regular=frozenset({"pos", "section", "index"}))
     return found
 
 
@@ -66,19 +112,100 @@ def steps_of(layout: Layout, own: Attributes) -> int:
     return layout.steps(len(own))
 
 
-def _column(layout: Layout, steps: int, name: str) -> Tensor:
-    """One of section, step, slot and role, section by section."""
-    parts = []
-    for number, section in enumerate(layout.sections):
-        count, rows = steps if section.count is None else section.count, section.rows_per_step
-        match name:
-            case "section":
-                parts.append(torch.full((count * rows,), number))
-            case "step":
-                parts.append(torch.arange(count)[:, None].expand(count, rows).reshape(-1))
-            case _:
-                parts.append(_step(section)[name][None].expand(count, rows).reshape(-1))
-    return parts[0] if len(parts) == 1 else torch.cat([*parts, torch.zeros(0, dtype=torch.int64)])
+@dataclass(frozen=True)
+class _Sections:
+    """The attributes of a layout that has sections, of all its first tokens or at some positions."""
+
+    layout: Layout
+    tokens: int
+    data: tuple[int, ...]
+
+    @cached_property
+    def parts(self) -> list[tuple[Section, int, int]]:
+        """Each section, its steps, and the position it begins at."""
+        steps, begin, found = self.layout.steps(self.layout.whole(self.tokens)), 0, []
+        for section in self.layout.sections:
+            count = steps if section.count is None else section.count
+            found.append((section, count, begin))
+            begin += count * section.rows_per_step
+        return found
+
+    @property
+    def stretches(self) -> tuple[Stretch, ...]:
+        found: list[Stretch] = []
+        for section, count, begin in self.parts:
+            if count == 1:
+                for _, rows in section.rows:
+                    found.append(Stretch(begin, begin + rows, 1))
+                    begin += rows
+            else:
+                found.append(Stretch(begin, begin + count * section.rows_per_step, section.rows_per_step))
+        return tuple(replace(s, stop=min(s.stop, self.tokens)) for s in found if s.begin < min(s.stop, self.tokens))
+
+    def column(self, name: str) -> Tensor:
+        """One attribute of every token, section by section."""
+        if name == "pos":
+            return torch.arange(self.tokens)
+        if name == "index":
+            return torch.isin(self.column("role"), torch.tensor(self.data, dtype=torch.int64)).cumsum(0) - 1
+        found = []
+        for number, (section, count, _) in enumerate(self.parts):
+            rows = section.rows_per_step
+            match name:
+                case "section":
+                    found.append(torch.full((count * rows,), number))
+                case "step":
+                    found.append(torch.arange(count)[:, None].expand(count, rows).reshape(-1))
+                case _:
+                    found.append(_step(section)[name][None].expand(count, rows).reshape(-1))
+        return (found[0] if len(found) == 1 else torch.cat([*found, torch.zeros(0, dtype=torch.int64)]))[: self.tokens]
+
+    def some(self, name: str, index: Tensor) -> Tensor:
+        """One attribute at some positions, computed from them."""
+        if name == "pos":
+            return index
+        section = torch.searchsorted(self._begins, index, right=True) - 1 if len(self.parts) > 1 else torch.zeros_like(index)
+        if name == "section":
+            return section
+        within = index - self._begins[section] if len(self.parts) > 1 else index
+        rows = self._rows[section] if len(self.parts) > 1 else self._rows
+        step = torch.div(within, rows, rounding_mode="floor")
+        if name == "step":
+            return step
+        place = within - step * rows + (self._offsets[section] if len(self.parts) > 1 else 0)
+        if name != "index":
+            return self._flat[name][place]
+        return self._data_before[section] + step * self._data_per_step[section] + self._flat["data"][place] - 1
+
+    # A section that has no token is never looked up: the last of several that begin at one position is the one that has it.
+
+    @cached_property
+    def _begins(self) -> Tensor:
+        return torch.tensor([begin for _, _, begin in self.parts])
+
+    @cached_property
+    def _rows(self) -> Tensor:
+        return torch.tensor([section.rows_per_step for section, _, _ in self.parts])
+
+    @cached_property
+    def _offsets(self) -> Tensor:
+        return self._rows.cumsum(0) - self._rows
+
+    @cached_property
+    def _flat(self) -> dict[str, Tensor]:
+        """Role and slot of the rows of one step of each section, end to end; and the data tokens of that step up to each row."""
+        steps = [_step(section) for section, _, _ in self.parts]
+        counts = [torch.isin(s["role"], torch.tensor(self.data, dtype=torch.int64)).cumsum(0) for s in steps]
+        return {"role": torch.cat([s["role"] for s in steps]), "slot": torch.cat([s["slot"] for s in steps]), "data": torch.cat(counts)}
+
+    @cached_property
+    def _data_per_step(self) -> Tensor:
+        return torch.tensor([sum(n for role, n in section.rows if role in self.data) for section, _, _ in self.parts])
+
+    @cached_property
+    def _data_before(self) -> Tensor:
+        found = self._data_per_step * torch.tensor([count for _, count, _ in self.parts])
+        return found.cumsum(0) - found
 
 
 def _step(section: Section) -> dict[str, Tensor]:

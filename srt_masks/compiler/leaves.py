@@ -5,8 +5,9 @@ A *leaf* is a maximal sub-expression that reads at most one side. What is left b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -14,9 +15,10 @@ from torch import Tensor
 from . import ir
 from .evaluate import Environment, read, step
 from .ir import Expr, Gather, Load, Side
+from .layout import Attributes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Split:
     """The leaves of some roots, sorted by side, the pair nodes in order, and the tables that pair nodes read."""
 
@@ -53,6 +55,39 @@ def split(*roots: Expr) -> Split:
     return Split(roots, by_side[frozenset()], by_side[frozenset({Side.QUERY})], by_side[frozenset({Side.KEY})], tuple(pairs), tables)
 
 
+@lru_cache(maxsize=256)
+def _part(whole: Split, roots: tuple[Expr, ...]) -> Split:
+    """What of a split is computed of a pair, for some of its roots. What a `Gather` lands on is not read at the pair's own tokens."""
+    wanted = set(ir.postorder(*roots))
+    pairs = tuple(n for n in whole.pairs if n in wanted)
+    here = set(roots).union(*((n.index,) if isinstance(n, Gather) else ir.children(n) for n in pairs))
+    constants, query, key = (tuple(x for x in leaves if x in here) for leaves in (whole.constants, whole.query, whole.key))
+    return Split(roots, constants, query, key, pairs, whole.tables)
+
+
+class Vectors(Mapping[Expr, Tensor]):
+    """The values of leaves over whole axes, each made when it is first asked for; or at some tokens, made for these alone."""
+
+    def __init__(self, environment: Environment, leaves: tuple[Expr, ...]):
+        self.environment, self._leaves = environment, leaves
+
+    def __getitem__(self, leaf: Expr) -> Tensor:
+        return self.environment.vector(leaf)
+
+    def __iter__(self) -> Iterator[Expr]:
+        return iter(self._leaves)
+
+    def __len__(self) -> int:
+        return len(self._leaves)
+
+    def at(self, side: Side, index: Tensor, *leaves: Expr) -> list[Tensor]:
+        """Leaves of one side at places of its axis, each in the shape of `index`."""
+        if index.numel() >= len(self.environment.axis(side)) or all(self.environment.name(x) in self.environment.vectors for x in leaves):
+            return [self[x][index] for x in leaves]
+        flat = index.flatten()
+        return [x.expand(flat.shape).view(index.shape) for x in self.environment.at(flat, flat).evaluate(*leaves)]
+
+
 @dataclass(frozen=True, slots=True)
 class Leaves:
     """The values of a split's leaves: () for constants, (queries,) or (keys,) for the others; and its tables."""
@@ -66,38 +101,60 @@ class Leaves:
 
         Returns tensors that broadcast to (..., rows, columns).
         """
-        values: dict[Expr, Tensor] = {}
-        for leaf in self.split.constants:
-            values[leaf] = self.values[leaf]
-        for leaf in self.split.query:
-            values[leaf] = self.values[leaf][queries].unsqueeze(-1)
-        for leaf in self.split.key:
-            values[leaf] = self.values[leaf][keys].unsqueeze(-2)
-        wanted = set(ir.postorder(*roots)) if roots != self.split.roots else None
-        for node in self.split.pairs:
-            if wanted is not None and node not in wanted:
-                continue
+        part = _part(self.split, roots)
+        values: dict[Expr, Tensor] = {leaf: self.values[leaf] for leaf in part.constants}
+        for leaf, value in zip(part.query, self._some(Side.QUERY, queries, part.query), strict=True):
+            values[leaf] = value.unsqueeze(-1)
+        for leaf, value in zip(part.key, self._some(Side.KEY, keys, part.key), strict=True):
+            values[leaf] = value.unsqueeze(-2)
+        for node in part.pairs:
             match node:
                 case Load(table=table, indices=indices):
                     values[node] = read(self.tables[table], [values[i] for i in indices])
                 case Gather(value=value, index=index, filler=filler):
-                    values[node] = read(self.values[value], [values[index]], filler)
+                    values[node] = read(self._landed(value), [values[index]], filler)
                 case _:
                     values[node] = step(node, values)
         return [values[r] for r in roots]
 
+    @property
+    def environment(self) -> Environment:
+        """What leaves are evaluated in, unless they were handed over as tensors."""
+        assert isinstance(self.values, Vectors)
+        return self.values.environment
+
+    def over(self, queries: Attributes, keys: Attributes) -> Leaves:
+        """The same leaves over other tokens of the same axes, or in another order."""
+        everyone = self.environment.everyone or self.environment.keys
+        return evaluate(self.split, replace(self.environment, queries=queries, keys=keys, everyone=everyone))
+
+    def _landed(self, value: Expr) -> Tensor:
+        """What a `Gather` reads from: every key, in order."""
+        return self.environment.landed(value) if isinstance(self.values, Vectors) else self.values[value]
+
+    def _some(self, side: Side, place: Tensor | slice, leaves: tuple[Expr, ...]) -> list[Tensor]:
+        if isinstance(self.values, Vectors) and isinstance(place, Tensor):
+            return self.values.at(side, place, *leaves)
+        return [self.values[x][place] for x in leaves]
+
 
 def evaluate(split: Split, environment: Environment) -> Leaves:
-    """Every leaf over its whole axis."""
-    wanted = split.leaves
-    values = dict(zip(wanted, environment.evaluate(*wanted), strict=True))
-    for leaf, side in [(x, environment.queries) for x in split.query] + [(x, environment.keys) for x in split.key]:
-        values[leaf] = values[leaf].expand(len(side)).contiguous()
-    return Leaves(split, values, {t: environment.inputs[t] for t in split.tables})
+    """Every leaf over its whole axis, when it is asked for."""
+    return Leaves(split, Vectors(environment, split.leaves), {t: environment.inputs[t] for t in split.tables})
 
 
 def same(a: Leaves, b: Leaves) -> bool:
-    """Whether two heads (or rows) have one mask: equal leaves, and equal tables."""
-    return all(torch.equal(a.values[x], b.values[x]) for x in a.split.leaves) and all(
-        a.tables[t] is b.tables[t] or torch.equal(a.tables[t], b.tables[t]) for t in a.split.tables
-    )
+    """Whether two heads (or layers, or rows) have one mask: equal leaves, and equal tables."""
+    return all(_same_leaf(a, b, x) for x in a.split.leaves) and all(_equal(a.tables[t], b.tables[t]) for t in a.split.tables)
+
+
+def _same_leaf(a: Leaves, b: Leaves, leaf: Expr) -> bool:
+    match a.values, b.values:
+        case (Vectors(environment=one), Vectors(environment=other)) if one.vectors is other.vectors and one.name(leaf) == other.name(leaf):
+            return True  # it reads the same, and need not be evaluated
+        case _:
+            return _equal(a.values[leaf], b.values[leaf])
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a is b or torch.equal(a, b)

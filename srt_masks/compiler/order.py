@@ -43,11 +43,10 @@ class Order:
 
     def picked(self, leaves: Leaves) -> Leaves:
         """The leaves of the tokens in this order."""
-        values = dict(leaves.values)
-        for leaf, value in leaves.values.items():
-            if ir.sides(leaf):
-                values[leaf] = value[self.queries if ir.Side.QUERY in ir.sides(leaf) else self.keys]
-        return Leaves(leaves.split, values, leaves.tables)
+        environment = leaves.environment
+        queries = environment.queries.at(self.queries)
+        alike = self.keys is self.queries and environment.keys is environment.queries
+        return leaves.over(queries, queries if alike else environment.keys.at(self.keys))
 
     def is_like(self, other: Order | None) -> bool:
         """Whether another visits the same tokens in the same order."""

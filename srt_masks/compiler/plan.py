@@ -14,16 +14,18 @@ from torch import Tensor
 from ..diagnostics import InputError
 from ..grammar.checked import Layout
 from . import ir
-from .boxes import PARTIAL, Boxes, Questions, classify, questions
 from .candidates import Candidate, candidates
 from .choice import AUTO, LEAST_TILES, NOT_ASKED, PROBE_TILES, Choice, Heads, Ordered, Ordering, Search, reads_data
+from .boxes import Boxes, classify
 from .evaluate import Environment
 from .flex import block_mask
 from .intervals import Intervals, intervals
 from .ir import Program
+from .labels import PARTIAL
 from .layout import attributes, steps_of
 from .leaves import Leaves, Split, evaluate, same, split
 from .order import NATURAL, Order, must_stay
+from .questions import Questions, questions
 from .runs import Consumer, Runs, emit
 from .shard import Shard, shard
 

@@ -11,7 +11,8 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from .boxes import PARTIAL, SHIFTS, Boxes, State, state
+from .boxes import Boxes
+from .labels import PARTIAL, SHIFTS, State, state
 
 
 class Consumer(Enum):

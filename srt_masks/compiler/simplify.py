@@ -8,7 +8,6 @@ Every rule is (law, left, right), both sides in the language of specs itself: `m
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -17,7 +16,7 @@ from ..grammar import syntax as t
 from ..grammar.checked import Type
 from ..grammar.parser import parse
 from . import ir
-from .ir import Apply, Const, Expr, Gate, Gather, Load, Op, Program
+from .ir import Apply, Const, Expr, Gate, Op, Program
 
 LAWS: tuple[tuple[str, str, str], ...] = (
     ("identity of and", "m and true", "m"),
@@ -84,23 +83,11 @@ def simplified(root: Expr) -> Expr:
     """Bottom-up, each node rewritten until no rule fits. Every rule makes a node smaller, so this ends."""
     done: dict[Expr, Expr] = {}
     for node in ir.postorder(root):
-        new = rebuild(node, done.__getitem__)
+        new = ir.rebuilt(node, done.__getitem__)
         while (better := _rewrite(new)) is not None:
             new = better
         done[node] = new
     return done[root]
-
-
-def rebuild(node: Expr, child: Callable[[Expr], Expr]) -> Expr:
-    match node:
-        case Load(table=table, indices=indices, type=type):
-            return ir.load(table, tuple(child(i) for i in indices), type)
-        case Gather(value=value, index=index):
-            return ir.gather(child(value), child(index))
-        case Apply(op=op, args=args):
-            return ir.apply(op, *(child(a) for a in args))
-        case _:
-            return node
 
 
 def _rewrite(node: Expr) -> Expr | None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..compiler import ir
-from ..compiler.bounds import Bound, bound, of_values
+from ..compiler.bounds import Bound, Interval, Truth, bound, joined, of_groups
 from ..compiler.ir import Expr, Load
 from ..compiler.leaves import Leaves
 from ..compiler.plan import Plan
@@ -91,21 +91,25 @@ def _exceeds(leaves: Leaves) -> bool:
             case ir.Gather(value=value, filler=filler):
                 of[node] = _or_filler(of[value], filler)
             case _:
-                of[node] = bound(node, of, one)
+                of[node] = bound(node, [of[a] for a in ir.children(node)], one)
     # The constants of the text are leaves too.
-    wholes = [b for n, b in of.items() if n.type in (Type.INT, Type.ROLE)]
+    wholes = [b for n, b in of.items() if n.type in (Type.INT, Type.ROLE) and isinstance(b, Interval)]
     return any(bool((b.lo < -(2**31)).any()) or bool((b.hi >= 2**31).any()) for b in wholes)
 
 
 def _range(values: Tensor) -> Bound:
     if values.numel() == 0:
-        return Bound(torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
-    return of_values(values, values.amin().view(1), values.amax().view(1))
+        values = values.new_zeros(1)
+    return of_groups(values.reshape(1, -1))
 
 
 def _or_filler(b: Bound, filler: int) -> Bound:
     """With what a subscript out of range reads."""
-    return Bound(b.lo.clamp(max=filler), b.hi.clamp(min=filler))
+    match b:
+        case Truth():
+            return joined(b, Truth(torch.tensor([False]), torch.tensor([False])))
+        case Interval(lo=lo, hi=hi):
+            return Interval(lo.clamp(max=filler), hi.clamp(min=filler))
 
 
 def buffers(plan: Plan, columns: Columns, wide: bool) -> Buffers:

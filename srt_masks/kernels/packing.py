@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..compiler import ir
-from ..compiler.boxes import PARTIAL, State, state
 from ..compiler.ir import Side
+from ..compiler.labels import PARTIAL, State, state
 from ..compiler.plan import Compiled, Plan
 from ..compiler.runs import Consumer
 from . import triton_common as common

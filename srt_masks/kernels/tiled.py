@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..compiler.boxes import PARTIAL, SHIFTS, State
 from ..compiler.choice import Costs
 from ..compiler.ir import Program
+from ..compiler.labels import PARTIAL, SHIFTS, State
 from ..compiler.leaves import Leaves
 from ..compiler.plan import Compiled, Plan
 from ..compiler.runs import Consumer, Runs

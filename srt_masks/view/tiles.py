@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..compiler.boxes import PARTIAL
+from ..compiler.labels import PARTIAL
 from ..compiler.runs import Consumer
 
 if TYPE_CHECKING:
