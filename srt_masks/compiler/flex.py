@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ..diagnostics import InputError
 from . import ir
-from .boxes import PARTIAL
 from .evaluate import DTYPES, operate
 from .ir import Apply, Const, Expr, Field, Gather, Load, Op
+from .labels import PARTIAL
 from .leaves import split
 from .runs import Consumer, Runs
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..diagnostics import InputError
-from .boxes import PARTIAL
 from .ir import Program
+from .labels import PARTIAL
 from .runs import Consumer
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..diagnostics import InputError
-from .boxes import PARTIAL, State, state
+from .labels import PARTIAL, State, state
 from .runs import Consumer
 
 if TYPE_CHECKING:
