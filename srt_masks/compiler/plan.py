@@ -14,9 +14,9 @@ from torch import Tensor
 from ..diagnostics import InputError
 from ..grammar.checked import Layout
 from . import ir
+from .boxes import Boxes, classify
 from .candidates import Candidate, candidates
 from .choice import AUTO, LEAST_TILES, NOT_ASKED, PROBE_TILES, Choice, Heads, Ordered, Ordering, Search, reads_data
-from .boxes import Boxes, classify
 from .evaluate import Environment
 from .flex import block_mask
 from .intervals import Intervals, intervals
