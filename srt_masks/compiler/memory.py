@@ -96,4 +96,7 @@ def _tensors(rows: Iterable[BatchRow]) -> Iterable:
 
 
 def _size(count: int) -> str:
-    return f"{count / 2**30:,.1f} GiB" if count >= 2**29 else f"{count / 2**20:,.1f} MiB"
+    for unit, bits in (("GiB", 30), ("MiB", 20)):
+        if count >= 1 << (bits - 1):
+            return f"{count / 2**bits:,.1f} {unit}"
+    return f"{count / 2**10:,.1f} KiB"

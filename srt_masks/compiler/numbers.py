@@ -15,27 +15,28 @@ from torch import Tensor
 
 from . import ir
 from .evaluate import DTYPES, read, step
-from .ir import Apply, Const, Expr, Load, Program, Scalar
+from .ir import Apply, Const, Expr, Load, Scalar
+from .plan import Compiled
 
 _NOT_OF_THE_CALL = ("head", "length", "steps")
 
 Values = tuple[int | float | bool, ...]
 
 
-def come_to(program: Program, numbers: Mapping[str, int | float], tables: Mapping[str, Tensor]) -> Values:
-    """The values of everything a program makes of `numbers`, and of `tables` that are the same for every row of the batch."""
-    looked_up = tuple(i.name for i in program.inputs if i.axes == ("layer",) and i.name in tables)
-    nodes = _largest(program, frozenset(numbers), looked_up)
-    names = frozenset(n.name for n in ir.postorder(*nodes) if isinstance(n, Scalar))
-    own = tuple((name, value) for name, value in numbers.items() if name in names)
-    if any(isinstance(n, Load) for n in ir.postorder(*nodes)):
-        return _values(nodes, dict(own), tables)
-    return _known_values(nodes, own)
+def come_to(compiled: Compiled, numbers: Mapping[str, int | float], inputs: Mapping[str, Tensor]) -> Values:
+    """The values of everything a program makes of `numbers`, and of the inputs per layer that are the same for every row of the batch. `inputs`
+    are (batch or 1, *axes, *sizes)."""
+    per_layer = [i.name for i in compiled.program.inputs if i.axes == ("layer",)]
+    tables = {n: inputs[n][0] for n in per_layer if inputs[n].shape[0] == 1 and inputs[n].device.type == "cpu"}
+    nodes, names = _largest(compiled, frozenset(numbers), tuple(tables))
+    own = tuple((name, numbers[name]) for name in names)
+    return _values(nodes, dict(own), tables) if tables else _known_values(nodes, own)
 
 
 @lru_cache(maxsize=256)
-def _largest(program: Program, numbers: frozenset[str], tables: tuple[str, ...]) -> tuple[Expr, ...]:
-    """The largest expressions that read nothing but these, constants of the text apart."""
+def _largest(compiled: Compiled, numbers: frozenset[str], tables: tuple[str, ...]) -> tuple[tuple[Expr, ...], tuple[str, ...]]:
+    """The largest expressions that read nothing but these, constants of the text apart; and the numbers they read."""
+    program = compiled.program
     closed: set[Expr] = set()
     found: dict[Expr, None] = {}
     roots = (*program.pair_roots, program.asks)
@@ -52,7 +53,8 @@ def _largest(program: Program, numbers: frozenset[str], tables: tuple[str, ...])
             case _:
                 found |= dict.fromkeys(c for c in ir.children(node) if c in closed)
     found |= dict.fromkeys(r for r in roots if r in closed)
-    return tuple(n for n in found if not isinstance(n, Const))
+    nodes = tuple(n for n in found if not isinstance(n, Const))
+    return nodes, tuple(sorted({n.name for n in ir.postorder(*nodes) if isinstance(n, Scalar)}))
 
 
 @lru_cache(maxsize=1024)

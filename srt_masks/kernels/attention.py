@@ -12,11 +12,12 @@ from torch import Tensor
 
 from ..binding import Call, Sizes, batch_of, bind_call, check_tokens, layer_number, number_of_scalar
 from ..compiler.choice import AUTO, Ordering, every_candidate
-from ..compiler.memory import PLAN_MEMORY, check_memory
+from ..compiler.memory import PLAN_MEMORY, check_memory, footprint
 from ..compiler.numbers import come_to
 from ..compiler.order import NATURAL
 from ..compiler.pipeline import Compiled, Plan, compile_checked, make_plan
 from ..compiler.plan import BatchRow, Geometry, count_asking
+from ..compiler.slices import Capacity, capacity
 from ..diagnostics import BackendError, InputError, listing
 from ..grammar.checked import Checked, Layout
 from ..query_ranges import bind_queries
@@ -254,16 +255,27 @@ class Attention:
         geometry = Geometry(sizes.batch, sizes.heads, rows, sizes.keys, tile, call.lengths, call.asking, heads_per_key)
         # NaN is refused and -0.0 is 0.0 in every gate, so equal numbers are the same call; so are those that come to the same.
         numbers = {**scalars, **{name: value for name, value in call.params.items() if name not in call.row_params}}
-        same_for_all = {name: t[0] for name, t in call.inputs.items() if t.shape[0] == 1 and t.device.type == "cpu"}
+        key = (compiled is self.twins, come_to(compiled, numbers, call.inputs), tuple(call.row_params.items()))
+        wider = capacity(compiled, geometry)
+        if wider is not None:
+            more = replace(call, lengths=None, asking=wider.asking)
+            if footprint(compiled, wider, _rows(more)).total <= self.options.plan_memory:
+                return self.plans.find((*key, wider), call.given, lambda: self._capacity(compiled, wider, more, scalars)).rows(geometry)
         orders = None if like is None else like.orders
-        key = (compiled is self.twins, geometry, wanted, orders, come_to(compiled.program, numbers, same_for_all), tuple(call.row_params.items()))
+        return self.plans.find((*key, geometry, wanted, orders), call.given, lambda: self._make(compiled, geometry, call, scalars, wanted, like))
 
-        def make() -> tuple[Plan, int]:
-            bytes_wanted = check_memory(compiled, geometry, _rows(call), self.options.plan_memory)
-            # The plan outlives the call, up to its backward: what the caller does to the inputs meanwhile must not reach it.
-            return make_plan(compiled, geometry, _rows(call.copied()), scalars, wanted, like), bytes_wanted
+    def _make(
+        self, compiled: Compiled, geometry: Geometry, call: Call, scalars: Mapping[str, int | float], ordering: Ordering | None, like: Plan | None
+    ) -> tuple[Plan, int]:  # fmt: skip
+        """A plan, and its bytes. Raises InputError where they are more than is allowed."""
+        nbytes = check_memory(compiled, geometry, _rows(call), self.options.plan_memory)
+        # The plan outlives the call, up to its backward: what the caller does to the inputs meanwhile must not reach it.
+        return make_plan(compiled, geometry, _rows(call.copied()), scalars, ordering, like), nbytes
 
-        return self.plans.find(key, call.given, make)
+    def _capacity(self, compiled: Compiled, geometry: Geometry, call: Call, scalars: Mapping[str, int | float]) -> tuple[Capacity, int]:
+        """A plan that calls cut their rows out of, which lie in the caller's order."""
+        plan, nbytes = self._make(compiled, geometry, call, scalars, None, None)
+        return Capacity(plan), nbytes
 
     # ------------------------------------------------------------------------------------------ the reference as a backend
 

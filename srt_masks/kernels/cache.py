@@ -12,25 +12,24 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from ..compiler.plan import Plan
-
 PLANS_KEPT = 16
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
     marks: tuple[Any, ...]  # what it was made from
-    plan: Plan
+    plan: Any
     nbytes: int
 
 
 class PlanCache:
-    """At most PLANS_KEPT plans of at most `most_bytes` together (or one alone), the longest unused forgotten first; shared between threads.
+    """At most PLANS_KEPT plans (or what is made of one) of at most `most_bytes` together (or one alone), the longest unused forgotten first; shared between threads.
 
     `made` and `found` count the plans that were asked for.
     """
@@ -52,7 +51,7 @@ class PlanCache:
         with self._lock:
             return sum(kept.nbytes for kept in self._plans.values())
 
-    def find(self, key: Hashable, given: tuple[Any, ...], make: Callable[[], tuple[Plan, int]]) -> Plan:
+    def find(self, key: Hashable, given: tuple[Any, ...], make: Callable[[], tuple[T, int]]) -> T:
         """The plan under `key` if it was made from these very values; else a new one, with the bytes it takes, about. `given` are the caller's
         own: tensors, numbers, lists."""
         with self._lock:
