@@ -185,3 +185,9 @@ def _capacities(spec: srt.Spec) -> list[Any]:
     attend = srt.compile(spec, tile=16)
     attend.plan(5000, queries=range(4000, 4001))
     return list(attend.plans._plans.values())
+
+
+def test_calls_that_end_in_one_tile_and_at_its_end_share_no_tiles():
+    attend = srt.compile(srt.parse(TEXTS["full"]), tile=16, backend="tiled")
+    for tokens in (48, 40, 48, 47):
+        _never_lies(attend, "full", attend.spec, tokens, [range(16), range(16)], None)
