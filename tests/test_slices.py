@@ -12,7 +12,7 @@ from test_query_ranges import SINKS, STOP, results
 
 import srt_masks as srt
 from srt_masks.compiler import slices
-from srt_masks.compiler.boxes import PARTIAL, State, state
+from srt_masks.compiler.labels import PARTIAL, State, state
 from srt_masks.compiler.plan import Plan
 from srt_masks.kernels import attention as kernels_attention
 from srt_masks.reference.attention import attention

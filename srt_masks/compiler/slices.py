@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from . import ir
-from .boxes import EMPTY, PARTIAL, SHIFTS, Boxes, State, state
+from .boxes import Boxes
+from .labels import EMPTY, PARTIAL, SHIFTS, State, state
 from .leaves import Leaves
 from .plan import Compiled, Geometry, GroupPlan, Plan
 from .runs import Consumer, Runs
