@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import testing
     from .diagnostics import BackendError, Error, InputError, SpecError
+    from .elsewhere.comparing import equivalent
+    from .elsewhere.configs import from_config
+    from .elsewhere.tables import from_dense
     from .explanation import explain
     from .models.builder import build_model
     from .models.checkpoint import load_model, save_model
@@ -31,13 +34,14 @@ _HOMES = {
     "compile": "surface", "dense": "surface", "tokens": "surface",
     "build_model": "models.builder", "save_model": "models.checkpoint", "load_model": "models.checkpoint",
     "zoo": "schemes", "explain": "explanation", "documents": "packed",
+    "equivalent": "elsewhere.comparing", "from_config": "elsewhere.configs", "from_dense": "elsewhere.tables",
     "Transformer": "models.original", "stop_graddable_attn": "models.original",
     "Error": "diagnostics", "SpecError": "diagnostics", "InputError": "diagnostics", "BackendError": "diagnostics",
 }  # fmt: skip
-_NOT_YET = ("capabilities", "equivalent", "flow", "from_config", "from_dense", "huggingface", "nn", "prove")
+_NOT_YET = ("capabilities", "flow", "huggingface", "nn", "prove")
 
 __all__ = [
-    "BackendError", "Error", "InputError", "Spec", "SpecError", "Transformer", "build_model", "compile", "dense", "documents", "explain", "load",
+    "BackendError", "Error", "InputError", "Spec", "SpecError", "Transformer", "build_model", "compile", "dense", "documents", "equivalent", "explain", "from_config", "from_dense", "load",
     "load_model", "parse", "save_model", "stop_graddable_attn", "testing", "tokens", "zoo",
 ]  # fmt: skip
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from .diagnostics import InputError
 
+MOST_TOKENS = 2**27  # three vectors of 1 GiB
+
 
 def documents(*, lengths: Any = None, cu_seqlens: Any = None) -> dict[str, Tensor]:
     """`doc` (its number), `start` (where it begins) and `position` (the place inside it) of every token of packed documents, each
@@ -29,6 +31,8 @@ def documents(*, lengths: Any = None, cu_seqlens: Any = None) -> dict[str, Tenso
         counts = _numbers("lengths", lengths)
         if bool((counts < 0).any()):
             raise InputError(f"lengths are 0 or more; got {counts[:8].tolist()}")
+    if bool((counts > MOST_TOKENS).any()) or int(counts.sum()) > MOST_TOKENS:
+        raise InputError(f"documents lays out at most {MOST_TOKENS:,} tokens in all; got {counts[:8].tolist()}")
     begins = counts.cumsum(0) - counts
     start = begins.repeat_interleave(counts)
     return {"doc": torch.arange(len(counts)).repeat_interleave(counts), "start": start, "position": torch.arange(len(start)) - start}
@@ -40,6 +44,11 @@ def _numbers(name: str, value: Any) -> Tensor:
         raise InputError(f"{name} is a vector of whole numbers; got {value.dtype if isinstance(value, Tensor) else repr(value)[:60]}")
     if isinstance(value, Sequence) and not all(isinstance(n, int) and not isinstance(n, bool) for n in value):
         raise InputError(f"{name} is a vector of whole numbers; got {value!r}"[:200])
+    if isinstance(value, Sequence) and any(abs(n) > MOST_TOKENS for n in value):
+        raise InputError(f"{name} counts at most {MOST_TOKENS:,} tokens; got {value!r}"[:200])
+    if isinstance(value, Tensor) and (value.is_meta or value.dtype is torch.uint64):
+        came = "a meta tensor" if value.is_meta else "uint64: give .long()"
+        raise InputError(f"{name} is a vector of whole numbers, of 64 bits and with a sign at most; got {came}")
     numbers = torch.as_tensor(value, dtype=torch.int64).cpu()
     if numbers.ndim != 1:
         raise InputError(f"{name} is a vector of whole numbers; got shape {tuple(numbers.shape)}")

@@ -55,12 +55,25 @@ def lay_out_one(
     """The one row of the batch that the arguments describe, for the reference. Raises InputError if they describe several, or an input that is
     needed (all, unless given) is missing."""
     call = _bound(spec, steps, heads, layers, lengths, inputs, given, needed)
+    if call.sizes.batch != 1:
+        raise InputError(f"one row of the batch is wanted; lengths, an input, a param or the given layout speak of {call.sizes.batch}")
+    return _laid_out(spec, call, 0)
+
+
+def lay_out_rows(
+    spec: Spec, *, steps: int | None = None, heads: int | None = None, layers: int | None = None,
+    lengths: Sequence[int] | Tensor | None = None, inputs: Mapping[str, Any] | None = None, given: Any = None,
+) -> tuple[list[Row], Sizes]:  # fmt: skip
+    """Every row of the batch that the arguments describe, for the reference, and the extents of the call. Raises InputError."""
+    call = _bound(spec, steps, heads, layers, lengths, inputs, given)
+    return [_laid_out(spec, call, number) for number in range(call.sizes.batch)], call.sizes
+
+
+def _laid_out(spec: Spec, call: Call, number: int) -> Row:
+    own, layout, params = call.row(number)
     sizes = call.sizes
-    if sizes.batch != 1:
-        raise InputError(f"one row of the batch is wanted; lengths, an input, a param or the given layout speak of {sizes.batch}")
-    own, layout, params = call.row(0)
     return masks.lay_out_row(
-        spec.checked, tokens=call.lengths[0] if call.lengths else sizes.tokens, keys=sizes.keys, heads=sizes.heads, layers=sizes.layers or 1,
+        spec.checked, tokens=call.lengths[number] if call.lengths else sizes.tokens, keys=sizes.keys, heads=sizes.heads, layers=sizes.layers or 1,
         inputs=own, layout=layout, params=params,
     )  # fmt: skip
 

@@ -30,6 +30,7 @@ ALLOWED = {
     "highlight_pygments": {"highlight", "highlight_pygments"},
     "explanation": {"diagnostics", "grammar", "reference", "spec", "surface"},
     "surface": {"diagnostics", "grammar", "reference", "kernels", "spec", "binding"},
+    "elsewhere": {"diagnostics", "grammar", "reference", "spec", "binding", "packed", "surface", "elsewhere"},
     "models": {"diagnostics", "grammar", "compiler", "kernels", "spec", "binding", "models"},
     "testing": {"packed", "diagnostics", "grammar", "reference", "kernels", "spec", "binding", "surface", "testing"},
     "view": {"diagnostics", "grammar", "compiler", "spec", "surface", "view"},

@@ -1,0 +1,172 @@
+"""`equivalent`: is this spec that mask? Judged by the reference, a few rows at a time, at the sizes given and for no others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from ..binding import check_tokens
+from ..diagnostics import InputError
+from ..grammar.checked import Checked, Layout
+from ..spec import Spec
+from .configs import is_config, layers_of, spec_of
+from .others import CONVENTION, Blocks, Dense, Other, blocks, dense, function
+from .side import Rows, Side
+from .verdict import AROUND_ROWS, Pair, Verdict, draw
+
+MOST_PAIRS = 2**32
+PAIRS_AT_ONCE = 2**21
+GATES = ("attend", "gate q", "gate k", "gate v", "gate hidden")
+
+
+def equivalent(
+    spec: Spec, other: Any, *, steps: int | None = None, heads: int | None = None, layers: int | None = None, layer: int | None = None,
+    lengths: Sequence[int] | Tensor | None = None, inputs: Mapping[str, Any] | None = None, given: Any = None, device: Any = "cpu",
+) -> Verdict:  # fmt: skip
+    """Whether a spec attends exactly the pairs that a mask from elsewhere does, at these sizes; else the first pair that differs, drawn.
+
+    `other` is one of
+      a Flex `mask_mod`, (batch, head, query, key) -> bool, called on `device`;
+      a dense mask, (queries, keys), (heads, queries, keys) or (batch, heads, queries, keys): bool, True = attend, or float, 0 = attend, -inf = not;
+      a `BlockMask`: its lists are also held to its own mask_mod, and to each other;
+      a Hugging Face config: what `from_config` makes of it, in every layer;
+      another Spec: its masks, and its gradient rules on the pairs attended.
+    Only another Spec has gradient rules; of the others, the mask alone is compared, and `scope` says so.
+    `steps` is read off a dense mask or a BlockMask unless given; `inputs` go to both specs, by the names each declares. `layer` picks one where the
+    spec speaks of layers and the other does not.
+    Raises InputError for what is none of these, for sizes that do not fit, and beyond 4 billion pairs.
+    """
+    if not isinstance(spec, Spec):
+        raise InputError(f"equivalent takes a Spec; got {type(spec).__name__}. For a text: srt_masks.parse(text)")
+    arguments = {"lengths": lengths, "inputs": inputs, "given": given}
+    if is_config(other):
+        other, layers = spec_of(other), layers_of(other) if layers is None else layers
+    if isinstance(other, Spec):
+        return _two_specs(spec, other, steps, heads, layers, arguments)
+    found, faults = _other(other, device)
+    if steps is None and found.sizes is not None and given is None and spec.checked.repeats:
+        steps = _steps_for(spec, found.sizes)
+    if heads is None and found.heads > 1:
+        heads = found.heads
+    if layers is not None and layer is None and spec.checked.speaks_of_layers:
+        raise InputError(f"this spec speaks of layers, and {found.words} is of one: give layer=, from 0 to {layers - 1}")
+    side = Side.of(spec, steps, heads, layers, arguments)
+    if found.sizes not in (None, (side.queries, side.keys)):
+        raise InputError(_wrong_sizes(found, side))
+    for axis, theirs, ours in (("heads", found.heads, side.heads), ("rows of the batch", found.batch, side.batch)):
+        if theirs > 1 and ours > 1 and theirs != ours:
+            hint = "; (rows, queries, keys) is read as heads: give mask.unsqueeze(1) if they are rows of the batch" if axis == "heads" else ""
+            raise InputError(f"{found.words} has {theirs} {axis}, this call has {ours}{hint}")
+    side = replace(side, batch=max(side.batch, found.batch), only=layer or 0)
+    scope = f"{side.scope}; the mask alone" + ("; the spec's gradient rules have no counterpart" if spec.checked.rules else "")
+    if faults:
+        return Verdict(False, scope, f"the lists of the BlockMask contradict themselves: {faults}", side.pairs)
+    if isinstance(found, Blocks):
+        inside = _compare(_rows_of(found, side), _rows_of(found.predicate, side), side, ("its lists", "its mask_mod"), scope)
+        if not inside:
+            assert inside.pair is not None
+            kept = found.predicate.rows(inside.pair.batch, side.heads, inside.pair.query, inside.pair.query + 1, side.keys)[
+                inside.pair.head, 0, inside.pair.key
+            ]
+            why = "its lists drop a pair that its mask_mod keeps" if bool(kept) else "a FULL tile holds a pair that its mask_mod refuses"
+            return replace(inside, reason=f"the BlockMask contradicts itself at {inside.pair}: {why}")
+    return _compare(side.attended, _rows_of(found, side), side, ("the spec", found.words), scope, isinstance(found, Dense))
+
+
+def _two_specs(spec: Spec, other: Spec, steps: int | None, heads: int | None, layers: int | None, arguments: dict[str, Any]) -> Verdict:
+    def own(s: Spec, steps: int | None) -> Side:
+        given = {n: v for n, v in (arguments["inputs"] or {}).items() if n in s.inputs or n in s.params}
+        return Side.of(s, steps, heads, layers, {**arguments, "inputs": given})
+
+    for name in arguments["inputs"] or {}:
+        if all(name not in s.inputs and name not in s.params for s in (spec, other)):
+            raise InputError(f"neither spec has an input or param `{name}`")
+    a = own(spec, steps)
+    repeats = other.checked.repeats and other.checked.queries.given is None
+    b = own(other, _steps(other.checked, other.checked.queries, a.tokens, "tokens of the first spec") if repeats else None)
+    if (a.queries, a.keys) != (b.queries, b.keys):
+        raise InputError(f"the specs differ in size at steps={steps}: {a.queries} x {a.keys} and {b.queries} x {b.keys} pairs")
+    if 1 < a.batch != b.batch > 1:
+        raise InputError(f"the specs differ in rows of the batch: {a.batch} and {b.batch}")
+    batch, deep = max(a.batch, b.batch), max(a.layers, b.layers)
+    a, b = (replace(x, batch=batch, layers=deep) for x in (a, b))
+    verdict = _compare(a.attended, b.attended, a, ("the first", "the second"), a.scope)
+    if not verdict:
+        return verdict
+    for gate in range(1, len(GATES)):
+        different = _compare(a.gate_differs(gate, b), a.nothing, a, ("where they differ", "nothing"), a.scope)
+        if not different:
+            return replace(different, reason=f"both attend {different.pair}, and {GATES[gate]} differs there", picture="")
+    return verdict
+
+
+def _other(other: Any, device: Any) -> tuple[Other, str]:
+    if isinstance(other, Tensor):
+        return dense(other), ""
+    if type(other).__name__ == "BlockMask" or hasattr(other, "kv_num_blocks"):
+        return blocks(other)
+    if callable(other):
+        return function(other, device), ""
+    raise InputError(
+        f"a spec is compared with a Flex mask_mod, a dense mask (a torch.Tensor), a BlockMask, a Hugging Face config or another Spec; got {type(other).__name__}"
+    )
+
+
+def _steps_for(spec: Spec, sizes: tuple[int, int]) -> int:
+    """The time steps of an axis as long as the other's: that of keys, where it has every token."""
+    checked = spec.checked
+    if checked.keys is None:
+        return _steps(checked, checked.queries, sizes[1], "keys of the other mask")
+    if checked.queries.rows_per_step:
+        return _steps(checked, checked.queries, sizes[0], "queries of the other mask")
+    return _steps(checked, checked.keys, sizes[1], "keys of the other mask")
+
+
+def _steps(checked: Checked, layout: Layout, tokens: int, what: str) -> int:
+    check_tokens(layout, tokens, checked.roles, what)
+    return layout.steps(tokens)
+
+
+def _wrong_sizes(found: Other, side: Side) -> str:
+    assert found.sizes is not None
+    said = f"{found.words} is {found.sizes[0]} x {found.sizes[1]} (queries x keys); the spec is {side.queries} x {side.keys} here"
+    if isinstance(found, Dense) and found.sizes[1] == side.keys and found.batch == found.heads == 1 and found.sizes[0] == side.batch:
+        return f"{said}. A padding mask (batch, keys) is no mask of pairs: give mask[:, None, None, :], or lengths=. {CONVENTION}"
+    return said
+
+
+def _rows_of(other: Other, side: Side) -> Rows:
+    return lambda batch, layer, begin, end: other.rows(batch, side.heads, begin, end, side.keys)
+
+
+def _compare(one: Rows, two: Rows, side: Side, names: tuple[str, str], scope: str, is_dense: bool = False) -> Verdict:
+    """All pairs, some rows at a time. The first that differs is that of the least batch, layer, head, query and key."""
+    if side.pairs > MOST_PAIRS:
+        raise InputError(f"{side.pairs:,} pairs are too many to look at one by one; at most {MOST_PAIRS:,}: give fewer steps, heads or layers")
+    height = max(1, PAIRS_AT_ONCE // max(1, side.heads * side.keys))
+    differing, first = 0, None
+    for batch in range(side.batch):
+        for layer in side.which:
+            found = None
+            for begin in range(0, side.queries, height):
+                end = min(side.queries, begin + height)
+                unlike = one(batch, layer, begin, end) != two(batch, layer, begin, end)
+                number = int(unlike.sum())
+                differing += number
+                if number and first is None:
+                    head, query, key = unlike.nonzero()[0].tolist()
+                    found = min(found or (head, begin + query, key), (head, begin + query, key))
+            if found is not None:
+                first = Pair(batch, layer, *found)
+    if first is None:
+        return Verdict(True, scope, f"{names[0]} and {names[1]} attend the same pairs", side.pairs)
+    begin, end = max(0, first.query - AROUND_ROWS), min(side.queries, first.query + AROUND_ROWS + 1)
+    a, b = (rows(first.batch, first.layer, begin, end)[first.head] for rows in (one, two))
+    attends, does_not = names if bool(a[first.query - begin, first.key]) else names[::-1]
+    reason = f"{attends} attends {first}, {does_not} does not"
+    if differing == side.pairs and is_dense:
+        reason += f". The two are opposites. {CONVENTION}"
+    return Verdict(False, scope, reason, side.pairs, differing, first, draw(a, b, first.query, first.key, begin, names))

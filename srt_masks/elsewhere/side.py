@@ -1,0 +1,87 @@
+"""The spec's side of a comparison: its masks and gates by the reference, some rows at a time, so that nothing is queries x keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..reference.masks import Row, pairs
+from ..spec import Spec
+from ..surface import lay_out_rows
+
+Rows = Callable[[int, int, int, int], Tensor]  # batch, layer, begin, end -> bool (heads, end - begin, keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A spec at one size, whose rows are made when they are asked for."""
+
+    laid: tuple[Row, ...]
+    tokens: int  # of the layout that queries stand in
+    queries: int
+    keys: int
+    heads: int
+    layers: int
+    batch: int
+    scope: str
+    only: int | None = None  # the one layer that is compared
+
+    @staticmethod
+    def of(spec: Spec, steps: int | None, heads: int | None, layers: int | None, arguments: dict[str, Any]) -> Side:
+        laid, sizes = lay_out_rows(spec, steps=steps, heads=heads, layers=layers, **arguments)
+        # q has a row for every token that asks in a row of full length.
+        full = (
+            laid
+            if spec.checked.asks is None or arguments["lengths"] is None
+            else lay_out_rows(spec, steps=steps, heads=heads, layers=layers, **{**arguments, "lengths": None})[0]
+        )
+        queries = sizes.tokens if spec.checked.asks is None else max(len(r.queries["pos"]) for r in (*laid, *full))
+        said = [f"steps={steps}" if steps is not None else "", f"{queries} x {sizes.keys} pairs", f"heads={sizes.heads}", f"layers={sizes.layers or 1}"]
+        scope = ", ".join(x for x in said if x) + (f", {len(laid)} rows of the batch" if len(laid) > 1 else "")
+        values = ", ".join(f"{n}={v}" for n, v in spec.params.items())
+        scope += (f", {values}" if values else "") + (", these inputs" if spec.inputs else "") + "; exact there, and for no other size"
+        return Side(tuple(laid), sizes.tokens, queries, sizes.keys, sizes.heads, sizes.layers or 1, max(1, len(laid)), scope)
+
+    @property
+    def which(self) -> range:
+        """The layers compared; of a spec that does not speak of them, one stands for all."""
+        if self.only is not None:
+            return range(self.only, self.only + 1)
+        return range(self.layers)
+
+    @property
+    def pairs(self) -> int:
+        return self.batch * len(self.which) * self.heads * self.queries * self.keys
+
+    def asked(self, gate: int, batch: int, layer: int, begin: int, end: int) -> Tensor:
+        """Who attends (0), or a gate, of some rows: (heads, end - begin, keys). What lies beyond the row's own tokens is false, or 1."""
+        row = self.laid[batch if len(self.laid) > 1 else 0]
+        own = min(end, len(row.queries["pos"]))
+        some = replace(row, queries={n: x[begin:own] for n, x in row.queries.items()})
+        nq, nk = max(0, own - begin), len(row.keys["pos"])
+        found = []
+        for head in range(self.heads if row.checked.speaks_of_heads else 1):
+            values = pairs(row.checked, some.words(head, layer if row.checked.speaks_of_layers else 0), nq, nk)
+            found.append(values[gate].expand(nq, nk))
+        value = torch.stack(found).expand(self.heads, nq, nk)
+        filler = 0 if gate == 0 else 1
+        return torch.nn.functional.pad(value, (0, self.keys - nk, 0, end - begin - nq), value=filler)
+
+    def attended(self, batch: int, layer: int, begin: int, end: int) -> Tensor:
+        return self.asked(0, batch, layer, begin, end)
+
+    def nothing(self, batch: int, layer: int, begin: int, end: int) -> Tensor:
+        return torch.zeros(self.heads, end - begin, self.keys, dtype=torch.bool)
+
+    def gate_differs(self, gate: int, other: Side) -> Rows:
+        """Where both attend and a gate differs."""
+
+        def rows(batch: int, layer: int, begin: int, end: int) -> Tensor:
+            place = (batch, layer, begin, end)
+            return self.attended(*place) & (self.asked(gate, *place) != other.asked(gate, *place))
+
+        return rows

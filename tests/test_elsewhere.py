@@ -1,0 +1,429 @@
+"""Masks from elsewhere: compared with specs, and made specs of. Hugging Face's masks are recorded from its own models (golden/huggingface_masks.json)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+
+import srt_masks as srt
+from srt_masks.diagnostics import Source
+from srt_masks.elsewhere import comparing
+from srt_masks.elsewhere.families import EVERY
+from srt_masks.grammar.formatter import format_text
+from srt_masks.testing.case import Case
+from srt_masks.testing.strategies import cases, whole
+
+WINDOW = srt.parse("attend causal and window(4)")
+RECORDED = json.loads((Path(__file__).parent / "golden" / "huggingface_masks.json").read_text())["cases"]
+
+
+def attended(case: Case) -> Tensor:
+    return case.masks().attend[:, 0]
+
+
+# ------------------------------------------------------------------------------------------------ equivalent
+
+
+@settings(max_examples=20)
+@given(whole(), st.integers(0, 2**30))
+def test_a_mask_is_itself_and_no_other(case: Case, seed: int):
+    mask = attended(case).clone(memory_format=torch.contiguous_format)
+    sizes = {"heads": case.heads, "lengths": case.lengths, "inputs": {**case.inputs, **case.params}, "given": case.given}
+    steps = case.steps if case.spec.checked.repeats else None
+    layer = {"layer": 0, "layers": case.layers} if case.layers and case.spec.checked.speaks_of_layers else {}
+    verdict = srt.equivalent(case.spec, mask, steps=steps, **sizes, **layer)
+    assert verdict.equal and verdict.pair is None and verdict.differing == 0, verdict
+    if not mask.numel():
+        return
+    place = seed % mask.numel()
+    mask.view(-1)[place] ^= True
+    verdict = srt.equivalent(case.spec, mask, steps=steps, **sizes, **layer)
+    b, h, q, k = (int(x) for x in torch.unravel_index(torch.tensor(place), mask.shape))
+    assert not verdict and verdict.differing == 1 and verdict.pairs == mask.numel()
+    assert verdict.pair is not None and (verdict.pair.batch, verdict.pair.head, verdict.pair.query, verdict.pair.key) == (b, h, q, k)
+    assert f"query {q} and key {k}" in str(verdict) and ">" in verdict.picture and "^" in verdict.picture
+
+
+def test_the_first_pair_that_differs_is_drawn():
+    verdict = srt.equivalent(WINDOW, lambda b, h, q, k: (q >= k) & (q - k <= 4), steps=7)
+    assert not verdict and verdict.differing == 3
+    assert str(verdict) == (
+        "different: the mask_mod attends query 4 and key 0 (row 0 of the batch, layer 0, head 0), the spec does not\n"
+        "3 of 49 pairs differ\n"
+        "scope: steps=7, 7 x 7 pairs, heads=1, layers=1; exact there, and for no other size; the mask alone\n"
+        "       keys 0 to 6\n"
+        "      0 # . . . . . .\n"
+        "      1 # # . . . . .\n"
+        "      2 # # # . . . .\n"
+        "      3 # # # # . . .\n"
+        ">     4 2 # # # # . .\n"
+        "        ^\n"
+        "      5 . 2 # # # # .\n"
+        "      6 . . 2 # # # #\n"
+        "# both attend   . neither   1 only the spec   2 only the mask_mod"
+    )
+
+
+def test_rows_are_looked_at_a_few_at_a_time(monkeypatch):
+    monkeypatch.setattr(comparing, "PAIRS_AT_ONCE", 64)
+    mask = srt.dense(WINDOW, steps=30).attend[0, 0].clone()
+    assert srt.equivalent(WINDOW, mask) and srt.equivalent(WINDOW, lambda b, h, q, k: (k <= q) & (q - k < 4), steps=30)
+    mask[29, 0] = mask[17, 2] = mask[17, 1] = True
+    verdict = srt.equivalent(WINDOW, mask)
+    assert verdict.differing == 3 and verdict.pair is not None and (verdict.pair.query, verdict.pair.key) == (17, 1)
+    monkeypatch.setattr(comparing, "MOST_PAIRS", 100)
+    with pytest.raises(srt.InputError, match=r"900 pairs are too many.*at most 100"):
+        srt.equivalent(WINDOW, mask)
+
+
+def test_a_mask_mod_by_head_and_row_of_the_batch():
+    spec = srt.parse("input doc: int per token\nattend causal and (same(doc) or head == 1)")
+    doc = torch.tensor([[0, 0, 1, 1, 1], [0, 1, 1, 2, 2]])
+    mod = lambda b, h, q, k: (k <= q) & ((doc[b, q] == doc[b, k]) | (h == 1))  # noqa: E731
+    assert srt.equivalent(spec, mod, steps=5, heads=2, inputs={"doc": doc})
+    wrong = srt.equivalent(spec, lambda b, h, q, k: (k <= q) & (doc[b, q] == doc[b, k]), steps=5, heads=2, inputs={"doc": doc})
+    assert wrong.pair is not None and (wrong.pair.batch, wrong.pair.head) == (0, 1) and not wrong
+
+
+def test_conventions_of_dense_masks():
+    mask = srt.dense(WINDOW, steps=9).attend[0, 0]
+    for lowest in (float("-inf"), torch.finfo(torch.float32).min):
+        assert srt.equivalent(WINDOW, torch.zeros(9, 9).masked_fill(~mask, lowest))
+    for shape in ((9, 9), (1, 9, 9), (2, 9, 9), (3, 2, 9, 9), (3, 1, 9, 9)):
+        assert srt.equivalent(WINDOW, mask.expand(shape))
+    opposite = srt.equivalent(WINDOW, ~mask)
+    assert not opposite and "opposites" in opposite.reason and "True = ignore" in opposite.reason and "~mask" in opposite.reason
+    assert "opposites" not in srt.equivalent(WINDOW, torch.zeros_like(mask)).reason
+
+
+def test_two_specs():
+    stops = srt.parse("param near = 2\nattend causal\nstop v where q.pos - k.pos < near")
+    assert srt.equivalent(stops, srt.parse("attend k.pos < q.pos + 1\nscale v by 0 where q.pos < k.pos + 2"), steps=9)
+    # What differs only on pairs that nobody attends is no difference.
+    assert srt.equivalent(stops, srt.parse("attend causal\nstop v where window(2)"), steps=9)
+    verdict = srt.equivalent(stops, stops.with_params(near=3), steps=9)
+    assert (
+        not verdict and "gate v" in verdict.reason and verdict.differing == 7 and verdict.pair is not None and (verdict.pair.query, verdict.pair.key) == (2, 0)
+    )
+    for rule in ("stop q", "stop k", "stop hidden"):
+        assert not srt.equivalent(srt.parse("attend causal"), srt.parse(f"attend causal\n{rule}"), steps=3)
+    layers = srt.parse("attend causal and (layer == 1 or window(3))")
+    wrong = srt.equivalent(layers, srt.parse("attend causal and window(3)"), steps=9, layers=3)
+    assert wrong.pair is not None and wrong.pair.layer == 1
+    reasoning = srt.parse("layout repeat { token, reason }\nattend causal")
+    assert srt.equivalent(reasoning, srt.parse("attend causal"), steps=4)
+    docs = srt.parse("input doc: int per token\nattend same(doc)")
+    assert not srt.equivalent(docs, srt.parse("attend full"), steps=3, inputs={"doc": torch.tensor([0, 0, 1])})
+    with pytest.raises(srt.InputError, match="neither spec has an input or param `docs`"):
+        srt.equivalent(docs, docs, steps=3, inputs={"docs": torch.tensor([0, 0, 1])})
+
+
+def test_what_is_left_out_is_said():
+    stops = srt.parse("attend causal\nstop v")
+    mask = torch.ones(3, 3).tril().bool()
+    assert "gradient rules have no counterpart" in srt.equivalent(stops, mask).scope
+    assert "gradient rules" not in srt.equivalent(srt.parse("attend causal"), mask).scope
+    assert "no other size" in srt.equivalent(stops, stops, steps=3).scope
+
+
+def block_mask(tokens: int = 300) -> BlockMask:
+    return create_block_mask(lambda b, h, q, k: (q >= k) & (q - k < 4), None, None, tokens, tokens, device="cpu", BLOCK_SIZE=64)
+
+
+def test_a_block_mask_is_held_to_its_own_predicate():
+    assert srt.equivalent(WINDOW, block_mask())
+    assert srt.equivalent(WINDOW, srt.compile(WINDOW, tile=16).plan(100).to_flex(device="cpu"))
+    other = srt.equivalent(srt.parse("attend causal and window(5)"), block_mask())
+    assert not other and "the BlockMask does not" in other.reason
+
+    def faulty(change: Any) -> str:
+        found = block_mask()
+        change(found)
+        verdict = srt.equivalent(WINDOW, found)
+        assert not verdict
+        return verdict.reason
+
+    def drop(m: BlockMask) -> None:
+        m.kv_num_blocks[0, 0, 2] = 1
+        m.q_indices = m.q_num_blocks = None
+
+    def promote(m: BlockMask) -> None:
+        assert m.full_kv_num_blocks is not None and m.full_kv_indices is not None
+        m.full_kv_num_blocks[0, 0, 3], m.full_kv_indices[0, 0, 3, 0] = 1, 1
+        m.full_q_indices = m.full_q_num_blocks = None
+
+    def twice(m: BlockMask) -> None:
+        m.kv_indices[0, 0, 2, 1] = m.kv_indices[0, 0, 2, 0]
+
+    def both(m: BlockMask) -> None:
+        assert m.full_kv_num_blocks is not None and m.full_kv_indices is not None
+        m.full_kv_num_blocks[0, 0, 0], m.full_kv_indices[0, 0, 0, 0] = 1, 0
+
+    def outside(m: BlockMask) -> None:
+        m.kv_indices[0, 0, 0, 0] = 7
+
+    def backward(m: BlockMask) -> None:
+        assert m.q_num_blocks is not None
+        m.q_num_blocks[0, 0, 1] = 1
+
+    assert "drop a pair that its mask_mod keeps" in faulty(drop)
+    assert "a FULL tile holds a pair that its mask_mod refuses" in faulty(promote)
+    assert "kv_indices lists a tile twice" in faulty(twice)
+    assert "as FULL and as PARTIAL" in faulty(both)
+    assert "tiles that are not there" in faulty(outside)
+    assert "which the backward follows" in faulty(backward)
+
+
+@settings(max_examples=15)
+@given(cases(most_steps=8))
+def test_our_block_masks_hold(case: Case):
+    if case.steps == 0:
+        return
+    plan = srt.compile(case.spec, heads=case.heads, tile=16).plan(case.extents.tokens, inputs=dict(case.inputs))
+    verdict = srt.equivalent(case.spec, plan.to_flex(device="cpu", gradients="drop"), heads=case.heads, inputs=dict(case.inputs))
+    assert verdict, verdict
+
+
+def test_comparisons_that_cannot_be_made():
+    def refused(words: str, other: Any, spec: srt.Spec = WINDOW, **options: Any) -> None:
+        with pytest.raises(srt.InputError, match=words):
+            srt.equivalent(spec, other, **options)
+
+    mask = torch.ones(9, 9).tril().bool()
+    refused("mask.bool", mask.long())
+    refused("True = ignore", mask.int())
+    refused(r"0.5 at \[1, 0\] is neither", torch.zeros(2, 2).index_put((torch.tensor(1), torch.tensor(0)), torch.tensor(0.5)))
+    refused("got shape", mask[0])
+    refused("meta tensor", mask.to("meta"))
+    refused(r"9 x 8 \(queries x keys\); the spec is 8 x 8", mask[:, :8])
+    refused(r"padding mask \(batch, keys\).*mask\[:, None, None, :\]", torch.ones(2, 9).bool(), steps=9, lengths=[9, 4])
+    refused("has 3 heads, this call has 2.*unsqueeze", mask.expand(3, 9, 9), heads=2)
+    refused("has 3 rows of the batch, this call has 2", mask.expand(3, 1, 9, 9), lengths=[9, 9])
+    refused("score_mod", lambda score, b, h, q, k: score, steps=4)
+    refused("this one takes 2: q, k", lambda q, k: q >= k, steps=4)
+    refused("a truth value for a pair; this one gives int64", lambda b, h, q, k: q - k, steps=4)
+    refused("fails when FlexAttention's create_mask calls it: IndexError", lambda b, h, q, k: torch.ones(2, 2).bool()[q, k], steps=4)
+    refused("give steps=", lambda b, h, q, k: q >= k)
+    refused("got str", "attend causal", steps=4)
+    refused("speaks of layers.*give layer=, from 0 to 1", mask, srt.parse("attend layer == 0 and causal"), layers=2)
+    refused("this layout has 2 a step", mask, srt.parse("layout repeat { a, b }\nattend causal"))
+    refused("differ in size", srt.parse("layout token * 3\nattend causal"), steps=4)
+    with pytest.raises(srt.InputError, match="takes a Spec; got str"):
+        srt.equivalent("attend causal", mask)  # type: ignore[arg-type]
+
+
+def test_layers_of_a_spec_one_at_a_time():
+    spec = srt.parse("attend causal and (layer == 1 or window(4))")
+    window, causal = (srt.dense(spec, steps=9, layers=2).attend[i, 0] for i in range(2))
+    assert srt.equivalent(spec, window, layers=2, layer=0) and srt.equivalent(spec, causal, layers=2, layer=1)
+    assert not srt.equivalent(spec, window, layers=2, layer=1)
+
+
+# ------------------------------------------------------------------------------------------------ from_config
+
+
+class Config:
+    """A config as an object: it writes other units to a file than it holds."""
+
+    def __init__(self, record: dict[str, Any]):
+        self.model_type, self.sliding_window, self._file = record["asked"]["model_type"], record["window"], record["config.json"]
+
+    def to_dict(self) -> dict[str, Any]:
+        return self._file
+
+
+@pytest.mark.parametrize("record", RECORDED, ids=lambda r: "-".join(str(x) for x in r["asked"].values())[:60])
+def test_configs_mean_what_their_models_do(record: dict[str, Any]):
+    """`masks` holds the pairs with a positive weight in the model's own attention, layer by layer."""
+    masks = torch.stack([torch.tensor([[x == "1" for x in row] for row in record["masks"][i]]) for i in record["layers"]])
+    for config in (record["asked"], record["config.json"], Config(record)):
+        spec = srt.from_config(config)
+        assert torch.equal(srt.dense(spec, steps=masks.shape[-1], layers=len(masks)).attend[:, 0], masks), spec
+        assert format_text(Source(spec.text)) == spec.text
+        assert srt.equivalent(spec, config, steps=masks.shape[-1])
+
+
+def test_recorded_models_span_the_families():
+    kinds = {r["asked"]["model_type"] for r in RECORDED}
+    assert len(RECORDED) >= 30 and {
+        "mistral",
+        "qwen2",
+        "gemma2",
+        "gemma3_text",
+        "cohere2",
+        "gpt_oss",
+        "llama4_text",
+        "modernbert",
+        "gpt_neo",
+        "smollm3",
+        "bert",
+    } <= kinds <= set(EVERY)
+
+
+def test_texts_read_well():
+    config = {"model_type": "gemma2", "num_hidden_layers": 26, "sliding_window": 4096, "attn_logit_softcapping": 50.0}
+    assert srt.from_config(config).text == (
+        "# gemma2: 26 layers\n"
+        "# attn_logit_softcapping changes scores, not the mask: it is no part of this text\n"
+        "param sliding = 4096  # keys on one side, the query's own among them\n"
+        "attend causal and (layer % 2 == 1 or window(sliding))\n"
+    )
+    kinds = ["full_attention", "sliding_attention", "chunked_attention", "sliding_attention", "sliding_attention"]
+    config = {"model_type": "mine", "layer_types": kinds, "sliding_window": 3, "attention_chunk_size": 4, "is_causal": True}
+    spec = srt.from_config(config)
+    masks = srt.dense(spec, steps=9, layers=5).attend[:, 0]
+    q, k = torch.arange(9)[:, None], torch.arange(9)
+    wanted = {"full_attention": k <= q, "sliding_attention": (k <= q) & (q - k < 3), "chunked_attention": (k <= q) & (q // 4 == k // 4)}
+    assert torch.equal(masks, torch.stack([wanted[x] for x in kinds]))
+
+
+def test_a_prefix_comes_as_an_input():
+    for config in (
+        {"model_type": "paligemma", "num_hidden_layers": 2},
+        {"model_type": "paligemma", "text_config": {"model_type": "gemma", "num_hidden_layers": 2}, "vision_config": {}},
+    ):
+        spec = srt.from_config(config)
+        q, k = torch.arange(6)[:, None], torch.arange(6)
+        assert torch.equal(srt.dense(spec, steps=6, inputs={"prefix": torch.tensor(3)}).attend[0, 0], (k <= q) | (k < 3))
+
+
+@pytest.mark.parametrize(("config", "words"), [
+    ({"num_hidden_layers": 2, "model_type": "longformer", "attention_window": 512}, r"attention_window=512, and what that does"),
+    ({"num_hidden_layers": 2, "model_type": "llama", "block_size": 64, "num_random_blocks": 3}, r"block_size=64, num_random_blocks=3"),
+    ({"num_hidden_layers": 2, "model_type": "llama", "index_topk": 64}, "index_topk=64"),
+    ({"num_hidden_layers": 2, "model_type": "mistral", "window_size": 64}, "window_size=64"),
+    ({"num_hidden_layers": 2, "model_type": "llama", "layer_types": ["full_attention", "linear_attention"]}, r"layer_types\[1\] is 'linear_attention', and only attention"),
+    ({"num_hidden_layers": 3, "model_type": "llama", "layer_types": ["full_attention"]}, "each of the 3 layers; got 1"),
+    ({"num_hidden_layers": 2, "model_type": "mistrel", "sliding_window": 4}, "which layers slide.*did you mean `mistral`"),
+    ({"num_hidden_layers": 2, "model_type": "unheard"}, "causal=True or causal=False"),
+    ({"num_hidden_layers": 2, "model_type": "gemma2", "use_bidirectional_attention": True}, "use_bidirectional_attention of 'gemma2'"),
+    ({"model_type": "llama"}, "how many layers"),
+    ({"num_hidden_layers": 0, "model_type": "llama"}, "1 or more; got 0"),
+    ({"num_hidden_layers": 2, "model_type": "mistral", "sliding_window": -3}, "sliding_window is a whole number of tokens"),
+    ({"num_hidden_layers": 2, "model_type": "mistral", "sliding_window": "4096"}, "sliding_window is a whole number of tokens"),
+    ({"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}, "vision_config": {}}, r"several models \(text_config, vision_config\).*config.text_config"),
+    ({"num_hidden_layers": 2, "model_type": "exaone4", "sliding_window": 4, "sliding_window_pattern": "LLLG"}, "letters"),
+    ({"num_hidden_layers": 3, "model_type": "llama4_text", "attention_chunk_size": 4, "no_rope_layers": [1, 0]}, "each of the 3 layers; got 2"),
+    ({"num_hidden_layers": 2, "model_type": "gpt_neo", "attention_types": [[["global", "sparse"], 1]]}, "`global` or `local`"),
+])  # fmt: skip
+def test_settings_that_are_not_understood_are_named(config: dict[str, Any], words: str):
+    with pytest.raises(srt.InputError, match=words):
+        srt.from_config(config)
+
+
+def test_what_is_no_config():
+    for other in (3, "gpt2", None, torch.ones(2)):
+        with pytest.raises(srt.InputError, match="a Hugging Face config is wanted"):
+            srt.from_config(other)
+    with pytest.raises(srt.InputError, match="causal is True or False"):
+        srt.from_config({"model_type": "x", "num_hidden_layers": 1}, causal=1)  # type: ignore[arg-type]
+    assert "causal" not in srt.from_config({"model_type": "x", "num_hidden_layers": 1}, causal=False).text
+    assert "attend causal" in srt.from_config(SimpleNamespace(model_type="x", num_hidden_layers=1), causal=True).text
+
+
+# ------------------------------------------------------------------------------------------------ from_dense
+
+
+def holds(mask: Tensor, **gates: Tensor) -> srt.Spec:
+    """The spec and inputs of from_dense give the mask and the gates again, exactly."""
+    spec, inputs = srt.from_dense(mask, **gates)
+    steps = mask.shape[-1] if spec.checked.repeats else None
+    shape = torch.broadcast_shapes(mask.shape, *(g.shape for g in gates.values()), (1, 1, 1, 1))
+    found = srt.dense(spec, steps=steps, heads=shape[1], inputs=inputs)
+    assert torch.equal(found.attend.reshape(-1, *shape[1:]).expand(shape), mask.expand(shape))
+    for name, said in gates.items():
+        wanted = (~said).double() if said.dtype is torch.bool else said.double()
+        gate = getattr(found, f"gate_{name[-1]}")
+        assert torch.equal(gate.reshape(-1, *shape[1:]).expand(shape), wanted.expand(shape)), name
+    assert format_text(Source(spec.text)) == spec.text
+    return spec
+
+
+@given(st.integers(0, 2**30), st.sampled_from([(7, 7), (5, 9), (1, 1), (2, 6, 6), (1, 6, 6), (3, 2, 5, 4), (3, 1, 6, 6)]))
+def test_random_masks_are_tables(seed: int, shape: tuple[int, ...]):
+    torch.manual_seed(seed)
+    mask = torch.rand(shape) < 0.5
+    holds(mask)
+    holds(mask, stop_v=torch.rand(shape) < 0.5, stop_k=torch.rand(shape[-2:]), stop_q=torch.rand(1, shape[-1]) < 0.3)
+
+
+def test_gates_with_more_heads_than_the_mask():
+    mask = torch.ones(6, 6).tril().bool()
+    spec = holds(mask, stop_v=torch.rand(3, 6, 6) < 0.5)
+    assert "attend causal" in spec.text and "input stop_v: bool per head, query, key" in spec.text
+
+
+def test_regular_masks_get_their_words():
+    q, k = torch.arange(12)[:, None], torch.arange(12)
+    doc = srt.documents(lengths=[3, 1, 5, 3])["doc"]
+    named = {
+        "full": torch.ones(12, 12).bool(), "causal": k <= q, "causal and window(span)": (k <= q) & (q - k < 4), "window(span)": (q - k).abs() < 5,
+        "causal or k.pos < prefix": (k <= q) | (k < 5), "causal and same(doc)": (k <= q) & (doc[:, None] == doc), "same(doc)": doc[:, None] == doc,
+    }  # fmt: skip
+    for words, mask in named.items():
+        assert f"attend {words}\n" in holds(mask).text
+        assert "input mask: bool per query, key" in srt.from_dense(mask, recognise=False).spec.text
+        for _ in range(20):  # one pair changed makes another mask, or a table
+            other = mask.clone()
+            other.view(-1)[int(torch.randint(144, ()))] ^= True
+            holds(other)
+    assert srt.from_dense(torch.zeros(4, 4).bool()).spec.text.startswith("input")
+
+
+def test_float_masks_and_results():
+    mask = torch.rand(8, 8) < 0.6
+    spec, inputs = srt.from_dense(torch.zeros(8, 8).masked_fill(~mask, float("-inf")))
+    assert srt.equivalent(spec, mask, inputs=inputs)
+    q, k, v = (torch.randn(1, 2, 8, 16) for _ in range(3))
+    wanted = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).nan_to_num()
+    assert torch.allclose(srt.compile(spec)(q, k, v, inputs=inputs), wanted, atol=1e-5)
+
+
+def test_dense_masks_that_are_none():
+    def refused(words: str, mask: Any, **gates: Any) -> None:
+        with pytest.raises(srt.InputError, match=words):
+            srt.from_dense(mask, **gates)
+
+    mask = torch.ones(4, 4).bool()
+    refused("a dense mask is a tensor; got list", [[True]])
+    refused("mask.bool", mask.int())
+    refused("at least one query and one key", torch.ones(0, 4).bool())
+    refused("stop_v is a bool tensor, True = stopped, or a float one.*got int64", mask, stop_v=mask.long())
+    refused("got list", mask, stop_k=[[True]])
+    refused(r"stop_q has the mask's shape.*\(4, 4\); got \(3, 4\)", mask, stop_q=torch.ones(3, 4).bool())
+    refused("stop_q has the mask's shape", mask.expand(2, 4, 4), stop_q=torch.ones(3, 4, 4).bool())
+    refused("not finite", mask, stop_v=torch.full((4, 4), float("nan")))
+    refused("requires grad", mask, stop_v=torch.ones(4, 4, requires_grad=True))
+
+
+# ------------------------------------------------------------------------------------------------ documents
+
+
+def test_documents_from_lengths_and_from_sums():
+    found = srt.documents(lengths=[3, 0, 2])
+    assert {n: t.tolist() for n, t in found.items()} == {"doc": [0, 0, 0, 2, 2], "start": [0, 0, 0, 3, 3], "position": [0, 1, 2, 0, 1]}
+    again = srt.documents(cu_seqlens=torch.tensor([0, 3, 3, 5], dtype=torch.int32))
+    assert all(torch.equal(found[n], again[n]) and found[n].dtype is torch.int64 for n in found)
+    assert all(len(t) == 0 for t in srt.documents(lengths=[]).values()) and len(srt.documents(cu_seqlens=[0])["doc"]) == 0
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    ({}, "one of the two"), ({"lengths": [1], "cu_seqlens": [0, 1]}, "one of the two"), ({"lengths": [2, -1]}, "0 or more"), ({"lengths": 3}, "vector of whole numbers"),
+    ({"lengths": [1.5]}, "whole numbers"), ({"lengths": [True]}, "whole numbers"), ({"lengths": "12"}, "whole numbers"), ({"lengths": [[1, 2]]}, "whole numbers"),
+    ({"lengths": torch.tensor([1.0])}, "whole numbers; got torch.float32"), ({"lengths": torch.ones(2, 2).long()}, r"shape \(2, 2\)"),
+    ({"lengths": torch.tensor(3)}, r"shape \(\)"), ({"cu_seqlens": [1, 2]}, "begin with 0"), ({"cu_seqlens": [0, 3, 2]}, "running sums"), ({"cu_seqlens": []}, "begin with 0"),
+    ({"lengths": [2**40]}, "at most"), ({"lengths": [2**62, 2**62]}, "at most"), ({"lengths": [2**70]}, "at most"), ({"cu_seqlens": [0, 2**40]}, "at most"),
+    ({"lengths": torch.tensor([2**63], dtype=torch.uint64)}, "got uint64"), ({"lengths": torch.ones(2, device="meta").long()}, "meta"),
+])  # fmt: skip
+def test_documents_from_nonsense(arguments: dict[str, Any], words: str):
+    with pytest.raises(srt.InputError, match=words):
+        srt.documents(**arguments)
