@@ -346,3 +346,16 @@ def test_some_queries_alone_are_exported(queries: range):
     assert torch.equal(plan.to_dense(), mask) and torch.equal(plan.intervals()[0].to_dense(), mask[0, 0])
     shards = [plan.shard(rank, 2) for rank in range(2)]
     assert torch.equal(torch.cat([s.queries for s in shards]).sort().values, torch.arange(len(queries)))
+
+
+@pytest.mark.parametrize("order", ["natural", "by role"])
+def test_shards_are_tokens_of_the_caller_in_any_order(order: str):
+    text = "layout repeat { token, reason * 4 }\nattend causal and not (k is reason and q.step - k.step > 3)"
+    plan = srt.compile(srt.parse(text), tile=32, order=order).plan(2000)
+    assert [g.order is None for g in plan.groups] == [order == "natural"]
+    shards = [plan.shard(rank, 3) for rank in range(3)]
+    assert torch.equal(torch.cat([s.queries for s in shards]).sort().values, torch.arange(2000))
+    dense = plan.to_dense()[0, 0]
+    for s in shards:
+        assert set(dense[s.queries].any(0).nonzero().flatten().tolist()) <= set(s.keys.tolist())
+    assert sum(s.work for s in shards) == pytest.approx(total_work(plan))

@@ -182,12 +182,12 @@ class Plan:
         return tuple(intervals(group, self.program) for group in self.natural.groups)
 
     def shard(self, rank: int, world: int) -> Shard:
-        """The queries that one of `world` ranks owns, by whole tiles, and the keys it needs, so that ranks have equal work forward and backward.
+        """The queries that one of `world` ranks owns, by whole tiles of the plan's order, and the keys it needs, so that ranks have equal work forward and backward.
 
         Ranks own equally many rows of tiles, give or take one, and the busiest and the idlest differ by at most the heaviest row.
         Raises InputError for a rank that is not there.
         """
-        return shard(self.natural, rank, world)
+        return shard(self, rank, world)
 
     def __str__(self) -> str:
         g = self.geometry

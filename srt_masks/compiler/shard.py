@@ -31,9 +31,9 @@ class Shard:
     rank: int
     world: int
     tile: int
-    rows: Tensor  # (tiles,) int64: the rows of tiles it owns, ascending
-    queries: Tensor  # (owned,) int64: their rows of q
-    keys: Tensor  # (needed,) int64: the keys of every tile that they visit
+    rows: Tensor  # (tiles,) int64: the rows of tiles it owns, ascending, in the order in which the plan visits tokens
+    queries: Tensor  # (owned,) int64: their rows of q, as the caller counts them
+    keys: Tensor  # (needed,) int64: the keys of every tile that they visit, as the caller counts them
     work: float
     every_work: tuple[float, ...]  # of all ranks
     most: float  # work of the heaviest single row of tiles
@@ -60,7 +60,8 @@ def shard(plan: Plan, rank: int, world: int) -> Shard:
             raise InputError(f"{name} is a whole number; got {value!r}")
     if world < 1 or not 0 <= rank < world:
         raise InputError(f"rank is from 0 to world - 1; got rank {rank} of {world}")
-    g = plan.geometry
+    plan, g = _in_one_order(plan), plan.geometry
+    order = plan.groups[0].order if plan.groups else None
     count = -(-g.queries // g.tile)
     work = torch.zeros(count, dtype=torch.float64)
     for group in plan.groups:
@@ -68,10 +69,12 @@ def shard(plan: Plan, rank: int, world: int) -> Shard:
         work[: len(own)] += own * len(group.batch) * len(group.heads)
     dealt = deal(work, world)
     rows = dealt[rank]
-    queries = (rows[:, None] * g.tile + torch.arange(g.tile)).flatten()
+    queries, keys = _tokens(rows, g.tile, g.queries), _tokens(_columns(plan, rows), g.tile, g.keys)
+    if order is not None:
+        queries, keys = order.queries[queries], order.keys[keys]
     every = tuple(float(work[r].sum()) for r in dealt)
     most = float(work.max()) if count else 0.0
-    return Shard(rank, world, g.tile, rows, queries[queries < g.queries], _keys_of(plan, rows), every[rank], every, most)
+    return Shard(rank, world, g.tile, rows, queries, keys, every[rank], every, most)
 
 
 def work_of_rows(group: GroupPlan) -> Tensor:
@@ -105,11 +108,23 @@ def deal(work: Tensor, world: int) -> list[Tensor]:
     return [pairs[pairs[:, 0] == r, 1].sort().values for r in range(world)]
 
 
-def _keys_of(plan: Plan, rows: Tensor) -> Tensor:
-    """The keys of all tiles that some group visits in these rows of tiles."""
+def _in_one_order(plan: Plan) -> Plan:
+    """The plan, if every group visits the tokens of the whole call in one order; else the plan of the caller's order."""
+    first = plan.groups[0].order if plan.groups else None
+    alike = all(x.order is not None and x.order.is_like(first) and x.queries == plan.geometry.queries and x.keys == plan.geometry.keys for x in plan.groups)
+    return plan if alike else plan.natural
+
+
+def _tokens(tiles: Tensor, tile: int, count: int) -> Tensor:
+    """The places along an axis that some tiles cover."""
+    places = (tiles[:, None] * tile + torch.arange(tile)).flatten()
+    return places[places < count]
+
+
+def _columns(plan: Plan, rows: Tensor) -> Tensor:
+    """The columns of tiles that some group visits in these rows."""
     g = plan.geometry
-    cols = -(-g.keys // g.tile)
-    seen = torch.zeros(cols + 1, dtype=torch.int64)
+    seen = torch.zeros(-(-g.keys // g.tile) + 1, dtype=torch.int64)
     for group in plan.groups:
         runs = group.runs(Consumer.FORWARD)
         row = torch.repeat_interleave(torch.arange(len(runs.ptr) - 1), runs.ptr.diff().long())
@@ -117,6 +132,4 @@ def _keys_of(plan: Plan, rows: Tensor) -> Tensor:
         first, count = runs.first[mine].long(), runs.count[mine].long()
         seen.index_add_(0, first, torch.ones_like(first))
         seen.index_add_(0, first + count, -torch.ones_like(first))
-    tiles = (seen[:-1].cumsum(0) > 0).nonzero().flatten()
-    keys = (tiles[:, None] * g.tile + torch.arange(g.tile)).flatten()
-    return keys[keys < g.keys]
+    return (seen[:-1].cumsum(0) > 0).nonzero().flatten()
