@@ -292,6 +292,7 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=16)
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
     parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--compile-only", action="store_true", help="stop when everything is compiled, in the caches of Triton and Inductor")
     parser.add_argument("--rep", type=int, default=60, help="milliseconds that each median is taken over")
     parser.add_argument("--longest", type=int, default=0, help="one more length, for causal and self reasoning at the last head_dim")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin nothing after so many seconds")
@@ -307,6 +308,8 @@ def main() -> None:
                 if trouble:
                     print(trouble, flush=True)
         print(f"compiled in {time.monotonic() - begin:.0f} s", flush=True)
+    if options.compile_only:
+        return
     import triton
 
     rows: list[dict[str, Any]] = []

@@ -121,14 +121,16 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=16)
     parser.add_argument("--head-dims", type=int, nargs="+", default=[64, 128])
     parser.add_argument("--specs", nargs="+", default=list(SPECS))
-    parser.add_argument("--workers", type=int, default=14)
+    parser.add_argument("--workers", type=int, default=14, help="processes that compile beforehand; 0: compile what is timed")
     parser.add_argument("--seconds", type=float, default=120, help="stop timing after so many seconds")
     options = parser.parse_args()
     begin = time.monotonic()
     cases = [Case(s, kernel, d, c) for s in options.specs for d in options.head_dims for kernel in Kernel for c in candidates(kernel, d)]
     print(len(cases), "candidates", flush=True)
-    with ProcessPoolExecutor(options.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        broken = dict(zip(cases, pool.map(compile_case, cases, chunksize=2), strict=True))
+    broken = dict.fromkeys(cases, "")
+    if options.workers:
+        with ProcessPoolExecutor(options.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+            broken = dict(zip(cases, pool.map(compile_case, cases, chunksize=2), strict=True))
     print(f"compiled in {time.monotonic() - begin:.0f} s; {sum(map(bool, broken.values()))} do not compile", flush=True)
     for why in sorted({w for w in broken.values() if w})[:5]:
         print("  ", why)
@@ -157,6 +159,8 @@ def main() -> None:
                     print(spec, head_dim, kernel.name, config, f"{type(error).__name__}: {error}"[:120], flush=True)
                     continue
                 rows.append({"spec": spec, "head_dim": head_dim, "kernel": kernel.name, "config": str(config), "ms": ms, "now": config == now})
+            if options.out:
+                options.out.write_text(json.dumps({"rows": rows}, indent=1))
             best = sorted((r for r in rows if (r["spec"], r["head_dim"], r["kernel"]) == (spec, head_dim, kernel.name)), key=lambda r: r["ms"])[:6]
             print(spec, head_dim, kernel.name, "now", next((f"{r['config']} {r['ms']:.3f}" for r in rows if r["now"] and (r["spec"], r["head_dim"], r["kernel"]) == (spec, head_dim, kernel.name)), "-"), "| best", "; ".join(f"{r['config']} {r['ms']:.3f}" for r in best), flush=True)  # fmt: skip
     about = {"card": torch.cuda.get_device_name(), "torch": torch.__version__, "triton": triton.__version__, "length": options.length, "heads": options.heads}

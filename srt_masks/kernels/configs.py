@@ -1,7 +1,8 @@
 """How large the tiles of each Triton kernel are, by what it runs on: one table.
 
 Each entry is the first of a list of candidates that compiled for its card, with a predicate of its kind, without spills and within
-shared memory (triton 3.9); none has been timed. `make kernels-report` compiles head_dim 64 and 128 in half precision again,
+shared memory (triton 3.9). Those of half precision, head_dim 64, `plain` on sm_90 (but for grouped heads), and
+the forward of `apart`, are the fastest without spills of those that an H200 has timed (`benchmarks/results/tune_kernels.md`); no other has been compared. `make kernels-report` compiles head_dim 64 and 128 in half precision again,
 `make kernels-report ARGS=--full` every row. The tile of a plan is the largest that its three kernels use, so configs are chosen before
 a plan is made.
 """
@@ -139,8 +140,8 @@ card dtype head_dim kind     forward        dQ             dK/dV          dK/dV,
 90   half  32       plain    128x128 w8 s3  128x128 w8 s3  128x64 w8 s3   128x64 w8 s3
 90   half  32       apart    128x128 w8 s3  128x128 w8 s3  64x64 w4 s2    128x32 w8 s3
 90   half  32       lookups  128x32 w8 s3   64x64 w4 s3    64x64 w4 s2    64x64 w4 s2
-90   half  64       plain    128x128 w8 s3  128x128 w8 s3  128x64 w8 s3   128x64 w8 s3
-90   half  64       apart    128x128 w8 s3  128x128 w8 s3  128x32 w8 s3   64x32 w4 s2
+90   half  64       plain    128x64 w4 s3   128x64 w4 s3   64x32 w4 s2    128x64 w8 s3
+90   half  64       apart    128x64 w4 s3   128x128 w8 s3  128x32 w8 s3   64x32 w4 s2
 90   half  64       lookups  64x64 w4 s3    64x64 w4 s3    64x64 w4 s2    128x32 w8 s3
 90   half  128      plain    128x128 w8 s2  128x128 w8 s2  128x32 w8 s3   128x32 w8 s3
 90   half  128      apart    128x128 w8 s2  128x128 w8 s2  128x32 w8 s2   128x16 w8 s2

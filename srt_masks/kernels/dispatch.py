@@ -12,7 +12,8 @@ from ..diagnostics import BackendError
 from .backend import Backend, Operands
 from .tiled import TiledBackend
 
-# Where `auto` is `triton`: cards, as compute capabilities, and dtypes on which a card has shown it right and faster than `tiled`.
+# Where `auto` is `triton`: cards, as compute capabilities, and dtypes on which a card has shown it right, and several times faster than the
+# float32 products that `tiled` is made of can be (benchmarks/results/gpu_attention.md).
 MEASURED = {90: (torch.float16, torch.bfloat16)}
 
 
@@ -35,7 +36,7 @@ def backend_of(name: str) -> Backend:
 
 
 def pick(name: str, compiled: Compiled, operands: Operands, tell: bool = True) -> Backend:
-    """The backend of a call. `auto` is `triton` on a card where that was measured, and `tiled` elsewhere; on a GPU it tells why, once."""
+    """The backend of a call. `auto` is `triton` on a card where it was measured, and `tiled` elsewhere; on a GPU it tells why, once."""
     if name != "auto":
         return backend_of(name)
     if operands.device.type != "cuda":
