@@ -168,19 +168,16 @@ class Search:
 
     def _tried(self, probe: _Probe) -> _Tried:
         begin = time.perf_counter()
-        natural = probe.attempt(None)
-        assert natural is not None
-        attempts, seen = {NATURAL: natural}, [natural]
+        natural = probe.attempt((None,) * len(probe.groups))
+        attempts = {NATURAL: natural}
         by_name: dict[str, Candidate] = {}
 
         def attempt(some: Iterable[Candidate]) -> None:
             for candidate in some:
-                if len(seen) > MOST_TRIED:
-                    return
-                made = probe.attempt(candidate)
-                if made is not None and not any(made.is_like(other) for other in seen):
-                    seen.append(made)
-                    attempts[candidate.name], by_name[candidate.name] = made, candidate
+                orders = probe.arranged(candidate)
+                # Many a candidate is the order of another, or that of the tokens.
+                if orders is not None and len(attempts) <= MOST_TRIED and not any(_alike(orders, a.orders) for a in attempts.values()):
+                    attempts[candidate.name], by_name[candidate.name] = probe.attempt(orders), candidate
 
         attempt(self.candidates)
         if len(attempts) > 1:
@@ -224,8 +221,9 @@ class _Attempt:
     partial: int
     work: float
 
-    def is_like(self, other: _Attempt) -> bool:
-        return all((a is None and b is None) or (a is not None and a.is_like(b)) for a, b in zip(self.orders, other.orders, strict=True))
+
+def _alike(some: Sequence[Order | None], others: Sequence[Order | None]) -> bool:
+    return all((a is None and b is None) or (a is not None and a.is_like(b)) for a, b in zip(some, others, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,14 +252,14 @@ class _Probe:
             made.append(Heads(group.heads, environment, leaves.over(first, last)))
         return _Probe(search, tuple(made), (min(most, len(short.queries)), min(most, len(short.keys))), False)
 
-    def attempt(self, candidate: Candidate | None) -> _Attempt | None:
-        """The work of a candidate's order; None where it is the natural one, or heads that share keys disagree about it."""
-        search, most = self.search, max(self.tokens)
-        orders: tuple[Order | None, ...] = (None,) * len(self.groups)
-        if candidate is not None:
-            orders = tuple(arrange(candidate, search.program, g.environment, most) for g in self.groups)
-            if not any(orders) or not _one_order_of_keys(orders):
-                return None
+    def arranged(self, candidate: Candidate) -> tuple[Order | None, ...] | None:
+        """Its order of every group; None where that is the natural one, or heads that share keys disagree."""
+        orders = tuple(arrange(candidate, self.search.program, g.environment, max(self.tokens)) for g in self.groups)
+        return orders if any(orders) and _one_order_of_keys(orders) else None
+
+    def attempt(self, orders: tuple[Order | None, ...]) -> _Attempt:
+        """The work of all groups in these orders."""
+        search = self.search
         found = []
         for group, order in zip(self.groups, orders, strict=True):
             leaves = group.leaves if order is None else order.picked(group.leaves)
@@ -378,6 +376,10 @@ class _Known:
                 self._kept.move_to_end(key)
             return self._kept.get(key)
 
+    def clear(self) -> None:
+        with self._lock:
+            self._kept.clear()
+
     def put(self, key: Hashable, tried: _Tried) -> None:
         with self._lock:
             self._kept[key] = tried
@@ -386,3 +388,8 @@ class _Known:
 
 
 _KNOWN = _Known()
+
+
+def forget() -> None:
+    """Every choice that is kept: the next call makes its own."""
+    _KNOWN.clear()

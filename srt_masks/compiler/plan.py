@@ -315,13 +315,13 @@ def _orders(
 ) -> list[Ordered]:  # fmt: skip
     """The order of each group of heads of one row of the batch."""
     program, first = compiled.program, groups[0].environment if groups else None
+    if compiled.must_stay or not compiled.candidates:
+        return [Ordered(None, Choice(NATURAL, compiled.must_stay or "no other order is worth a try"))] * len(groups)
     if ordering is None or ordering.wanted == NATURAL or first is None:
         return [Ordered(None, NOT_ASKED)] * len(groups)
     if row.asking is not None:
         return [Ordered(None, Choice(NATURAL, "keys are not moved for some rows of q alone"))] * len(groups)
     rows, cols = (-(-len(x) // geometry.tile) for x in (first.queries, first.keys))
-    if compiled.must_stay or not compiled.candidates:
-        return [Ordered(None, Choice(NATURAL, compiled.must_stay or "no other order is worth a try"))] * len(groups)
     if ordering.wanted == AUTO and rows * cols < LEAST_TILES**2:
         return [Ordered(None, Choice(NATURAL, f"{rows} x {cols} tiles are too few to be worth a search"))] * len(groups)
     sizes = tuple(_shorter(layout, n, PROBE_TILES * geometry.tile) for layout, n in _axes(program, geometry, row))

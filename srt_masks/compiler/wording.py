@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..grammar.checked import Type
-from .ir import Apply, Const, Expr, Field, Gather, Load, Op, Scalar
+from .ir import Apply, Const, Expr, Field, Gather, Load, Op, Scalar, Side
 
 # How tightly an operator binds, and its sign.
 _INFIX = {
@@ -32,7 +32,7 @@ def _worded(expr: Expr, roles: tuple[str, ...]) -> tuple[str, int]:
             return name, _ATOM
         case Field(side=side, name=name):
             return f"{side.value}.{name}", _ATOM
-        case Load(table=table, indices=(Field(side=side, name=("pos" | "step")),)):
+        case Load(table=table, indices=indices) if (side := _whose(indices)) is not None:
             return f"{side.value}.{table}", _ATOM
         case Load(table=table, indices=indices):
             return f"{table}[{', '.join(_worded(i, roles)[0] for i in indices)}]" if indices else table, _ATOM
@@ -57,6 +57,16 @@ def _worded(expr: Expr, roles: tuple[str, ...]) -> tuple[str, int]:
             return f"{inside(a, tightness)} {sign} {inside(b, tightness + 1)}", tightness
         case op, args:
             return f"{op.symbol}({', '.join(_worded(a, roles)[0] for a in args)})", _ATOM
+
+
+def _whose(indices: tuple[Expr, ...]) -> Side | None:
+    """Whose attribute an input is that is read at the token itself, and at the call's own head and layer."""
+    places = [i for i in indices if not (isinstance(i, Scalar) and i.name in ("head", "layer"))]
+    match places:
+        case [Field(side=side, name=("pos" | "step"))]:
+            return side
+        case _:
+            return None
 
 
 def brief(text: str, most: int = 48) -> str:
