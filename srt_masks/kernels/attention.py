@@ -283,14 +283,17 @@ class Attention:
         self, q: Tensor, k: Tensor, v: Tensor, twins: tuple[Tensor, Tensor] | None, call: Call, layer: int, scale: float
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         sizes, call = call.sizes, call.copied()
-        dense = reference_masks.dense(
-            self.spec.checked, call.rows(), tokens=sizes.tokens, keys=sizes.keys, heads=sizes.heads,
-            layers=sizes.layers or 1, lengths=call.lengths, has_batch=call.has_batch, asking=call.asking,
-        )  # fmt: skip
-        if dense.attend.shape[-2] != q.shape[2]:
-            among = sizes.tokens if call.asking is None else max(len(r) for r in call.asking)
-            raise InputError(f"q has {q.shape[2]} rows, and {dense.attend.shape[-2]} of the {among} tokens ask (`queries where`)")
-        pick = [m.select(-4, layer).to(q.device) for m in (dense.attend, dense.gate_q, dense.gate_k, dense.gate_v, dense.gate_hidden)]
+        if not sizes.batch:  # no row to lay out, and no pair
+            pick = [torch.ones(1, 1, device=q.device) > 0] * 5
+        else:
+            dense = reference_masks.dense(
+                self.spec.checked, call.rows(), tokens=sizes.tokens, keys=sizes.keys, heads=sizes.heads,
+                layers=sizes.layers or 1, lengths=call.lengths, has_batch=call.has_batch, asking=call.asking,
+            )  # fmt: skip
+            if dense.attend.shape[-2] != q.shape[2]:
+                among = sizes.tokens if call.asking is None else max(len(r) for r in call.asking)
+                raise InputError(f"q has {q.shape[2]} rows, and {dense.attend.shape[-2]} of the {among} tokens ask (`queries where`)")
+            pick = [m.select(-4, layer).to(q.device) for m in (dense.attend, dense.gate_q, dense.gate_k, dense.gate_v, dense.gate_hidden)]
         hidden_k, hidden_v = (x.double() for x in twins) if twins is not None else (None, None)
         out, lse = reference_attention.attention(q.double(), k.double(), v.double(), *pick, hidden_k=hidden_k, hidden_v=hidden_v, scale=scale)
         return out.to(q.dtype), lse if q.dtype is torch.float64 else lse.float()
