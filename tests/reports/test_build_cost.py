@@ -91,7 +91,11 @@ def best_of(times: int, act: Callable[[], object]) -> float:
 
 
 @FEW
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=12), st.sampled_from(["window(2 + kind)", "(kind > 0 or window(3))", "same(pos // (kind + 1))"]), st.booleans())
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=12),
+    st.sampled_from(["window(2 + kind)", "(kind > 0 or window(3))", "same(pos // (kind + 1))"]),
+    st.booleans(),
+)
 def test_K3_a_step_of_training_makes_as_many_plans_as_there_are_rules(kinds: list[int], rule: str, recomputed: bool):
     """Whichever layers are alike; the second step, and the forwards that checkpointing repeats, make none."""
     spec = srt.parse(f"input kind: int per layer\nattend causal and {rule}\nstop k where q.pos - k.pos > kind")
@@ -109,7 +113,9 @@ def test_K3_a_step_of_training_makes_as_many_plans_as_there_are_rules(kinds: lis
         assert attend.plans.made == len(set(kinds))
 
 
-@pytest.mark.parametrize(("mask", "plans"), [("attend causal", 1), ("attend causal and (window(4) or layer % 6 == 5)", 2), ("attend causal and window(layer + 1)", 12)])
+@pytest.mark.parametrize(
+    ("mask", "plans"), [("attend causal", 1), ("attend causal and (window(4) or layer % 6 == 5)", 2), ("attend causal and window(layer + 1)", 12)]
+)
 def test_K3_as_reported(mask: str, plans: int):
     """12 layers of a model, forward and backward, twice."""
     model = srt.build_model(srt.parse(f"{mask}\npredict token -> index + 1"), dim=8, depth=12, heads=2, num_tokens=7)

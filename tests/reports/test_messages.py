@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from calls import ANY_BACKEND, BACKENDS, assert_near, call, qkv
+from calls import ANY_BACKEND, BACKENDS, FEW, assert_near, call, qkv
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -100,6 +100,7 @@ def spread(x: Tensor, order: tuple[int, ...], steps: tuple[int, ...], shift: int
 STRIDES = st.tuples(st.permutations(range(4)).map(tuple), st.tuples(*[st.integers(1, 3)] * 4), st.integers(0, 3))
 
 
+@FEW
 @given(ANY_BACKEND, st.lists(STRIDES, min_size=4, max_size=4), st.integers(1, 3))
 def test_O3_what_is_not_contiguous_just_works(backend: str, strides: list, group: int):
     """q, k, v and the gradient of out, laid out in memory in any way. Sums may run in another order, and no more."""
