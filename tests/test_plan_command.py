@@ -146,11 +146,30 @@ def test_gates_that_stop_work_are_seen(capsys):
 
 
 def test_what_was_not_evaluated_is_said(capsys):
-    _, out, _ = said(capsys, "zoo:registers-look-ahead", "--steps", "60000", "--tile", "16")
+    _, out, _ = said(capsys, "zoo:registers-look-ahead", "--steps", "60000", "--tile", "16", "--order", "natural")
     inexact = int(re.search(r"([\d,]+) tiles are called PARTIAL without having been evaluated", out)[1].replace(",", ""))
     spec = srt.zoo("registers look ahead")
-    plan = srt.compile(spec, tile=16).plan(spec.checked.queries.tokens(60000))
+    plan = srt.compile(spec, tile=16, order="natural").plan(spec.checked.queries.tokens(60000))
     assert inexact == plan.inexact_tiles > 0
+
+
+def test_orders_that_were_tried_are_said(capsys):
+    flags = ("zoo:registers-look-ahead", "--steps", "600")
+    (group,) = json.loads(said(capsys, *flags, "--format", "json")[1])["plans"][0]["groups"]
+    order, out = group["order"], said(capsys, *flags)[1]
+    taken = next(t for t in order["tried"] if t["name"] == order["name"])
+    natural = next(t for t in order["tried"] if t["name"] == "natural")
+    assert order["name"] != "natural" and taken["work"] < natural["work"] == 1 and order["tokens"] == [1200, 1200]
+    assert taken["full"] == group["tiles"]["forward"]["full"] and taken["partial"] == group["tiles"]["forward"]["partial"]
+    assert f"order: {order['name']} (" in out and order["reason"] in out
+    for tried in order["tried"]:
+        assert re.search(rf"{re.escape(tried['name'])} +{tried['full']} FULL \+ {tried['partial']} PARTIAL, {tried['work']:.2f} of the work", out)
+    # Asked for by name, either is what is planned.
+    for name, trial in ((order["name"], taken), ("natural", natural)):
+        (group,) = json.loads(said(capsys, *flags, "--order", name, "--format", "json")[1])["plans"][0]["groups"]
+        assert group["order"]["name"] == name and [group["tiles"]["forward"][k] for k in ("full", "partial")] == [trial["full"], trial["partial"]]
+        assert group["pairs"]["attended"] == 361200
+    assert said(capsys, *flags, "--order", "sideways")[0] == 2
 
 
 def test_backends_and_what_they_take_a_tile_from(capsys, monkeypatch):

@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--steps", type=int, help="time steps (default: as many as the inputs have, or 512, where the layout repeats)")
     plan.add_argument("--tile", type=int, help="tokens along a side of a tile: 16, 32, 64, 128, 256 or 512 (default: the backend's)")
     plan.add_argument("--backend", default="auto", help="whose plan: auto, tiled or triton (default auto)")
+    plan.add_argument("--order", default="auto", help="in which order tokens are visited: auto, natural, or one that `auto` tries, by name (default auto)")
     plan.add_argument("--head-dim", type=int, help="the backend's tile may depend on it (default 64)")
     plan.add_argument("--dtype", choices=("float16", "bfloat16", "float32", "float64"), help="the backend's tile may depend on it (default float32)")
     plan.add_argument("--layer", type=int, help="this layer only")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .arguments import inputs_of, spec_of, steps_of
 
 if TYPE_CHECKING:
+    from ..compiler.choice import Choice
     from ..compiler.density import Pairs
     from ..compiler.plan import GroupPlan, Plan
     from ..kernels.attention import Attention
@@ -63,13 +64,16 @@ class Group:
     consumers: tuple[Tiles, ...]
     inexact: int
     pairs: Pairs
+    choice: Choice
     drawn: TileMap
 
     def plain(self) -> dict[str, Any]:
+        tried = [{"name": t.name, "full": t.full, "partial": t.partial, "work": t.work} for t in self.choice.trials]
+        order = {"name": self.choice.name, "reason": self.choice.reason, "tokens": list(self.choice.tokens), "seconds": self.choice.seconds, "tried": tried}
         return {
             "batch": list(self.batch), "heads": list(self.heads), "queries": self.queries, "keys": self.keys,
             "tiles": {t.consumer: t.plain() for t in self.consumers}, "inexact_tiles": self.inexact, "pairs": _pairs(self.pairs),
-            "map": {"tiles_per_cell": self.drawn.side, "rows": list(self.drawn.plain)},
+            "order": order, "map": {"tiles_per_cell": self.drawn.side, "rows": list(self.drawn.plain)},
         }  # fmt: skip
 
 
@@ -124,7 +128,7 @@ def gather(options: argparse.Namespace) -> Report:
     alike: list[tuple[list[int], Plan]] = []
     for layer, found in plans:
         for members, known in alike:
-            if _same_masks(known, found):
+            if known is found:  # layers whose rules come to the same are given one plan
                 members.append(layer)
                 break
         else:
@@ -168,16 +172,8 @@ def compiled(spec: Spec, options: argparse.Namespace) -> Attention:
     """A new attention, which has kept no plan."""
     from ..surface import compile
 
-    return compile(spec, layers=options.layers, tile=getattr(options, "tile", None), backend=getattr(options, "backend", "auto"))
-
-
-def _same_masks(a: Plan, b: Plan) -> bool:
-    """Whether the plans of two layers are one: the same groups, of the same masks."""
-    from ..compiler.leaves import same
-
-    return a is b or (
-        [(g.batch, g.heads) for g in a.groups] == [(g.batch, g.heads) for g in b.groups]
-        and all(same(x.leaves, y.leaves) for x, y in zip(a.groups, b.groups, strict=True))
+    return compile(
+        spec, layers=options.layers, tile=getattr(options, "tile", None), backend=getattr(options, "backend", "auto"), order=getattr(options, "order", "auto")
     )
 
 
@@ -187,7 +183,9 @@ def _planned(layers: tuple[int, ...], plan: Plan, sharing: int) -> Planned:
 
     budget = BUDGET // max(1, sharing * len(plan.groups))
     pairs = [attended_by(g, plan.program.attend, budget) for g in plan.groups]
-    groups = [Group(g.batch, g.heads, g.queries, g.keys, tuple(_tiles(g)), g.boxes.inexact, p, tile_map(g)) for g, p in zip(plan.groups, pairs, strict=True)]
+    groups = [
+        Group(g.batch, g.heads, g.queries, g.keys, tuple(_tiles(g)), g.boxes.inexact, p, g.choice, tile_map(g)) for g, p in zip(plan.groups, pairs, strict=True)
+    ]
     return Planned(layers, plan.seconds, plan.nbytes, total(plan, pairs), tuple(groups))
 
 
@@ -233,6 +231,7 @@ def _lines(report: Report, colour: bool) -> Iterator[str]:
             if report.batch > 1 or report.heads > 1:
                 yield f"batch {span(group.batch)}, heads {span(group.heads)}: {group.queries:,} x {group.keys:,} tokens, {_density(group.pairs)}"
             yield from _table(group)
+            yield from (f"  {line}" for line in group.choice.lines((group.queries, group.keys)))
             if number < MOST_DRAWN:
                 yield from ("", *(f"  {line}" for line in group.drawn.lines(colour)))
             elif number == MOST_DRAWN:

@@ -84,7 +84,7 @@ def test_O3_head_dims_that_differ(wrong: str):
 @pytest.mark.gpu
 def test_O3_devices_that_differ():
     q = torch.randn(1, 2, 6, 8)
-    with pytest.raises(srt.InputError, match="q on cpu, k cuda:0|q on cpu, k on cuda"):
+    with pytest.raises(srt.InputError, match=r"q on cpu, k on cuda"):
         srt.compile(srt.parse("attend causal"))(q, q.cuda(), q)
 
 
