@@ -1,0 +1,162 @@
+"""What does not fit a call is one error, with what was wanted and what came, before a kernel is begun: a table of calls.
+
+Ranges of queries have theirs in `test_query_ranges.py`, plans that are too large in `test_runtime.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import srt_masks as srt
+from srt_masks.kernels import op
+
+CAUSAL = "attend causal"
+STEPS = "layout repeat { token, reason * 4 }\nattend causal"
+DOCS = "input doc: int per token\nattend causal and same(doc)"
+PREFIX = "input p: int per sequence\nattend causal or k.pos < p"
+KEEP = "input keep: bool per head\nattend causal and keep"
+PAIRS = "input seen: bool per query, key\nattend seen"
+RANK = "layout repeat { a, b }\ninput rank: int per step\nattend k.rank <= q.rank"
+TABLE = "input t: int[n, 3]\ninput u: float[n]\nattend causal and t[0, 0] > 0 and u[0] > 0.5"
+LAYERS = "input kind: int per layer\nattend causal and kind == 1"
+WEIGHT = "input w: float per key\nattend causal\nscale v by k.w"
+GIVEN = "layout given { a, b }\nattend causal and k is a"
+ROLES = {"role": ["a", "b"] * 5, "step": list(range(10)), "slot": [0] * 10}
+CROSS = "queries layout repeat { a }\nkeys layout repeat { c, d }\nattend full"
+FIXED = "layout sink * 4, repeat { b }\nattend causal"
+ASKING = "queries where pos % 2 == 0\nattend causal"
+FAR = "param far = 3\nparam n = 2\nlayout repeat { a * n }\nattend causal and window(far)"
+HIDDEN = "attend causal\nstop hidden where q.pos > k.pos"
+
+
+def ints(*shape: int) -> torch.Tensor:
+    return torch.ones(shape, dtype=torch.int64)
+
+
+def randn(*shape: int) -> torch.Tensor:
+    return torch.randn(shape)
+
+
+# A text, the arguments of the call beside q and k = v of (3, 2, 10, 8), and what the error says.
+ROWS: list[tuple[str, dict[str, Any], str]] = [
+    # missing, unknown, given twice
+    (DOCS, {}, r"missing input `doc`: give doc= \(doc: int per token\)"),
+    (TABLE, {}, "missing inputs `t`, `u`: give t=, u="),
+    (DOCS, {"docs": ints(10)}, "unknown argument `docs`: did you mean `doc`"),
+    (DOCS, {"inputs": {"doc": ints(10), "mask": ints(10)}}, "unknown argument `mask`: declare it in the text"),
+    (CAUSAL, {"attn_mask": ints(10, 10)}, "unknown argument `attn_mask`"),
+    (CAUSAL, {"steps": 5}, "unknown argument `steps`: q says how many"),
+    (DOCS, {"doc": ints(10), "inputs": {"doc": ints(10)}}, "`doc` is given twice"),
+    (DOCS, {"inputs": [ints(10)]}, "inputs maps names to tensors; got list"),
+    # shape
+    (DOCS, {"doc": ints(9)}, r"\(token 10\).*int64 of shape \(9,\)"),
+    (DOCS, {"doc": ints(11)}, r"\(token 10\).*int64 of shape \(11,\)"),
+    (DOCS, {"doc": ints()}, r"\(token 10\), and may have a batch axis.*shape \(\)"),
+    (DOCS, {"doc": ints(1, 1, 10)}, r"\(token 10\), and may have a batch axis"),
+    (DOCS, {"doc": ints(3, 9)}, r"\(token 10\).*shape \(3, 9\)"),
+    (PREFIX, {"p": ints(3, 1)}, r"shape \(3, 1\)"),
+    (KEEP, {"keep": ints(3).bool()}, r"\(head 2\).*bool of shape \(3,\)"),
+    (PAIRS, {"seen": ints(10, 9).bool()}, r"\(query 10, key 10\).*shape \(10, 9\)"),
+    (RANK, {"rank": ints(10)}, r"\(step 5\).*shape \(10,\)"),
+    (TABLE, {"t": ints(4, 2), "u": randn(4)}, r"\(size n, size 3\).*shape \(4, 2\)"),
+    (TABLE, {"t": ints(4, 3), "u": randn(5)}, "size `n` is 4 in input `t` and 5 in `u`"),
+    # dtype
+    (DOCS, {"doc": randn(10)}, "declared int; got float32"),
+    (DOCS, {"doc": ints(10).bool()}, "declared int; got bool"),
+    (DOCS, {"doc": torch.ones(10, dtype=torch.complex64)}, "declared int; got complex64"),
+    (KEEP, {"keep": ints(2)}, r"declared bool; got int64.*keep != 0 makes one"),
+    (WEIGHT, {"w": ints(10)}, r"declared float; got int64.*w.float\(\) makes one"),
+    (WEIGHT, {"w": randn(10).requires_grad_()}, "requires grad.*detach"),
+    (WEIGHT, {"w": randn(10).to_sparse()}, "ordinary dense tensor; got layout sparse_coo"),
+    (DOCS, {"doc": "0123456789"}, "input `doc` is a tensor; got str"),
+    (DOCS, {"doc": [[1], [2, 3]]}, "input `doc` is a tensor; got list"),
+    (DOCS, {"doc": None}, "input `doc` is a tensor; got NoneType"),
+    # device
+    (DOCS, {"doc": ints(10).to("meta")}, "input `doc` lies on meta; q, k and v lie on cpu"),
+    # batch
+    (DOCS, {"doc": ints(2, 10)}, r"the batch axis is 1 or 3; got int64 of shape \(2, 10\)"),
+    (PREFIX, {"p": ints(2)}, r"the batch axis is 1 or 3; got int64 of shape \(2,\)"),
+    (FAR, {"far": ints(2)}, "one for each of the 3 rows of the batch; got int64 of shape"),
+    (GIVEN, {"given": {**ROLES, "step": ints(2, 10)}}, "a batch axis of 1 or 3 if any; got int64 of shape"),
+    # lengths
+    (CAUSAL, {"lengths": [10, 11, 3]}, "from 0 to 10; got 11"),
+    (CAUSAL, {"lengths": [10, -1, 3]}, "from 0 to 10; got -1"),
+    (CAUSAL, {"lengths": [10, 3]}, "wanted 3, got 2"),
+    (CAUSAL, {"lengths": torch.tensor([10, 3, 4, 5])}, "wanted 3, got 4"),
+    (CAUSAL, {"lengths": [10, 3.0, 3]}, "got 3.0"),
+    (CAUSAL, {"lengths": [10, True, 3]}, "got True"),
+    (CAUSAL, {"lengths": torch.tensor([1.0, 2.0, 3.0])}, r"vector of whole numbers, one a row; got float32"),
+    (CAUSAL, {"lengths": ints(3, 1)}, r"vector of whole numbers, one a row; got int64 of shape \(3, 1\)"),
+    (CAUSAL, {"lengths": 10}, "vector of whole numbers, one a row; got 10"),
+    (CAUSAL, {"lengths": "111"}, "vector of whole numbers, one a row; got '111'"),
+    (STEPS, {"lengths": [10, 7, 0]}, r"7 of a row's tokens \(lengths\) is 1 steps and 2 tokens; this layout has 5 a step"),
+    (FIXED, {"lengths": [10, 3, 4]}, r"3 of a row's tokens \(lengths\) given; the layout .* begins with 4"),
+    (CROSS, {"lengths": [10, 8, 6]}, "this spec has two"),
+    # layouts given, and layouts that do not fit
+    (GIVEN, {}, "give given="),
+    (CAUSAL, {"given": ROLES}, r"given= belongs to `layout given"),
+    (GIVEN, {"given": {"role": ["a"] * 10, "step": [0] * 10}}, "got the keys role, step"),
+    (GIVEN, {"given": {**ROLES, "role": ["a"] * 9}}, "describes 9 tokens; this call has 10"),
+    (GIVEN, {"given": {**ROLES, "slot": [0] * 9}}, r"given\['slot'\] wants 10 tokens"),
+    (GIVEN, {"given": {**ROLES, "role": ["a", "c"] * 5}}, "no role is called 'c'"),
+    (GIVEN, {"given": {**ROLES, "role": ints(10) * 2}}, "from 0 to 1 .*; got 2 to 2"),
+    (GIVEN, {"given": {**ROLES, "step": -ints(10)}}, r"given\['step'\] is from 0; got -1"),
+    (GIVEN, {"given": {**ROLES, "slot": randn(10)}}, "one whole number a token.*got float32"),
+    ("layout a * 4\nattend causal", {}, "10 rows of q given; the layout `a \\* 4` has 4, always"),
+    ("layout repeat { a * 3 }\nattend causal", {}, "10 rows of q is 3 steps and 1 tokens; this layout has 3 a step"),
+    ("layout s * 12, repeat { a }\nattend causal", {}, "begins with 12 that are always there"),
+    (ASKING, {}, "q has 10 rows, and 5 of the 10 tokens ask"),
+    # params and options
+    (FAR, {"far": 2.5}, "whole number"),
+    (FAR, {"far": ints(1, 1)}, r"param `far` is one number; got int64 of shape \(1, 1\)"),
+    (FAR, {"far": "3"}, "a number"),
+    (FAR, {"n": 5}, r"spec.with_params\(n=5\)"),
+    (LAYERS, {"kind": ints(4)}, "compiled without knowing how many"),
+    (CAUSAL, {"layer": 1.5}, "layer is a whole number"),
+    (CAUSAL, {"scale": float("nan")}, "scale is a finite number; got nan"),
+    (HIDDEN, {}, "give hidden_k= and hidden_v="),
+    (HIDDEN, {"hidden_k": randn(3, 2, 9, 8), "hidden_v": randn(3, 2, 10, 8)}, r"hidden_k is k once more.*\(3, 2, 10, 8\).*got \(3, 2, 9, 8\)"),
+    (CAUSAL, {"hidden_v": randn(3, 2, 10, 8)}, "leave them out"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "options", "words"), ROWS, ids=[f"{n}: {row[2][:50]}" for n, row in enumerate(ROWS)])
+def test_one_error_before_anything_is_launched(text: str, options: dict[str, Any], words: str, monkeypatch):
+    def launched(*_: Any, **__: Any) -> None:
+        raise AssertionError("a kernel was begun")
+
+    monkeypatch.setattr(op, "attend", launched)
+    q, k = randn(3, 2, 10, 8), randn(3, 2, 10, 8)
+    for backend in ("tiled", "reference"):
+        attend = srt.compile(srt.parse(text), backend=backend)
+        with pytest.raises(srt.InputError, match=words) as error:
+            attend(q, k, k, **options)
+        assert error.value.__cause__ is None and len(attend.plans) == 0
+
+
+def test_numbers_of_other_libraries_are_numbers():
+    q = randn(3, 2, 10, 8)
+    attend = srt.compile(srt.parse(DOCS))
+    doc = torch.arange(10) // 3
+    for form in (doc.numpy(), doc.tolist(), doc.to(torch.int16), doc.expand(3, 10), doc[None].numpy()):
+        assert torch.equal(attend(q, q, q, doc=form), attend(q, q, q, doc=doc))
+    for lengths in ([10, 4, 0], (10, 4, 0), np.array([10, 4, 0]), torch.tensor([10, 4, 0], dtype=torch.int32)):
+        assert torch.equal(attend(q, q, q, doc=doc, lengths=lengths), attend(q, q, q, doc=doc, lengths=[10, 4, 0]))
+    row = randn(3, 2, 1, 8)
+    for starts in ([9, 3, 0], (9, 3, 0), np.array([9, 3, 0]), torch.tensor([9, 3, 0], dtype=torch.int16)):
+        assert torch.equal(attend(row, q, q, doc=doc, queries=starts), attend(row, q, q, doc=doc, queries=[9, 3, 0]))
+
+
+@pytest.mark.parametrize(("arguments", "options", "words"), [
+    ((-1,), {}, "tokens is a whole number of rows"), ((10.0,), {}, "tokens is a whole number of rows"), ((True,), {}, "tokens is a whole number of rows"),
+    ((10,), {"queries": range(5, 12)}, "reaches position 11, and there are 10 tokens"), ((10,), {"queries": 5}, r"range\(5, 6\)"),
+    ((10,), {"queries": torch.tensor(5)}, r"got int64 of shape \(\)"), ((10,), {"queries": [3, 10]}, "reaches position 10"),
+    ((10,), {"queries": [3, 4], "lengths": [10, 10, 10]}, "wanted 3, got 2"),
+])  # fmt: skip
+def test_plans_that_are_asked_for_wrongly(arguments: tuple[Any, ...], options: dict[str, Any], words: str):
+    with pytest.raises(srt.InputError, match=words):
+        srt.compile(srt.parse(CAUSAL)).plan(*arguments, **options)
