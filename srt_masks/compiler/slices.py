@@ -29,11 +29,14 @@ _AXES = {"token", "step", "query", "key"}  # what grows as tokens are added
 
 
 def capacity(compiled: Compiled, geometry: Geometry) -> Geometry | None:
-    """What to plan once for a call on some rows and those that follow it: the next power of two of tiles. None where the call is to be planned
-    alone: because the text does not allow it, or because it asks for half of all rows or more."""
+    """What to plan once for a call on some rows and those that follow it: the next power of two of tiles; all rows of this very call, where inputs
+    have an entry for each token. None where the call is to be planned alone: because the text does not allow it, or because it asks for half of
+    all rows or more."""
     program, asking = compiled.program, geometry.asking
     if asking is None or not _is_open(compiled) or max((len(r) for r in asking), default=0) * 2 >= geometry.keys:
         return None
+    if reads_tokens(compiled):
+        return replace(geometry, queries=geometry.keys, lengths=None, asking=(range(geometry.keys),) * geometry.batch)
     keys = _rounded(geometry.keys, geometry.tile)
     layout = program.queries if program.keys is None else program.keys
     if not layout.rows_per_step:
@@ -48,10 +51,18 @@ def capacity(compiled: Compiled, geometry: Geometry) -> Geometry | None:
 def _is_open(compiled: Compiled) -> bool:
     """Whether the plan of more tokens holds those of fewer."""
     program = compiled.program
-    grows = {i.name for i in program.inputs if _AXES & set(i.axes)}
-    read = {n.table for n in ir.postorder(*program.pair_roots) if isinstance(n, ir.Load)}
-    layouts = [program.queries, *([program.keys] if program.keys is not None else [])]
-    return not compiled.reads_length and program.asks is ir.TRUE and not grows & read and all(x.ends_open and x.given is None for x in layouts)
+    if compiled.reads_length or program.asks is not ir.TRUE:
+        return False
+    if program.keys is None:
+        return program.queries.ends_open and program.queries.given is None
+    return program.queries.ends_open and program.keys.ends_open and not reads_tokens(compiled)
+
+
+@lru_cache(maxsize=256)
+def reads_tokens(compiled: Compiled) -> bool:
+    """Whether an input is read that has an entry for each token, or step: no other call has it."""
+    grows = {i.name for i in compiled.program.inputs if _AXES & set(i.axes)}
+    return any(isinstance(n, ir.Load) and n.table in grows for n in ir.postorder(*compiled.program.pair_roots))
 
 
 def _rounded(tokens: int, tile: int) -> int:

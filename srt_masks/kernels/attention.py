@@ -17,7 +17,7 @@ from ..compiler.numbers import come_to
 from ..compiler.order import NATURAL
 from ..compiler.pipeline import Compiled, Plan, compile_checked, make_plan
 from ..compiler.plan import BatchRow, Geometry, count_asking
-from ..compiler.slices import Capacity, capacity
+from ..compiler.slices import Capacity, capacity, reads_tokens
 from ..diagnostics import BackendError, InputError, listing
 from ..grammar.checked import Checked, Layout
 from ..query_ranges import bind_queries
@@ -257,7 +257,8 @@ class Attention:
         numbers = {**scalars, **{name: value for name, value in call.params.items() if name not in call.row_params}}
         key = (compiled is self.twins, come_to(compiled, numbers, call.inputs), tuple(call.row_params.items()))
         wider = capacity(compiled, geometry)
-        if wider is not None:
+        # Inputs of every token are those of one call; only where they come again is it worth while to plan for more than was asked.
+        if wider is not None and (not reads_tokens(compiled) or self.plans.met((*key, wider), call.given)):
             more = replace(call, lengths=None, asking=wider.asking)
             if footprint(compiled, wider, _rows(more)).total <= self.options.plan_memory:
                 return self.plans.find((*key, wider), call.given, lambda: self._capacity(compiled, wider, more, scalars)).rows(geometry)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 PLANS_KEPT = 16
+CALLS_NOTED = 4  # they hold copies of their inputs
 T = TypeVar("T")
 
 
@@ -39,12 +40,27 @@ class PlanCache:
         self.made = self.found = 0
         self._lock = Lock()
         self._plans: OrderedDict[Hashable, _Kept] = OrderedDict()
+        self._met: OrderedDict[Hashable, tuple[Any, ...]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._plans)
 
     def __repr__(self) -> str:
         return f"<{len(self)} plans kept, about {self.nbytes:,} bytes; {self.made} made, {self.found} found again>"
+
+    def met(self, key: Hashable, given: tuple[Any, ...]) -> bool:
+        """Whether this was asked before, with these very values. It is noted."""
+        with self._lock:
+            marks = self._met.get(key)
+        if marks is not None and _are_same(marks, given):
+            return True
+        noted = tuple(_mark(x) for x in given)
+        with self._lock:
+            self._met.pop(key, None)
+            self._met[key] = noted
+            while len(self._met) > CALLS_NOTED:
+                self._met.popitem(last=False)
+        return False
 
     @property
     def nbytes(self) -> int:
@@ -58,7 +74,7 @@ class PlanCache:
             for stale in [k for k, kept in self._plans.items() if any(_is_dead(m) for m in kept.marks)]:
                 del self._plans[stale]
             kept = self._plans.get(key)
-        if kept is not None and all(_is_same(mark, value) for mark, value in zip(kept.marks, given, strict=True)):
+        if kept is not None and _are_same(kept.marks, given):
             with self._lock:
                 self.found += 1
                 if key in self._plans:
@@ -86,6 +102,10 @@ def _mark(value: Any) -> Any:
 
 def _is_dead(mark: Any) -> bool:
     return isinstance(mark, tuple) and isinstance(mark[0], weakref.ref) and mark[0]() is None
+
+
+def _are_same(marks: tuple[Any, ...], given: tuple[Any, ...]) -> bool:
+    return all(_is_same(mark, value) for mark, value in zip(marks, given, strict=True))
 
 
 def _is_same(mark: Any, value: Any) -> bool:
