@@ -140,7 +140,7 @@ def test_one_error_before_anything_is_launched(text: str, options: dict[str, Any
 
 def test_numbers_of_other_libraries_are_numbers():
     q = randn(3, 2, 10, 8)
-    attend = srt.compile(srt.parse(DOCS))
+    attend: Any = srt.compile(srt.parse(DOCS))
     doc = torch.arange(10) // 3
     for form in (doc.numpy(), doc.tolist(), doc.to(torch.int16), doc.expand(3, 10), doc[None].numpy()):
         assert torch.equal(attend(q, q, q, doc=form), attend(q, q, q, doc=doc))

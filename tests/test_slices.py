@@ -90,8 +90,8 @@ def test_tiles_of_a_slice_never_lie(name: str, data: st.DataObject):
 def _never_lies(attend: Any, name: str, spec: srt.Spec, tokens: int, asking: list[range], lengths: tuple[int, ...] | None) -> None:
     q, k = torch.zeros(2, 2, len(asking[0]), 4), torch.zeros(2, 2, tokens, 4)
     twins = {"hidden_k": k, "hidden_v": k} if spec.checked.has_hidden_rules else {}
-    for _ in range(2):  # inputs of every token have to come again
-        plan = planned(attend, q, k, queries=[r.start for r in asking], lengths=lengths, inputs=inputs_of(name, tokens), **twins)
+    # Inputs of every token have to come again.
+    _, plan = (planned(attend, q, k, queries=[r.start for r in asking], lengths=lengths, inputs=inputs_of(name, tokens), **twins) for _ in range(2))
     assert any(isinstance(kept.plan, slices.Capacity) for kept in attend.plans._plans.values())
     for group in plan.groups:
         allowed = group.leaves.pairs(slice(None), slice(None), plan.program.attend)[0].expand(group.queries, group.keys)
