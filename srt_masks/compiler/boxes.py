@@ -22,7 +22,7 @@ from .questions import GateQuestion, Questions
 from .summaries import Summaries
 from .terms import Step, Term
 
-COARSEST = 16  # boxes along an axis at the first level
+COARSEST = 32  # boxes along an axis at the first level
 PROBE_BOXES = 20_000  # undecided boxes of one level, from which on a probe asks whether it is worth going on
 MOST_BOXES = 2_000_000  # boxes looked at; what would take more is called PARTIAL as it is
 MOST_FOR_NOTHING = 500_000  # the same where a level of them decided next to nothing

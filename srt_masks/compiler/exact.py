@@ -14,7 +14,7 @@ from .questions import Questions
 
 REFINE_PAIRS = 2_000_000  # pairs evaluated to settle tiles that bounds leave open
 REFINE_TILES = 64  # tiles evaluated at once
-SAMPLES = (2, 8)  # pairs along a side of an undecided tile that are looked at first: its corners, then more
+SAMPLES = (2, 4, 8)  # pairs along a side of an undecided tile that are looked at first: its corners, then more where those are alike
 SAMPLED_PAIRS = 262_144  # pairs sampled at once
 PROBE_TILES = 4096
 PROBE_SHARE = 0.97

@@ -72,34 +72,64 @@ class Runs:
 
 def emit(boxes: Boxes, consumer: Consumer, rows: int, cols: int) -> Runs:
     """`rows` and `cols` count the tiles of the consumer's own rows and columns."""
-    level, label = boxes.level.long(), boxes.label.long()
+    label = boxes.label
     row, col = (boxes.col, boxes.row) if consumer.key_major else (boxes.row, boxes.col)
-    keep = torch.ones_like(label, dtype=torch.bool)
     mask = PARTIAL
+    for gate in consumer.gates:
+        mask |= 3 << SHIFTS[gate]
+    level, row, col, kind = (x.long() for x in (boxes.level, row, col, label & mask))
     if consumer.gates:
-        keep = torch.zeros_like(keep)
+        works = torch.zeros_like(label, dtype=torch.bool)
         for gate in consumer.gates:
-            keep = keep | (state(label, gate) != State.NONE)
-            mask |= 3 << SHIFTS[gate]
-    level, kind = level[keep], label[keep] & mask
-    first_row, first_col = row[keep].long() << level, col[keep].long() << level
-    side = 1 << level
-    last_col = (first_col + side).clamp(max=cols)
-    # One segment for each row of tiles that a box covers, in the order of rows and columns.
-    height = (first_row + side).clamp(max=rows) - first_row
-    box = torch.arange(len(side)).repeat_interleave(height)
-    segment_row = (first_row - (height.cumsum(0) - height))[box] + torch.arange(len(box))
-    place = segment_row * cols + first_col[box]
-    order = (place.int() if rows * cols < 2**31 else place).argsort()
-    box = box[order]
-    return _merge(segment_row[order], first_col[box], last_col[box], kind[box], rows)
+            works = works | (state(label, gate) != State.NONE)
+        keep = works.nonzero().flatten()
+        level, row, col, kind = (x.index_select(0, keep) for x in (level, row, col, kind))
+    strips = _strips(level, row, col, kind, rows, cols)
+    # One segment for each row of tiles that a strip covers, in the order of rows and columns.
+    height = strips.last_row - strips.first_row
+    strip = torch.repeat_interleave(torch.arange(len(height)), height)
+    segment_row = torch.arange(len(strip)) + (strips.first_row - (height.cumsum(0) - height)).index_select(0, strip)
+    place = segment_row * cols + strips.first_col.index_select(0, strip)
+    place, order = (place.int() if rows * cols < 2**31 else place).sort()
+    strip = strip.index_select(0, order)
+    last = segment_row.index_select(0, order) * cols + strips.last_col.index_select(0, strip)
+    return _merge(place.long(), last, strips.kind.index_select(0, strip), rows, cols)
 
 
-def _merge(row: Tensor, first: Tensor, last: Tensor, kind: Tensor, rows: int) -> Runs:
-    """Neighbours of one row and one kind become one run."""
-    joins = (row[1:] == row[:-1]) & (first[1:] == last[:-1]) & (kind[1:] == kind[:-1])
-    edge = torch.ones(min(1, len(row)), dtype=torch.bool)
-    starts, ends = torch.cat([edge, ~joins]), torch.cat([~joins, edge])
-    first, last, kind, row = first[starts], last[ends], kind[starts], row[starts]
-    ptr = torch.searchsorted(row, torch.arange(rows + 1))
-    return Runs(ptr.int(), first.int(), (last - first).int(), kind.to(torch.uint8))
+@dataclass(frozen=True, slots=True)
+class _Strips:
+    """Rectangles of tiles: boxes of one size and kind, side by side."""
+
+    first_row: Tensor
+    last_row: Tensor  # one more than the last
+    first_col: Tensor
+    last_col: Tensor
+    kind: Tensor
+
+
+def _strips(level: Tensor, row: Tensor, col: Tensor, kind: Tensor, rows: int, cols: int) -> _Strips:
+    place = (level * rows + row) * cols + col
+    place, order = place.sort()
+    kind, level, row = (x.index_select(0, order) for x in (kind, level, row))
+    # Nothing follows a box at the edge, but the next row may look as if it did.
+    new = _new((place[1:] != place[:-1] + 1) | (kind[1:] != kind[:-1]) | (row[1:] != row[:-1]), len(place))
+    begin = new.nonzero().flatten()
+    end = torch.cat([begin[1:], torch.tensor([len(place)])])[: len(begin)] - 1
+    level, first_row, kind = (x.index_select(0, begin) for x in (level, row, kind))
+    first_col = place.index_select(0, begin) % max(1, cols)
+    last_col = first_col + 1 + end - begin
+    return _Strips(first_row << level, ((first_row + 1) << level).clamp(max=rows), first_col << level, (last_col << level).clamp(max=cols), kind)
+
+
+def _new(differs: Tensor, count: int) -> Tensor:
+    """Whether each of some things in a row differs from the one before it; the first does."""
+    return torch.cat([torch.ones(min(1, count), dtype=torch.bool), differs])
+
+
+def _merge(place: Tensor, last: Tensor, kind: Tensor, rows: int, cols: int) -> Runs:
+    """Neighbours of one row and one kind become one run. `place` and `last` are row * cols + column; a run does not go on in the next row."""
+    begin = _new((place[1:] != last[:-1]) | (kind[1:] != kind[:-1]) | (place[1:] % max(1, cols) == 0), len(place)).nonzero().flatten()
+    end = torch.cat([begin[1:], torch.tensor([len(place)])])[: len(begin)] - 1
+    place, last, kind = place.index_select(0, begin), last.index_select(0, end), kind.index_select(0, begin)
+    ptr = torch.searchsorted(place, torch.arange(rows + 1) * cols)
+    return Runs(ptr.int(), (place % max(1, cols)).int(), (last - place).int(), kind.to(torch.uint8))
