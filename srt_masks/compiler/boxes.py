@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..grammar.checked import Type
 from .bounds import Bound, Interval, Truth, bound
 from .exact import Exact
-from .ir import Apply, Op, Side
+from .ir import Apply, Load, Op, Side
 from .labels import EMPTY, PARTIAL, State, state
 from .leaves import Leaves
 from .questions import GateQuestion, Questions
@@ -177,6 +178,8 @@ def _bounds(steps: tuple[Step, ...], summaries: Summaries, level: int, row: Tens
         here = step.term
         if not here.is_leaf:
             of[here] = bound(here.node, [of[a] for a in step.args], row)
+            if isinstance(here.node, Load) and here.node.type is Type.BOOL:
+                of[here] = _looked_up(here.node, [of[a] for a in step.args], of[here], summaries)
             if isinstance(here.node, Apply) and here.node.op in (Op.EQ, Op.NE) and all(a.is_leaf for a in step.args):
                 of[here] = _told_apart(here, step.args, of[here], summaries, level, row, col)
             continue
@@ -200,6 +203,14 @@ def _told_apart(here: Term, args: tuple[Term, ...], found: Bound, summaries: Sum
         return found
     assert isinstance(here.node, Apply)
     return Truth(found.must, found.may & ~apart) if here.node.op is Op.EQ else Truth(found.must | apart, found.may)
+
+
+def _looked_up(node: Load, indices: list[Bound], found: Bound, summaries: Summaries) -> Bound:
+    """A table of truths, by how many of its elements hold between the ends of the subscripts."""
+    ends = [x for x in indices if isinstance(x, Interval)]
+    fixed = tuple(int(x.lo) if x.lo.ndim == 0 else None for x in ends)
+    counts = summaries.counted(node.table, fixed)
+    return found if counts is None else counts.between([x for x, at in zip(ends, fixed, strict=True) if at is None])
 
 
 def _settled(ask: Questions, label: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..grammar.checked import Type
 from . import ir
 from .bounds import Bound, Interval, Truth, joined, of_groups
+from .counts import Counts, selected
 from .evaluate import Environment
 from .ir import Side
 from .layout import Attributes
@@ -37,6 +38,7 @@ class Summaries:
     pyramids: dict[Term, list[Bound]] = field(default_factory=dict)
     sets: dict[Term, list[Tensor]] = field(default_factory=dict)
     telling: dict[tuple[Term, Term], bool] = field(default_factory=dict)
+    counts: dict[tuple[str, tuple[int | None, ...]], Counts | None] = field(default_factory=dict)
 
     def bound(self, leaf: Term, level: int) -> Bound:
         """Of every box of 2**level tiles along the leaf's axis, (boxes,); of a constant, ()."""
@@ -56,6 +58,13 @@ class Summaries:
             return None
         mine, theirs = (self._set(leaf, level) for leaf in pair)
         return _apart(mine[:, row], theirs[:, col])
+
+    def counted(self, table: str, fixed: tuple[int | None, ...]) -> Counts | None:
+        """The counts of a table of truths at some fixed subscripts (None: not fixed); None if it has too many elements or subscripts."""
+        name = table, fixed
+        if name not in self.counts:
+            self.counts[name] = Counts.of(selected(self.leaves.tables[table], fixed))
+        return self.counts[name]
 
     # ------------------------------------------------------------------------------------------ single tiles
 
