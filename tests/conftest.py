@@ -38,6 +38,17 @@ def pytest_configure(config):
 
 def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="accept what the golden tests find")
+    parser.addoption("--filled", action="store_true", help="run in memory that torch fills with NaN: what is read before it is written shows")
+
+
+@pytest.fixture(autouse=True)
+def _filled(request):
+    if not request.config.getoption("--filled"):
+        yield
+        return
+    torch.use_deterministic_algorithms(True, warn_only=True)  # which fills new memory
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture
