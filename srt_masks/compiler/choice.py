@@ -168,30 +168,31 @@ class Search:
 
     def _tried(self, probe: _Probe) -> _Tried:
         begin = time.perf_counter()
-        natural = probe.attempt((None,) * len(probe.groups))
-        attempts = {NATURAL: natural}
+        staying: tuple[Order | None, ...] = (None,) * len(probe.groups)
+        attempts: dict[str, _Attempt] = {}
         by_name: dict[str, Candidate] = {}
 
         def attempt(some: Iterable[Candidate]) -> None:
             for candidate in some:
                 orders = probe.arranged(candidate)
                 # Many a candidate is the order of another, or that of the tokens.
-                if orders is not None and len(attempts) <= MOST_TRIED and not any(_alike(orders, a.orders) for a in attempts.values()):
-                    attempts[candidate.name], by_name[candidate.name] = probe.attempt(orders), candidate
+                if orders is None or len(attempts) > MOST_TRIED or any(_alike(orders, a.orders) for a in attempts.values()):
+                    continue
+                if not attempts:
+                    attempts[NATURAL] = probe.attempt(staying)
+                attempts[candidate.name], by_name[candidate.name] = probe.attempt(orders), candidate
 
         attempt(self.candidates)
-        if len(attempts) > 1:
-            first = by_name[min((n for n in attempts if n != NATURAL), key=lambda n: attempts[n].work)]
-            others = [c for c in self.candidates if c is not first and not c.curve]
-            attempt(pair for c in others if not first.curve for pair in (first.then(c), c.then(first)))
+        if not attempts:
+            return _Tried(Choice(NATURAL, "no other order is worth a try"), None, None)
+        natural, first = attempts[NATURAL], by_name[min(by_name, key=lambda n: attempts[n].work)]
+        if not first.curve:
+            attempt(pair for c in self.candidates if c is not first and not c.curve for pair in (first.then(c), c.then(first)))
         best = min(attempts, key=lambda n: attempts[n].work)
         name = best if attempts[best].work < GAIN * natural.work else NATURAL
         trials = tuple(Trial(n, a.full, a.partial, a.work / natural.work if natural.work else 1.0) for n, a in attempts.items())
-        if len(attempts) == 1:
-            choice = Choice(NATURAL, "no other order is worth a try")
-        else:
-            reason = "least work" if name == best else "nothing else saves 5% of its work"
-            choice = Choice(name, reason, probe.tokens, trials, time.perf_counter() - begin)
+        reason = "least work" if name == best else "nothing else saves 5% of its work"
+        choice = Choice(name, reason, probe.tokens, trials, time.perf_counter() - begin)
         return _Tried(choice, by_name.get(name), attempts[name].boxes if probe.is_whole else None)
 
 
