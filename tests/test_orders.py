@@ -420,3 +420,18 @@ def test_curves_of_large_and_of_no_points():
     far = torch.tensor([[0, 2**40, 2**40 + 2**30], [0, 2**40, 2**40 + 2**30]])
     place = hilbert(far)
     assert bool((place >= 0).all()) and len(place.unique()) == 3
+
+
+def test_plans_that_do_not_go_together_are_refused():
+    from srt_masks.kernels import op
+    from srt_masks.kernels.dispatch import backend_of
+
+    q = torch.randn(1, 2, 30, 8)
+    one, other = (srt.compile(srt.parse(NEAR), tile=16, order=order) for order in ("by role", "natural"))
+    first, second = (op.Planned(a.plan(30, heads=2), a.compiled) for a in (one, other))
+    with pytest.raises(srt.BackendError, match="in another order"):
+        op.attend(q, q, q, first, backend_of("tiled"), 0.5, op.Hidden(q, q, second))
+    own = srt.compile(srt.parse("input cluster: int per token, head\nattend same(cluster) or diagonal"), tile=16, order="by k.cluster")
+    apart = op.Planned(own.plan(30, heads=2, cluster=torch.randint(4, (30, 2))), own.compiled)
+    with pytest.raises(srt.BackendError, match="one order"):
+        op.attend(q, q[:, :1], q[:, :1], apart, backend_of("tiled"), 0.5)
