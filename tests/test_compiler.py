@@ -340,3 +340,18 @@ def test_a_mask_that_is_sparse_in_places_is_split_all_the_same(monkeypatch: pyte
     monkeypatch.setattr(boxes, "COARSEST", 2)
     plan = srt.compile(srt.parse("attend causal and window(20)"), tile=16).plan(1000)
     assert plan.inexact_tiles == 0 and plan.active_tiles < 3 * 63
+
+
+@pytest.mark.parametrize("limit", ["MOST_BOXES", "MOST_FOR_NOTHING"])
+def test_each_budget_alone_ends_the_splitting_of_a_regular_mask(limit: str, monkeypatch: pytest.MonkeyPatch):
+    """Columns of a grid: every box of a few tiles is PARTIAL, one tile in eight is. What is not begun is said, and right."""
+    spec = srt.parse("attend same(pos % 128)\nstop v where k.pos < q.pos")
+    exact = srt.compile(spec, tile=16, order="natural").plan(1024)
+    monkeypatch.setattr(boxes, "PROBE_BOXES", 1)
+    monkeypatch.setattr(boxes, "COARSEST", 2)
+    monkeypatch.setattr(exact_tiles.Exact, "mostly_partial", lambda *_: False)
+    monkeypatch.setattr(boxes, limit, 40)
+    plan = srt.compile(spec, tile=16, order="natural").plan(1024)
+    assert exact.inexact_tiles == 0 < plan.inexact_tiles
+    assert plan.groups[0].boxes.evaluated < exact.groups[0].boxes.evaluated
+    assert torch.equal(plan.to_dense(), exact.to_dense())
