@@ -183,6 +183,11 @@ def test_a_block_mask_is_held_to_its_own_predicate():
     assert "which the backward follows" in faulty(backward)
 
 
+def test_a_block_mask_is_looked_at_a_few_rows_at_a_time(monkeypatch):
+    monkeypatch.setattr(comparing, "PAIRS_AT_ONCE", 300 * 50)
+    assert srt.equivalent(WINDOW, block_mask())
+
+
 @settings(max_examples=15)
 @given(cases(most_steps=8))
 def test_our_block_masks_hold(case: Case):

@@ -242,6 +242,13 @@ def test_dense_and_intervals_are_the_reference(case: Case):
     assert torch.equal(rebuilt, mask)
 
 
+def test_intervals_of_neighbouring_queries_stay_apart():
+    """A query's last key beside the next query's first."""
+    spec = srt.parse("attend k.pos // 16 == q.pos % 2")
+    (found,) = srt.compile(spec, tile=16).plan(32).intervals()
+    assert len(found.start) == 32 and torch.equal(found.to_dense(), srt.dense(spec, steps=32).attend[0, 0])
+
+
 @pytest.mark.parametrize(("text", "each"), [("attend causal", 1), ("attend causal and window(50)", 1), ("attend causal and (window(50) or first(2))", 2)])
 def test_regular_masks_have_few_intervals(text: str, each: int):
     (found,) = srt.compile(srt.parse(text), tile=128).plan(4000).intervals()
@@ -263,6 +270,8 @@ TEXTS = {
     "window": "attend causal and window(100)",
     "documents": "input doc: int per token\nattend causal and same(doc)",
     "stopped": "attend causal\nstop k, v where q.pos - k.pos > 200\nstop q where q.pos < 1000",
+    "values": "attend causal\nstop v where q.pos - k.pos > 300",
+    "keys": "attend causal\nstop k, q where q.pos - k.pos > 300",
     "heads": "attend causal and (head == 0 or window(64))",
 }
 
@@ -317,6 +326,11 @@ def test_the_gap_between_ranks_is_at_most_the_heaviest_row(work: list[float], wo
     loads = [float(rows[r].sum()) for r in dealt]
     assert max(loads) - min(loads) <= max(work, default=0) + 1e-9
     assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
+
+
+def test_the_heaviest_of_a_round_goes_to_the_rank_with_least():
+    assert [r.tolist() for r in deal(torch.tensor([4.0, 3.0, 2.0, 1.0]), 2)] == [[0, 3], [1, 2]]
+    assert [r.tolist() for r in deal(torch.tensor([1.0, 9.0, 5.0, 6.0, 2.0, 7.0]), 3)] == [[0, 1], [4, 5], [2, 3]]
 
 
 def test_a_deal_is_better_than_contiguous_stretches():
