@@ -27,7 +27,7 @@ class Counts:
         """Of a table of at most AXES axes; None where it is too large to be counted."""
         if table.ndim > AXES or table.numel() > MOST:
             return None
-        flat = table.reshape(table.shape[0] if table.ndim else 1, -1)
+        flat = table.reshape(*table.shape, *[1] * (AXES - table.ndim))
         sums = torch.zeros(flat.shape[0] + 1, flat.shape[1] + 1, dtype=torch.int64)
         sums[1:, 1:] = flat.cumsum(0).cumsum(1)
         return Counts(sums)
