@@ -225,7 +225,7 @@ def test_a_terminal_gets_colours():
 
 def test_plan_prints_what_is_visited(capsys):
     assert main(["plan", "examples/self_reasoning.mask", "--steps", "256"]) == 0
-    assert "45 FULL + 10 PARTIAL of 100" in capsys.readouterr().out
+    assert "forward     45       10        0     45  100" in capsys.readouterr().out
 
 
 def test_demo_runs_the_whole_way(tmp_path: Path, capsys):
