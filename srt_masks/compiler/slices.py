@@ -82,6 +82,7 @@ class Capacity:
 
     def __init__(self, plan: Plan):
         self.plan = plan
+        self._leaves = [_made(group.leaves) for group in plan.groups]
         self._lock = Lock()
         self._cuts: OrderedDict[tuple[int, ...], _Cut] = OrderedDict()
         self._plans: OrderedDict[Geometry, Plan] = OrderedDict()
@@ -89,12 +90,11 @@ class Capacity:
     def rows(self, geometry: Geometry) -> Plan:
         """The plan of a call, as `capacity` said it could be found here."""
         with self._lock:
-            if geometry not in self._plans:
-                self._plans[geometry] = self._sliced(geometry)
-            self._plans.move_to_end(geometry)
+            plan = self._plans.pop(geometry, None) or self._sliced(geometry)
+            self._plans[geometry] = plan
             while len(self._plans) > PLANS_KEPT:
                 self._plans.popitem(last=False)
-            return self._plans[geometry]
+            return plan
 
     def _sliced(self, geometry: Geometry) -> Plan:
         begin = time.perf_counter()
@@ -110,7 +110,7 @@ class Capacity:
                 alike.setdefault((min(asking.start, most), min(asking.stop, most), keys), []).append(row)
             for (start, stop, keys), members in alike.items():
                 cut = self._cut(number, start, stop, keys)
-                leaves = _leaves(group.leaves, start, stop, keys)
+                leaves = _between(self._leaves[number], start, stop, keys)
                 groups.append(GroupPlan(tuple(members), group.heads, stop - start, keys, group.tile, cut.boxes, leaves, emitted=cut.emitted))
         return Plan(geometry, self.plan.program, tuple(groups), time.perf_counter() - begin)
 
@@ -127,7 +127,13 @@ class Capacity:
         return self._cuts[key]
 
 
-def _leaves(leaves: Leaves, start: int, stop: int, keys: int) -> Leaves:
+def _made(leaves: Leaves) -> Leaves:
+    """All of them over their whole axes, so that a slice of one costs no more than slicing."""
+    return Leaves(leaves.split, {x: leaves.values[x] for x in leaves.split.leaves}, leaves.tables)
+
+
+def _between(leaves: Leaves, start: int, stop: int, keys: int) -> Leaves:
+    """Those of the queries start .. stop and of the first `keys`."""
     split = leaves.split
     values = {x: leaves.values[x] for x in split.constants}
     values |= {x: leaves.values[x][start:stop] for x in split.query} | {x: leaves.values[x][:keys] for x in split.key}

@@ -182,10 +182,10 @@ class Attention:
                 f"q has {nq} rows and k has {k.shape[2]}, and the spec has one layout for both: which rows does q hold? "
                 f"queries=range({first}, {first + nq}) says so of the last ones"
             )
-        swapped = _fits(checked, heads) and not _fits(checked, tokens)
         try:
             self._check_extents(tokens, what, None if one_axis else k.shape[2], asking)
         except InputError as error:
+            swapped = _fits(checked, heads) and not _fits(checked, tokens)
             raise InputError(str(error) + (hint if swapped else "")) from None
         number = layer_number(checked, layer, options.layers)
         sizes = Sizes(tokens, k.shape[2], heads, options.layers, batch)
@@ -259,9 +259,9 @@ class Attention:
         wider = capacity(compiled, geometry)
         # Inputs of every token are those of one call; only where they come again is it worth while to plan for more than was asked.
         if wider is not None and (not reads_tokens(compiled) or self.plans.met((*key, wider), call.given)):
-            more = replace(call, lengths=None, asking=wider.asking)
-            if footprint(compiled, wider, _rows(more)).total <= self.options.plan_memory:
-                return self.plans.find((*key, wider), call.given, lambda: self._capacity(compiled, wider, more, scalars)).rows(geometry)
+            found = self.plans.find((*key, wider), call.given, lambda: self._capacity(compiled, wider, call, scalars))
+            if found is not None:
+                return found.rows(geometry)
         orders = None if like is None else like.orders
         return self.plans.find((*key, geometry, wanted, orders), call.given, lambda: self._make(compiled, geometry, call, scalars, wanted, like))
 
@@ -273,9 +273,13 @@ class Attention:
         # The plan outlives the call, up to its backward: what the caller does to the inputs meanwhile must not reach it.
         return make_plan(compiled, geometry, _rows(call.copied()), scalars, ordering, like), nbytes
 
-    def _capacity(self, compiled: Compiled, geometry: Geometry, call: Call, scalars: Mapping[str, int | float]) -> tuple[Capacity, int]:
-        """A plan that calls cut their rows out of, which lie in the caller's order."""
-        plan, nbytes = self._make(compiled, geometry, call, scalars, None, None)
+    def _capacity(self, compiled: Compiled, geometry: Geometry, call: Call, scalars: Mapping[str, int | float]) -> tuple[Capacity | None, int]:
+        """A plan that calls cut their rows out of, which lie in the caller's order; None where it would take more than is allowed."""
+        more = replace(call, lengths=None, asking=geometry.asking)
+        wanted = footprint(compiled, geometry, _rows(more))
+        if wanted.total > self.options.plan_memory:
+            return None, wanted.tables
+        plan, nbytes = self._make(compiled, geometry, more, scalars, None, None)
         return Capacity(plan), nbytes
 
     # ------------------------------------------------------------------------------------------ the reference as a backend

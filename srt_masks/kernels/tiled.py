@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -46,6 +47,9 @@ class Work:
 class TiledBackend:
     name = "tiled"
 
+    def __init__(self) -> None:
+        self._packed: WeakKeyDictionary[Plan, list[Tensor]] = WeakKeyDictionary()
+
     def tile(self, compiled: Compiled, operands: Operands) -> int:
         return TILE
 
@@ -55,7 +59,9 @@ class TiledBackend:
         return Costs(partial=1.14, operator=0.12 * dim, start=area * dim, row=0.3 * area * dim, run=0.05 * area, token=0.00055 * area)
 
     def pack(self, plan: Plan, compiled: Compiled, operands: Operands) -> list[Tensor]:
-        return pack(plan)
+        if plan not in self._packed:
+            self._packed[plan] = pack(plan)
+        return self._packed[plan]
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, packed: list[Tensor], compiled: Compiled, scale: float) -> Attended:
         return forward(q, k, v, unpack(packed, compiled), compiled.program, scale)
