@@ -352,9 +352,13 @@ FOREIGN = {
     "heads": "q says how many there are", "steps": "q says how many there are", "layers": "srt_masks.compile(spec, layers=...) says how many there are",
 }  # fmt: skip
 
+PACKED = ("doc", "start", "position")  # the names that srt_masks.documents gives
+
 
 def _unknown_argument(name: str, known: set[str]) -> str:
     hint = FOREIGN.get(name) or did_you_mean(name, known | {*ARGUMENTS})
+    if name in PACKED and not known.isdisjoint(PACKED):
+        hint = f"of what srt_masks.documents gives, this text declares {listing(sorted(known.intersection(PACKED)))}: give that alone"
     if name == "lengths":
         hint = "ragged rows are not served in a model yet; srt_masks.compile(spec)(q, k, v, lengths=...) is"
     return f"unknown argument `{name}`: {hint or 'this spec has ' + (listing(sorted(known)) or 'no inputs and no params')}"
@@ -406,7 +410,7 @@ def bind_inputs(
         if not batched and value.ndim != len(wanted):
             raise InputError(f"input `{name}` has the axes {_axes(declared.axes, wanted)}, and may have a batch axis before them; got {_describe(value)}")
         if batched and value.shape[0] not in (1, sizes.batch):
-            raise InputError(f"input `{name}`: the batch axis is 1 or {sizes.batch}; got {_describe(value)}")
+            raise InputError(f"input `{name}`: the batch axis is {'1' if sizes.batch == 1 else f'1 or {sizes.batch}'}; got {_describe(value)}")
         for extent, found in zip(wanted, value.shape[int(batched) :], strict=True):
             if isinstance(extent, str):
                 before = named.setdefault(extent, (found, name))

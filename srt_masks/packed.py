@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,6 +40,8 @@ def documents(*, lengths: Any = None, cu_seqlens: Any = None) -> dict[str, Tenso
 
 
 def _numbers(name: str, value: Any) -> Tensor:
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iufb":
+        value = torch.from_numpy(value.astype(np.float64 if value.dtype.kind == "f" else value.dtype))
     wrong = isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex() or value.dtype is torch.bool)
     if wrong or not isinstance(value, Tensor | Sequence) or isinstance(value, str):
         raise InputError(f"{name} is a vector of whole numbers; got {value.dtype if isinstance(value, Tensor) else repr(value)[:60]}")

@@ -34,7 +34,7 @@ def bind_queries(queries: Any, rows: int | None, batch: int, tokens: int | None,
                 f"queries= gives where each row of the batch starts, and under `queries where` q holds only those that ask: give a range; got {queries!r}"
             )
         if len(starts) != batch:
-            raise InputError(f"queries= gives where each row of the batch starts: wanted {batch}, got {len(starts)}")
+            raise InputError(f"queries= gives where each row of the batch starts: wanted {batch}, got {len(starts)}{_as_range(starts, rows)}")
         if min(starts, default=0) < 0:
             raise InputError(f"queries= gives positions, counted from 0; got {min(starts)}")
         found = tuple(range(s, s + rows) for s in starts)
@@ -42,6 +42,15 @@ def bind_queries(queries: Any, rows: int | None, batch: int, tokens: int | None,
     if tokens is not None and last > tokens:
         raise InputError(f"queries= reaches position {last - 1}, and there are {tokens} {what}: k and v hold every token up to the last that asks")
     return found
+
+
+def _as_range(numbers: list[int], rows: int) -> str:
+    """A hint, where what came reads as both ends of a range, or as each of its positions."""
+    if len(numbers) == 2 and numbers[1] - numbers[0] == rows:
+        return f"; for the positions from {numbers[0]} up to {numbers[1]}, range({numbers[0]}, {numbers[1]})"
+    if len(numbers) > 1 and numbers == list(range(numbers[0], numbers[0] + len(numbers))):
+        return f"; for these positions, range({numbers[0]}, {numbers[-1] + 1})"
+    return ""
 
 
 def _starts(queries: Any) -> list[int]:
@@ -54,6 +63,8 @@ def _starts(queries: Any) -> list[int]:
     if isinstance(value, int) and not isinstance(value, bool):
         hint = f"; for one position, range({value}, {value + 1})"
     elif isinstance(value, slice):
-        hint = f"; write range({value.start or 0}, {value.stop})"
+        ends = (value.start or 0, value.stop)
+        whole = all(isinstance(n, int) and n >= 0 for n in ends) and value.step in (None, 1)
+        hint = f"; write range({ends[0]}, {ends[1]})" if whole else "; write range(a, b), of positions counted from 0"
     came = f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)[:60]
     raise InputError(f"queries is a range, or a vector of whole numbers: where each row of the batch starts; got {came}{hint}")

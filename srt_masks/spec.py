@@ -98,6 +98,7 @@ def read_text(path: str | Path) -> str:
             raise InputError(f"{path} has {path.stat().st_size:,} bytes; a spec has at most {MAX_TEXT:,} characters")
         return path.read_bytes().decode("utf-8")
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+        hint = ". For a text: srt_masks.parse(text)" if len(str(path).split()) > 1 and "attend" in str(path) else ""
+        raise InputError(f"cannot read {path}: {error.strerror or error}{hint}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is no text: byte {error.start} is not UTF-8. A spec is a plain text file") from None

@@ -49,6 +49,8 @@ ROWS: list[tuple[str, dict[str, Any], str]] = [
     (DOCS, {"docs": ints(10)}, "unknown argument `docs`: did you mean `doc`"),
     (DOCS, {"inputs": {"doc": ints(10), "mask": ints(10)}}, "unknown argument `mask`: declare it in the text"),
     (CAUSAL, {"attn_mask": ints(10, 10)}, "unknown argument `attn_mask`"),
+    (DOCS, {"inputs": {"doc": ints(10), "start": ints(10)}}, "of what srt_masks.documents gives, this text declares doc: give that alone"),
+    (CAUSAL, {"start": ints(10)}, "unknown argument `start`: this spec has no inputs"),
     (CAUSAL, {"steps": 5}, "unknown argument `steps`: q says how many"),
     (DOCS, {"doc": ints(10), "inputs": {"doc": ints(10)}}, "`doc` is given twice"),
     (DOCS, {"inputs": [ints(10)]}, "inputs maps names to tensors; got list"),
@@ -82,6 +84,13 @@ ROWS: list[tuple[str, dict[str, Any], str]] = [
     (PREFIX, {"p": ints(2)}, r"the batch axis is 1 or 3; got int64 of shape \(2,\)"),
     (FAR, {"far": ints(2)}, "one for each of the 3 rows of the batch; got int64 of shape"),
     (GIVEN, {"given": {**ROLES, "step": ints(2, 10)}}, "a batch axis of 1 or 3 if any; got int64 of shape"),
+    # queries
+    (CAUSAL, {"queries": [0, 10]}, r"wanted 3, got 2; for the positions from 0 up to 10, range\(0, 10\)"),
+    (CAUSAL, {"queries": list(range(10))}, r"wanted 3, got 10; for these positions, range\(0, 10\)"),
+    (CAUSAL, {"queries": [4, 1]}, "wanted 3, got 2$"),
+    (CAUSAL, {"queries": slice(5, 10)}, r"write range\(5, 10\)"),
+    (CAUSAL, {"queries": slice(-1, None)}, r"write range\(a, b\), of positions counted from 0"),
+    (CAUSAL, {"queries": [3.0, 4.0, 5.0]}, r"vector of whole numbers.*got \[3.0, 4.0, 5.0\]"),
     # lengths
     (CAUSAL, {"lengths": [10, 11, 3]}, "from 0 to 10; got 11"),
     (CAUSAL, {"lengths": [10, -1, 3]}, "from 0 to 10; got -1"),
@@ -151,7 +160,68 @@ def test_numbers_of_other_libraries_are_numbers():
         assert torch.equal(attend(row, q, q, doc=doc, queries=starts), attend(row, q, q, doc=doc, queries=[9, 3, 0]))
 
 
+@pytest.mark.parametrize(("name", "value", "words"), [
+    ("q", randn(1, 2, 10, 8).numpy(), r"q is a tensor; got ndarray: give torch.from_numpy\(x\)"), ("q", [1.0], "q is a tensor; got list$"),
+])  # fmt: skip
+def test_what_is_no_tensor_of_four_axes(name: str, value: Any, words: str):
+    x = randn(1, 2, 10, 8)
+    attend: Any = srt.compile(srt.parse(CAUSAL))
+    with pytest.raises(srt.InputError, match=words):
+        attend(*({"q": x, "k": x, "v": x} | {name: value}).values())
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_nested_tensors(layout: torch.layout):
+    x = randn(1, 2, 10, 8)
+    nested = torch.nested.nested_tensor([randn(2, 10, 8)], layout=layout)
+    for q, k, name in ((nested, x, "q"), (x, nested, "k")):
+        with pytest.raises(srt.InputError, match=f"{name} is an ordinary dense tensor; got a nested one: pad it, and give lengths="):
+            srt.compile(srt.parse(CAUSAL))(q, k, k)
+
+
+def test_a_batch_of_one_says_so_once():
+    x = randn(1, 2, 10, 8)
+    with pytest.raises(srt.InputError, match="the batch axis is 1; got int64"):
+        srt.compile(srt.parse(DOCS))(x, x, x, doc=ints(2, 10))
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"order": "by rol"}, "`auto`, `natural`, or of this text `by role`.*got 'by rol': did you mean `by role`"), ({"order": ["by role"]}, r"got \['by role'\]$"),
+    ({"plan_memory": 1e9}, "a whole number of bytes, 1 or more; got 1000000000.0"), ({"tile": 100}, "tile is one of 16, 32, 64, 128, 256, 512 tokens; got 100"),
+    ({"backend": "cuda"}, "backend is one of auto, reference, tiled, triton; got 'cuda'"),
+])  # fmt: skip
+def test_options_that_are_not_there(options: dict[str, Any], words: str):
+    with pytest.raises(srt.InputError, match=words):
+        srt.compile(srt.zoo("registers look ahead"), **options)
+
+
+def test_a_path_a_text_and_a_spec_are_told_apart(tmp_path):
+    compile: Any = srt.compile
+    with pytest.raises(srt.InputError, match=r"for a file: srt_masks.load\(path\)"):
+        compile("rules.mask")
+    with pytest.raises(srt.InputError, match=r"cannot read attend causal: .*\. For a text: srt_masks.parse\(text\)"):
+        srt.load("attend causal")
+    with pytest.raises(srt.InputError, match=r"No such file or directory$"):
+        srt.load(tmp_path / "rules.mask")
+
+
+def test_a_plan_is_one_line_where_it_is_shown_and_a_table_where_it_is_printed():
+    plan = srt.compile(srt.parse(CAUSAL)).plan(300)
+    assert repr(plan) == "<Plan for batch 1, heads 1, 300 x 300 tokens, tile 128: 6 tiles visited; print() lists them>"
+    assert "3 FULL + 3 PARTIAL" in str(plan) or "PARTIAL of 9" in str(plan)
+
+
+def test_the_remedy_for_a_plan_that_is_too_large_is_one():
+    attend = srt.compile(srt.parse(CAUSAL), plan_memory=100)
+    with pytest.raises(srt.InputError, match=r"fewer tokens a call \(queries=range.*plan_memory=\d+\)"):
+        attend.plan(10**6)
+    with pytest.raises(srt.InputError, match=r"plan_memory allows 0.1 KiB: give srt_masks.compile"):
+        attend.plan(10**6, queries=range(10**6 - 1, 10**6))
+
+
 @pytest.mark.parametrize(("arguments", "options", "words"), [
+    ((randn(1, 2, 10, 8),), {}, r"whole number of rows, 0 or more; got a tensor of shape \(1, 2, 10, 8\)$"),
     ((-1,), {}, "tokens is a whole number of rows"), ((10.0,), {}, "tokens is a whole number of rows"), ((True,), {}, "tokens is a whole number of rows"),
     ((10,), {"queries": range(5, 12)}, "reaches position 11, and there are 10 tokens"), ((10,), {"queries": 5}, r"range\(5, 6\)"),
     ((10,), {"queries": torch.tensor(5)}, r"got int64 of shape \(\)"), ((10,), {"queries": [3, 10]}, "reaches position 10"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -219,6 +220,10 @@ def test_comparisons_that_cannot_be_made():
     refused("fails when FlexAttention's create_mask calls it: IndexError", lambda b, h, q, k: torch.ones(2, 2).bool()[q, k], steps=4)
     refused("give steps=", lambda b, h, q, k: q >= k)
     refused("got str", "attend causal", steps=4)
+    refused(r"got ndarray: give torch.from_numpy\(mask\)", np.ones((4, 4), bool))
+    refused(r"got list: give torch.tensor\(mask\)", [[True]])
+    refused("where the mask_mod is called, and torch finds no 'gpu7x' here", lambda b, h, q, k: q >= k, steps=4, device="gpu7x")
+    refused(r"2 x 4 .*padding mask \(batch, keys\) is no mask of pairs.*lengths=", torch.ones(2, 4).bool(), steps=4)
     refused("speaks of layers.*give layer=, from 0 to 1", mask, srt.parse("attend layer == 0 and causal"), layers=2)
     refused("this layout has 2 a step", mask, srt.parse("layout repeat { a, b }\nattend causal"))
     refused("differ in size", srt.parse("layout token * 3\nattend causal"), steps=4)
@@ -399,7 +404,8 @@ def test_dense_masks_that_are_none():
             srt.from_dense(mask, **gates)
 
     mask = torch.ones(4, 4).bool()
-    refused("a dense mask is a tensor; got list", [[True]])
+    refused(r"a dense mask is a tensor; got list: give torch.tensor\(mask\)", [[True]])
+    refused(r"got ndarray: give torch.from_numpy\(mask\)", np.ones((4, 4), bool))
     refused("mask.bool", mask.int())
     refused("at least one query and one key", torch.ones(0, 4).bool())
     refused("stop_v is a bool tensor, True = stopped, or a float one.*got int64", mask, stop_v=mask.long())
@@ -417,13 +423,14 @@ def test_documents_from_lengths_and_from_sums():
     found = srt.documents(lengths=[3, 0, 2])
     assert {n: t.tolist() for n, t in found.items()} == {"doc": [0, 0, 0, 2, 2], "start": [0, 0, 0, 3, 3], "position": [0, 1, 2, 0, 1]}
     again = srt.documents(cu_seqlens=torch.tensor([0, 3, 3, 5], dtype=torch.int32))
+    assert all(torch.equal(found[n], t) for n, t in srt.documents(lengths=np.array([3, 0, 2], np.uint16)).items())
     assert all(torch.equal(found[n], again[n]) and found[n].dtype is torch.int64 for n in found)
     assert all(len(t) == 0 for t in srt.documents(lengths=[]).values()) and len(srt.documents(cu_seqlens=[0])["doc"]) == 0
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
     ({}, "one of the two"), ({"lengths": [1], "cu_seqlens": [0, 1]}, "one of the two"), ({"lengths": [2, -1]}, "0 or more"), ({"lengths": 3}, "vector of whole numbers"),
-    ({"lengths": [1.5]}, "whole numbers"), ({"lengths": [True]}, "whole numbers"), ({"lengths": "12"}, "whole numbers"), ({"lengths": [[1, 2]]}, "whole numbers"),
+    ({"lengths": [1.5]}, "whole numbers"), ({"lengths": np.array([1.0])}, "whole numbers; got torch.float64"), ({"lengths": [True]}, "whole numbers"), ({"lengths": "12"}, "whole numbers"), ({"lengths": [[1, 2]]}, "whole numbers"),
     ({"lengths": torch.tensor([1.0])}, "whole numbers; got torch.float32"), ({"lengths": torch.ones(2, 2).long()}, r"shape \(2, 2\)"),
     ({"lengths": torch.tensor(3)}, r"shape \(\)"), ({"cu_seqlens": [1, 2]}, "begin with 0"), ({"cu_seqlens": [0, 3, 2]}, "running sums"), ({"cu_seqlens": []}, "begin with 0"),
     ({"lengths": [2**40]}, "at most"), ({"lengths": [2**62, 2**62]}, "at most"), ({"lengths": [2**70]}, "at most"), ({"cu_seqlens": [0, 2**40]}, "at most"),

@@ -213,8 +213,10 @@ def test_what_is_not_exported_says_why():
     refused(r"tiles of 128 tokens, or a multiple; this plan has 16.*tile=128", device="meta")
     refused("full width", compact=True, device="cpu")
     refused("device is a torch.device", device="gpu7x")
+    if not torch.cuda.is_available():
+        refused("torch finds no cuda here: .*Name another device=", device="cuda", tile=128)
     refused("at least one row", tokens=0)
-    refused(r"take 16.0 GiB.*compact=True", tokens=2**19, tile=16)
+    refused(r"take 16.0 GiB at full width; at most 8 GiB.*compact=True", tokens=2**19, tile=16)
     refused("cannot follow a power of a pair", "attend q.pos ** k.pos > 5")
     assert srt.compile(srt.parse("attend causal"), tile=128).plan(300).to_flex(device="meta").kv_indices.is_meta
 
@@ -341,7 +343,14 @@ def test_a_deal_is_better_than_contiguous_stretches():
 
 
 @pytest.mark.parametrize(
-    ("rank", "world", "words"), [(2, 2, "from 0 to world - 1"), (-1, 2, "from 0"), (0, 0, "from 0"), (True, 2, "whole number"), (0, 1.5, "whole number")]
+    ("rank", "world", "words"),
+    [
+        (2, 2, "from 0 to world - 1"),
+        (-1, 2, "from 0"),
+        (0, 0, "how many ranks there are, 1 or more; got 0"),
+        (True, 2, "whole number"),
+        (0, 1.5, "whole number"),
+    ],
 )
 def test_ranks_that_are_not_there(rank: Any, world: Any, words: str):
     with pytest.raises(srt.InputError, match=words):

@@ -251,7 +251,7 @@ def test_a_plan_beyond_the_budget_is_refused_before_memory_is_taken(monkeypatch)
     with pytest.raises(srt.InputError, match=r"allows 1\.0 MiB"):
         srt.compile(srt.parse("attend causal"), plan_memory=2**20).plan(200_000)
     for wrong in (0, -1, 1.5, True, "1G"):
-        with pytest.raises(srt.InputError, match="plan_memory is a number of bytes"):
+        with pytest.raises(srt.InputError, match="plan_memory is a whole number of bytes"):
             srt.compile(srt.parse("attend causal"), plan_memory=wrong)  # type: ignore[arg-type]
 
 

@@ -63,7 +63,7 @@ def block_mask(plan: Plan, device: Any = None, gradients: str = "refuse", compac
     if wanted > MOST_BYTES and not compact:
         raise InputError(
             f"the lists of {table.shape[0]} x {table.shape[1]} masks of {rows} x {cols} tiles take {wanted / 2**30:.1f} GiB at full width; at most "
-            f"{MOST_BYTES // 2**30} are made. compact=True makes them as wide as the fullest row, for GPUs; larger tiles make them fewer"
+            f"{MOST_BYTES // 2**30} GiB are made. compact=True makes them as wide as the fullest row, for GPUs; larger tiles make them fewer"
         )
     groups = [plan.groups[i] for i in range(len(plan.groups))]
     lists = (
@@ -74,12 +74,18 @@ def block_mask(plan: Plan, device: Any = None, gradients: str = "refuse", compac
 
 
 def _device(device: Any) -> torch.device:
+    """The device that a caller names, or where FlexAttention runs best. Raises InputError if it is not there."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(device)
+        place = torch.device(device)
     except (RuntimeError, TypeError):
         raise InputError(f"device is a torch.device or its name; got {device!r}") from None
+    try:
+        torch.empty(0, device=place)
+    except (AssertionError, RuntimeError) as error:  # the first where torch was built without it
+        raise InputError(f"torch finds no {place} here: {str(error).splitlines()[0]}. Name another device=") from None
+    return place
 
 
 def _extents(group_of: Tensor) -> Tensor:

@@ -68,9 +68,10 @@ def check_memory(compiled: Compiled, geometry: Geometry, rows: Sequence[BatchRow
     found = footprint(compiled, geometry, rows)
     if found.total > allowed:
         g = geometry
+        part = "attend to fewer tokens a call (queries=range(...) takes a part of the rows), or " if g.asking is None and g.queries > g.tile else ""
         raise InputError(
             f"a plan for batch {g.batch}, heads {g.heads}, {g.queries:,} x {g.keys:,} tokens would take about {_size(found.total)} ({found}), and "
-            f"plan_memory allows {_size(allowed)}: attend to fewer tokens a call (queries=range(...) takes a part of the rows), or give "
+            f"plan_memory allows {_size(allowed)}: {part}give "
             f"srt_masks.compile(..., plan_memory={1 << (found.total - 1).bit_length()})"
         )
     return found.total

@@ -72,7 +72,7 @@ class GroupPlan:
         return self.emitted[consumer]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Plan:
     """Everything a kernel needs to know of a mask. Nothing in it is queries x keys but inputs that were given so. Prints as a
     table."""
@@ -121,6 +121,12 @@ class Plan:
     def nbytes(self) -> int:
         """Bytes of the runs of all consumers, as if all were asked for. The leaves come on top: 8 bytes or fewer a token, each."""
         return sum(g.runs(c).nbytes for g in self.groups for c in Consumer)
+
+    def __repr__(self) -> str:
+        g = self.geometry
+        return (
+            f"<Plan for batch {g.batch}, heads {g.heads}, {g.queries} x {g.keys} tokens, tile {g.tile}: {self.active_tiles} tiles visited; print() lists them>"
+        )
 
     def to_dense(self) -> Tensor:
         """The attended pairs, bool (batch, heads, queries, keys), read off the plan's tiles and not off the text alone.

@@ -58,7 +58,9 @@ def shard(plan: Plan, rank: int, world: int) -> Shard:
     for name, value in (("rank", rank), ("world", world)):
         if isinstance(value, bool) or not isinstance(value, int):
             raise InputError(f"{name} is a whole number; got {value!r}")
-    if world < 1 or not 0 <= rank < world:
+    if world < 1:
+        raise InputError(f"world is how many ranks there are, 1 or more; got {world}")
+    if not 0 <= rank < world:
         raise InputError(f"rank is from 0 to world - 1; got rank {rank} of {world}")
     plan, g = _in_one_order(plan), plan.geometry
     order = plan.groups[0].order if plan.groups else None

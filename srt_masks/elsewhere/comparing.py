@@ -13,7 +13,7 @@ from ..diagnostics import InputError
 from ..grammar.checked import Checked, Layout
 from ..spec import Spec
 from .configs import is_config, layers_of, spec_of
-from .others import CONVENTION, Blocks, Dense, Other, blocks, dense, function
+from .others import CONVENTION, Blocks, Dense, Other, as_tensor, blocks, dense, function
 from .side import Rows, Side
 from .verdict import AROUND_ROWS, Pair, Verdict, draw
 
@@ -40,7 +40,8 @@ def equivalent(
     Raises InputError for what is none of these, for sizes that do not fit, and beyond 4 billion pairs.
     """
     if not isinstance(spec, Spec):
-        raise InputError(f"equivalent takes a Spec; got {type(spec).__name__}. For a text: srt_masks.parse(text)")
+        hint = "The spec comes first, the other mask second" if isinstance(other, Spec) else "For a text: srt_masks.parse(text)"
+        raise InputError(f"equivalent takes a Spec; got {type(spec).__name__}. {hint}")
     arguments = {"lengths": lengths, "inputs": inputs, "given": given}
     if is_config(other):
         other, layers = spec_of(other), layers_of(other) if layers is None else layers
@@ -111,7 +112,7 @@ def _other(other: Any, device: Any) -> tuple[Other, str]:
     if callable(other):
         return function(other, device), ""
     raise InputError(
-        f"a spec is compared with a Flex mask_mod, a dense mask (a torch.Tensor), a BlockMask, a Hugging Face config or another Spec; got {type(other).__name__}"
+        f"a spec is compared with a Flex mask_mod, a dense mask (a torch.Tensor), a BlockMask, a Hugging Face config or another Spec; got {type(other).__name__}{as_tensor(other)}"
     )
 
 
@@ -133,7 +134,12 @@ def _steps(checked: Checked, layout: Layout, tokens: int, what: str) -> int:
 def _wrong_sizes(found: Other, side: Side) -> str:
     assert found.sizes is not None
     said = f"{found.words} is {found.sizes[0]} x {found.sizes[1]} (queries x keys); the spec is {side.queries} x {side.keys} here"
-    if isinstance(found, Dense) and found.sizes[1] == side.keys and found.batch == found.heads == 1 and found.sizes[0] == side.batch:
+    if (
+        isinstance(found, Dense)
+        and found.sizes[1] == side.keys
+        and found.batch == found.heads == 1
+        and (found.sizes[0] == side.batch or found.sizes[0] < side.queries)
+    ):
         return f"{said}. A padding mask (batch, keys) is no mask of pairs: give mask[:, None, None, :], or lengths=. {CONVENTION}"
     return said
 

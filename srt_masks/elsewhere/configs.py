@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ..diagnostics import InputError, Source, did_you_mean
@@ -58,7 +59,8 @@ def layers_of(config: Any) -> int:
 
 def spec_of(config: Any, causal: bool | None = None) -> Spec:
     if not is_config(config):
-        raise InputError(f"a Hugging Face config is wanted, or a mapping with its settings; got {type(config).__name__}")
+        hint = ". Of a config.json: json.load(file); of a name: transformers.AutoConfig.from_pretrained(name)" if isinstance(config, str | Path) else ""
+        raise InputError(f"a Hugging Face config is wanted, or a mapping with its settings; got {type(config).__name__}{hint}")
     settings = _settings(config)
     kind = str(settings.get("model_type") or "config")
     text = _text(read_layers(settings, causal, isinstance(config, Mapping)), kind, [n for n in SCORES if settings.get(n)])

@@ -133,6 +133,10 @@ class Blocks:
 
 def function(mask_mod: Callable[..., Any], device: Any) -> Function:
     try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError, TypeError) as error:
+        raise InputError(f"device= is where the mask_mod is called, and torch finds no {device!r} here: {str(error).splitlines()[0]}") from None
+    try:
         wanted = [p for p in inspect.signature(mask_mod).parameters.values() if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     except (TypeError, ValueError):
         return Function(mask_mod, device)
@@ -141,6 +145,13 @@ def function(mask_mod: Callable[..., Any], device: Any) -> Function:
     if len(wanted) != 4:
         raise InputError(f"a mask_mod takes (batch, head, query, key); this one takes {len(wanted)}: {', '.join(p.name for p in wanted) or 'nothing'}")
     return Function(mask_mod, device)
+
+
+def as_tensor(other: Any) -> str:
+    """What makes a tensor of an array or nested lists, as a remedy."""
+    if type(other).__module__.partition(".")[0] == "numpy":
+        return ": give torch.from_numpy(mask)"
+    return ": give torch.tensor(mask)" if isinstance(other, list) else ""
 
 
 def dense(mask: Tensor) -> Dense:

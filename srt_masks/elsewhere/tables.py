@@ -15,7 +15,7 @@ from ..diagnostics import InputError, Source
 from ..grammar.formatter import format_text
 from ..packed import documents
 from ..spec import Spec, parse
-from .others import dense
+from .others import as_tensor, dense
 
 GATES = ("q", "k", "v")
 
@@ -48,7 +48,7 @@ def from_dense(mask: Any, *, stop_q: Any = None, stop_k: Any = None, stop_v: Any
     Raises InputError for another shape or dtype, or a gate that is not finite or requires grad.
     """
     if not isinstance(mask, Tensor):
-        raise InputError(f"a dense mask is a tensor; got {type(mask).__name__}")
+        raise InputError(f"a dense mask is a tensor; got {type(mask).__name__}{as_tensor(mask)}")
     pairs = dense(mask.detach()).mask.cpu()
     queries, keys = pairs.shape[-2:]
     if not queries or not keys:

@@ -18,7 +18,7 @@ from ..compiler.order import NATURAL
 from ..compiler.pipeline import Compiled, Plan, compile_checked, make_plan
 from ..compiler.plan import BatchRow, Geometry, count_asking
 from ..compiler.slices import Capacity, capacity, reads_tokens
-from ..diagnostics import BackendError, InputError, listing
+from ..diagnostics import BackendError, InputError, did_you_mean, listing
 from ..grammar.checked import Checked, Layout
 from ..query_ranges import bind_queries
 from ..reference import attention as reference_attention
@@ -127,7 +127,7 @@ class Attention:
         """
         checked, options = self.spec.checked, self.options
         if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
-            raise InputError(f"tokens is a whole number of rows, 0 or more; got {tokens!r}")
+            raise InputError(f"tokens is a whole number of rows, 0 or more; got {_briefly(tokens)}")
         if checked.keys is not None and checked.keys.rows_per_step:
             raise InputError("this spec has a layout of its own for keys, of any length: a plan by itself cannot know it; call the attention instead")
         heads = (options.heads or 1) if heads is None else heads
@@ -313,7 +313,7 @@ def compile_spec(
     than "natural" where it saves work, and any that `attend.plan(...)` lists may be asked for by its name. Raises InputError for an option that
     is wrong, BackendError for a backend that is not there."""
     if not isinstance(spec, Spec):
-        raise InputError(f"compile takes a Spec; got {type(spec).__name__}. For a text: srt_masks.compile(srt_masks.parse(text))")
+        raise InputError(f"compile takes a Spec; got {type(spec).__name__}. For a text: srt_masks.parse(text); for a file: srt_masks.load(path)")
     if backend not in BACKENDS:
         raise InputError(f"backend is one of {', '.join(BACKENDS)}; got {backend!r}")
     if backend not in ("auto", "reference"):
@@ -326,7 +326,7 @@ def compile_spec(
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise InputError(f"{name} is a whole number, 1 or more; got {value!r}")
     if isinstance(plan_memory, bool) or not isinstance(plan_memory, int) or plan_memory < 1:
-        raise InputError(f"plan_memory is a number of bytes, 1 or more; got {plan_memory!r}")
+        raise InputError(f"plan_memory is a whole number of bytes, 1 or more; got {plan_memory!r}")
     if params is not None and not isinstance(params, Mapping):
         raise InputError(f"params maps names to numbers; got {type(params).__name__}")
     made = Attention(spec.with_params(**params) if params else spec, Options(heads, layers, backend, tile, precision, plan_memory, order))
@@ -342,10 +342,15 @@ def check_order(compiled: Compiled, order: str) -> None:
     if order not in [c.name for c in every_candidate(compiled.candidates)]:
         others = f", or of this text {listing([f'`{n}`' for n in singles], 8)}, or two of them: `by a, then b`" if singles else ""
         why = f"; this text has no other orders{f': {compiled.must_stay}' if compiled.must_stay else ''}" if not singles else ""
-        raise InputError(f"order is `auto`, `natural`{others}{why}; got {order!r}")
+        close = did_you_mean(order, singles) if isinstance(order, str) else ""
+        raise InputError(f"order is `auto`{',' if others else ' or'} `natural`{others}{why}; got {order!r}{f': {close}' if close else ''}")
 
 
 # ------------------------------------------------------------------------------------------------ helpers
+
+
+def _briefly(value: Any) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)[:60]
 
 
 def _rows(call: Call) -> list[BatchRow]:
@@ -376,7 +381,10 @@ def check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
     """Raises InputError unless q, k and v fit each other."""
     for name, x in (("q", q), ("k", k), ("v", v)):
         if not isinstance(x, Tensor):
-            raise InputError(f"{name} is a tensor; got {type(x).__name__}")
+            hint = ": give torch.from_numpy(x)" if type(x).__module__ == "numpy" else ""
+            raise InputError(f"{name} is a tensor; got {type(x).__name__}{hint}")
+        if x.is_nested:
+            raise InputError(f"{name} is an ordinary dense tensor; got a nested one: pad it, and give lengths=; or lay the rows in one (srt_masks.documents)")
         if x.layout is not torch.strided or x.is_meta:
             came = "a meta tensor" if x.is_meta else f"layout {str(x.layout).removeprefix('torch.')}"
             raise InputError(f"{name} is an ordinary dense tensor; got {came}")
