@@ -330,6 +330,17 @@ def test_settings_that_are_not_understood_are_named(config: dict[str, Any], word
         srt.from_config(config)
 
 
+@pytest.mark.parametrize(("config", "words"), [
+    ({"model_type": "t5", "num_layers": 2, "is_encoder_decoder": True}, "an encoder and a decoder, which attend by three masks"),
+    ({"model_type": "rwkv", "num_hidden_layers": 2}, "layers of 'rwkv' have no attention"),
+])  # fmt: skip
+def test_what_has_not_one_mask_has_none_whichever_way_it_looks(config: dict[str, Any], words: str):
+    for causal in (None, True, False):
+        with pytest.raises(srt.InputError, match=words):
+            srt.from_config(config, causal=causal)
+    assert "causal" in str(srt.from_config({"model_type": "bart", "num_hidden_layers": 2, "is_encoder_decoder": False}, causal=True))
+
+
 def test_what_is_no_config():
     for other in (3, "gpt2", None, torch.ones(2)):
         with pytest.raises(srt.InputError, match="a Hugging Face config is wanted"):

@@ -33,6 +33,7 @@ READ = {
 }  # fmt: skip
 SCORES = ("attn_logit_softcapping", "alibi", "use_alibi")  # they change scores, and leave the mask alone
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+NO_ATTENTION = ("falcon_mamba", "fnet", "mamba", "mamba2", "rwkv", "xlstm")
 PARTS = ("text_config", "vision_config", "audio_config", "decoder", "encoder")
 
 
@@ -89,6 +90,13 @@ def read_layers(settings: Mapping[str, Any], causal: bool | None, is_file: bool)
         raise InputError(
             f"this is the config of several models ({', '.join(parts)}), and which tokens are of which decides the mask: give one of them, as config.{parts[0]}"
         )
+    if settings.get("is_encoder_decoder"):
+        raise InputError(
+            "this is the config of an encoder and a decoder, which attend by three masks: write a text for each by hand, and hold it to the model's own "
+            "with srt_masks.equivalent; a decoder alone says is_encoder_decoder=False"
+        )
+    if kind in NO_ATTENTION:
+        raise InputError(f"layers of {kind!r} have no attention, and so no mask")
     if prefix and settings.get("text_config") is not None:
         settings = {**_settings(settings["text_config"]), "model_type": kind, "use_bidirectional_attention": None}
     _refuse_unknown(settings)
