@@ -100,6 +100,14 @@ def test_the_readme_names_every_floor():
     assert {*ALLOWED, "cli"} <= named
 
 
+def test_the_pipeline_names_every_step_of_the_compiler():
+    page = ast.get_docstring(ast.parse((PACKAGE / "compiler" / "pipeline.py").read_text()))
+    assert page is not None
+    steps = {p.stem for p in (PACKAGE / "compiler").glob("*.py")} - {"__init__", "pipeline"}
+    named = {name for names in re.findall(r"`(\w+)`|^    (\w+)  |compiler\.(\w+)", page, re.MULTILINE) for name in names}
+    assert not steps - named
+
+
 @pytest.mark.parametrize("package", ["srt_masks", "srt_masks.testing"])
 def test_no_public_name_is_hidden_by_a_module(package: str):
     """Importing a module sets its name on the package, where it would hide a function that is looked up there when it is first asked for."""

@@ -331,8 +331,10 @@ def test_moving_tokens_is_paid_for():
     spec, tokens = srt.parse(NEAR), 1600
     attend = srt.compile(spec, tile=16)
     compiled = attend.compiled
+    from srt_masks.compiler.batch import BatchRow
     from srt_masks.compiler.choice import Ordering
-    from srt_masks.compiler.plan import BatchRow, Geometry, make_plan
+    from srt_masks.compiler.make_plan import make_plan
+    from srt_masks.compiler.plan import Geometry
 
     def taken(token: float) -> str:
         costs = Costs(partial=1.0, operator=0.0, start=0.0, row=0.0, run=0.0, token=token)

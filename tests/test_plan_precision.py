@@ -17,8 +17,9 @@ from zoo_case import AT_8K, Missed, missed
 import srt_masks as srt
 from srt_masks.compiler import exact
 from srt_masks.compiler.boxes import classify
+from srt_masks.compiler.compiled import Compiled
 from srt_masks.compiler.order import Order
-from srt_masks.compiler.plan import Compiled, Plan
+from srt_masks.compiler.plan import Plan
 from srt_masks.compiler.summaries import Summaries
 
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"

@@ -12,9 +12,11 @@ from dataclasses import dataclass, fields
 from ..diagnostics import InputError
 from ..grammar.checked import Type
 from . import ir
+from .batch import BatchRow
 from .boxes import MOST_BOXES
+from .compiled import Compiled
 from .ir import Expr, Field, Scalar, Side
-from .plan import BatchRow, Compiled, Geometry
+from .plan import Geometry
 
 PLAN_MEMORY = 4 * 2**30  # bytes a plan may take, unless the caller says otherwise
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from . import ir
+from .compiled import Compiled
 from .evaluate import DTYPES, read, step
 from .ir import Apply, Const, Expr, Load, Scalar
-from .plan import Compiled
 
 _NOT_OF_THE_CALL = ("head", "length", "steps")
 

@@ -1,9 +1,10 @@
-"""The plan of a call: which tiles each consumer visits, for every group of rows of the batch and heads that share a mask."""
+"""The plan of a call: which tiles each consumer visits, for every group of rows of the batch and heads that share a mask.
+
+What it is and what can be asked of it; `make_plan.py` makes one.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,20 +13,16 @@ import torch
 from torch import Tensor
 
 from ..diagnostics import InputError
-from ..grammar.checked import Layout
 from . import ir
 from .boxes import Boxes, classify
-from .candidates import Candidate, candidates
-from .choice import AUTO, LEAST_TILES, NOT_ASKED, PROBE_TILES, Choice, Heads, Ordered, Ordering, Search, reads_data
-from .evaluate import Environment
+from .choice import NOT_ASKED, Choice
 from .flex import block_mask
 from .intervals import Intervals, intervals
 from .ir import Program
 from .labels import PARTIAL
-from .layout import attributes, steps_of
-from .leaves import Leaves, Split, evaluate, same, split
-from .order import NATURAL, Order, must_stay
-from .questions import Questions, questions
+from .leaves import Leaves
+from .order import NATURAL, Order
+from .questions import questions
 from .runs import Consumer, Runs, emit
 from .shard import Shard, shard
 
@@ -222,233 +219,3 @@ def _span(numbers: tuple[int, ...]) -> str:
     if len(numbers) > 1 and numbers == tuple(range(numbers[0], numbers[-1] + 1)):
         return f"{numbers[0]}-{numbers[-1]}"
     return ",".join(map(str, numbers))
-
-
-@dataclass(frozen=True, eq=False)
-class Compiled:
-    """A simplified program and what the planner and the kernels ask of it; made once a spec, and known by itself."""
-
-    program: Program
-
-    @cached_property
-    def questions(self) -> Questions:
-        return questions(self.program)
-
-    @cached_property
-    def split(self) -> Split:
-        """The leaves that a kernel needs: those of the mask and the gates."""
-        return split(*self.program.pair_roots)
-
-    @cached_property
-    def candidates(self) -> tuple[Candidate, ...]:
-        """The orders of tokens worth trying."""
-        return () if self.must_stay else candidates(self.program, self.split)
-
-    @cached_property
-    def must_stay(self) -> str:
-        """Why tokens can be visited in the caller's order alone; empty where they can in any."""
-        return must_stay(self.program, self.questions.split)
-
-    @cached_property
-    def reads_data(self) -> bool:
-        """Whether anything but the text and its numbers decides what an order is worth."""
-        return reads_data(self.program, self.candidates)
-
-    @cached_property
-    def speaks_of_head(self) -> bool:
-        return any(isinstance(n, ir.Scalar) and n.name == "head" for n in ir.postorder(*self.program.pair_roots))
-
-    @cached_property
-    def reads_length(self) -> bool:
-        """Whether what is said of two tokens may change as others are added behind them: by `length`, `steps`, or a look at a position, which
-        may lie beyond the end."""
-        nodes = list(ir.postorder(*self.program.pair_roots, self.program.asks))
-        return any(isinstance(n, ir.Gather) or (isinstance(n, ir.Scalar) and n.name in ("length", "steps")) for n in nodes)
-
-    @cached_property
-    def key(self) -> str:
-        return ir.digest(*self.program.pair_roots, self.program.asks)
-
-
-@dataclass(frozen=True)
-class BatchRow:
-    """What tells the rows of a batch apart: its length (None: all tokens), inputs, the layout given for it, params, and the positions that q
-    holds of it (None: all)."""
-
-    length: int | None
-    inputs: Mapping[str, Tensor]
-    layout: Mapping[str, Tensor]
-    params: Mapping[str, int | float]
-    asking: range | None = None
-
-
-def make_plan(
-    compiled: Compiled, geometry: Geometry, rows: Sequence[BatchRow], scalars: Mapping[str, int | float],
-    ordering: Ordering | None = None, like: Plan | None = None,
-) -> Plan:  # fmt: skip
-    """Plan one call. `rows` has an entry for each row of the batch; equal ones share a plan. `scalars` are `heads`, `layer` and `layers`.
-    Tokens are visited as `ordering` finds best, or as in a plan of the same call that this one is to be `like`; else in the caller's order.
-
-    The plan keeps the tensors it is given, on the CPU: they must not change. Raises InputError if q has not as many rows as tokens ask.
-    """
-    begin = time.perf_counter()
-    program = compiled.program
-    check_asking(program, geometry, rows, scalars)
-    groups: list[GroupPlan] = []
-    for members, row in _batch_groups(rows):
-        environment = lay_out(program, geometry, row, scalars)
-        nq, nk = len(environment.queries), len(environment.keys)
-        found = _head_groups(compiled, geometry.heads, environment)
-        if like is not None:
-            found, orders = _as_in(like, members[0], found)
-        else:
-            orders = _orders(compiled, geometry, ordering, len(members), found, row, scalars)
-        for group, ordered in zip(found, orders, strict=True):
-            leaves, order = group.leaves, ordered.order
-            if order is not None:
-                leaves = order.picked(leaves)
-            boxes = ordered.boxes or classify(compiled.questions, leaves, nq, nk, geometry.tile)
-            needed = Leaves(compiled.split, leaves.values, leaves.tables)
-            made = GroupPlan(members, group.heads, nq, nk, geometry.tile, boxes, needed, order, ordered.choice)
-            made.runs(Consumer.FORWARD)
-            groups.append(made)
-    return Plan(geometry, program, tuple(groups), time.perf_counter() - begin)
-
-
-def _orders(
-    compiled: Compiled, geometry: Geometry, ordering: Ordering | None, members: int, groups: Sequence[Heads], row: BatchRow,
-    scalars: Mapping[str, int | float],
-) -> list[Ordered]:  # fmt: skip
-    """The order of each group of heads of one row of the batch."""
-    program, first = compiled.program, groups[0].environment if groups else None
-    if compiled.must_stay or not compiled.candidates:
-        return [Ordered(None, Choice(NATURAL, compiled.must_stay or "no other order is worth a try"))] * len(groups)
-    if ordering is None or ordering.wanted == NATURAL or first is None:
-        return [Ordered(None, NOT_ASKED)] * len(groups)
-    if row.asking is not None:
-        return [Ordered(None, Choice(NATURAL, "keys are not moved for some rows of q alone"))] * len(groups)
-    rows, cols = (-(-len(x) // geometry.tile) for x in (first.queries, first.keys))
-    if ordering.wanted == AUTO and rows * cols < LEAST_TILES**2:
-        return [Ordered(None, Choice(NATURAL, f"{rows} x {cols} tiles are too few to be worth a search"))] * len(groups)
-    sizes = tuple(_shorter(layout, n, PROBE_TILES * geometry.tile) for layout, n in _axes(program, geometry, row))
-    probe = replace(geometry, queries=sizes[0], keys=sizes[-1])
-    numbers = (*sorted(scalars.items()), *sorted(row.params.items()))
-    # What was found for a call of fewer tiles than are tried is found again for it alone.
-    known = None if compiled.reads_data else (compiled.key, program.queries, program.keys, program.data, sizes, geometry.tile, numbers)
-    search = Search(program, compiled.questions, compiled.candidates, geometry.tile, members, geometry.heads_per_key, ordering)
-
-    def shorter() -> Environment:
-        return lay_out(program, probe, replace(row, length=None if row.length is None else sizes[0]), scalars)
-
-    return search.ordered(groups, shorter, known)
-
-
-def _axes(program: Program, geometry: Geometry, row: BatchRow) -> list[tuple[Layout, int]]:
-    """Each layout of a call, and its tokens."""
-    if program.keys is None:
-        return [(program.queries, geometry.keys if row.length is None else row.length)]
-    return [(program.queries, geometry.queries), (program.keys, geometry.keys)]
-
-
-def _shorter(layout: Layout, tokens: int, most: int) -> int:
-    """Tokens of the layout, at most so many if it can have them."""
-    if layout.given is not None:
-        return min(tokens, most)
-    if tokens <= most or not layout.rows_per_step or most < layout.tokens(1):
-        return tokens
-    return layout.tokens(layout.steps(most))
-
-
-def _as_in(like: Plan, row: int, groups: Sequence[Heads]) -> tuple[list[Heads], list[Ordered]]:
-    """The groups, parted where another plan's orders part them, and those orders."""
-    found, orders = [], []
-    for group in groups:
-        for other in like.groups:
-            heads = tuple(h for h in group.heads if h in other.heads)
-            if heads and row in other.batch:
-                found.append(replace(group, heads=heads))
-                orders.append(Ordered(other.order, other.choice))
-    return found, orders
-
-
-def lay_out(program: Program, geometry: Geometry, row: BatchRow, scalars: Mapping[str, int | float]) -> Environment:
-    """What the names mean in one row of the batch: its queries are the tokens that ask, at the positions that q holds."""
-    tokens = _positions(program, geometry) if row.length is None else row.length
-    own = attributes(program.queries, tokens, program.data, row.layout)
-    keys = own if program.keys is None else attributes(program.keys, geometry.keys, program.data, row.layout)
-    numbers = {**scalars, **row.params, "length": tokens, "steps": steps_of(program.queries, own)}
-    environment = Environment(numbers, row.inputs, own, keys)
-    start, stop = (0, tokens) if row.asking is None else (min(row.asking.start, tokens), min(row.asking.stop, tokens))
-    if program.asks is not ir.TRUE:
-        (asks,) = environment.evaluate(program.asks)
-        where = asks.expand(tokens).clone()
-        where[:start] = where[stop:] = False
-        return replace(environment, queries=own.picked(where))
-    return environment if row.asking is None else replace(environment, queries=own.between(start, stop))
-
-
-def _positions(program: Program, geometry: Geometry) -> int:
-    """Tokens of the axis that queries stand in, in a row of full length."""
-    if program.keys is None:
-        return geometry.keys
-    if geometry.asking is None:
-        return geometry.queries
-    return max((r.stop for r in geometry.asking), default=0) if program.queries.rows_per_step else program.queries.fixed
-
-
-def count_asking(program: Program, geometry: Geometry, rows: Sequence[BatchRow], scalars: Mapping[str, int | float]) -> int:
-    """Rows that q has: as many as ask in a row of full length, or more if some row of the batch has more."""
-    full = [replace(row, length=None) for row in rows]
-    return max((len(lay_out(program, geometry, row, scalars).queries) for _, row in _batch_groups([*rows, *full])), default=0)
-
-
-def check_asking(program: Program, geometry: Geometry, rows: Sequence[BatchRow], scalars: Mapping[str, int | float]) -> None:
-    """Raises InputError if q has not as many rows as tokens ask."""
-    if not rows or program.keys is not None:
-        return
-    everybody = geometry.keys if geometry.asking is None else max(len(r) for r in geometry.asking)
-    asking = everybody if program.asks is ir.TRUE else count_asking(program, geometry, rows, scalars)
-    if asking != geometry.queries:
-        among = f"the {geometry.keys} tokens" if geometry.asking is None else f"the {everybody} tokens of queries="
-        raise InputError(f"q has {geometry.queries} rows, and {asking} of {among} ask (`queries where`): q holds the rows of those, in order; k and v hold all")
-
-
-def _head_groups(compiled: Compiled, heads: int, environment: Environment) -> list[Heads]:
-    """Heads that share every leaf and table share a mask."""
-    split = compiled.questions.split
-    if not compiled.speaks_of_head:
-        return [Heads(tuple(range(heads)), environment, evaluate(split, environment))]
-    found: list[Heads] = []
-    for head in range(heads):
-        own = replace(environment, scalars={**environment.scalars, "head": head})
-        leaves = evaluate(split, own)
-        for number, known in enumerate(found):
-            if same(known.leaves, leaves):
-                found[number] = replace(known, heads=(*known.heads, head))
-                break
-        else:
-            found.append(Heads((head,), own, leaves))
-    return found
-
-
-def _batch_groups(rows: Sequence[BatchRow]) -> list[tuple[tuple[int, ...], BatchRow]]:
-    """Rows of the batch that share everything: length, positions asked for, params, and the values of every tensor."""
-    found: dict[Any, list[list[int]]] = {}
-    for number, row in enumerate(rows):
-        tensors = (*row.inputs.values(), *row.layout.values())
-        # Rows that may be alike have a few values in common: only those are compared.
-        some = tuple(tuple(t.flatten()[:: max(1, t.numel() // 8)].tolist()) for t in tensors)
-        alike = found.setdefault((row.length, row.asking, some, tuple(row.params.items())), [])
-        for members in alike:
-            if _equal(row, rows[members[0]]):
-                members.append(number)
-                break
-        else:
-            alike.append([number])
-    return sorted(((tuple(members), rows[members[0]]) for alike in found.values() for members in alike), key=lambda group: group[0])
-
-
-def _equal(one: BatchRow, other: BatchRow) -> bool:
-    """Whether two rows were given the same values."""
-    pairs = [*zip(one.inputs.values(), other.inputs.values(), strict=True), *zip(one.layout.values(), other.layout.values(), strict=True)]
-    return all(a is b or a.data_ptr() == b.data_ptr() or torch.equal(a, b) for a, b in pairs)

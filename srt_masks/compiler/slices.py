@@ -18,9 +18,10 @@ from torch import Tensor
 
 from . import ir
 from .boxes import Boxes
+from .compiled import Compiled
 from .labels import EMPTY, PARTIAL, SHIFTS, State, state
 from .leaves import Leaves
-from .plan import Compiled, Geometry, GroupPlan, Plan
+from .plan import Geometry, GroupPlan, Plan
 from .runs import Consumer, Runs
 
 ROWS_KEPT = 64  # cuts of the tiles: as many as rows of the batch may differ

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from ..binding import Call, Sizes, batch_of, bind_call, check_tokens, layer_number, number_of_scalar
+from ..compiler.batch import BatchRow, count_asking
 from ..compiler.choice import AUTO, Ordering, every_candidate
 from ..compiler.memory import PLAN_MEMORY, check_memory, footprint
 from ..compiler.numbers import come_to
 from ..compiler.order import NATURAL
 from ..compiler.pipeline import Compiled, Plan, compile_checked, make_plan
-from ..compiler.plan import BatchRow, Geometry, count_asking
+from ..compiler.plan import Geometry
 from ..compiler.slices import Capacity, capacity, reads_tokens
 from ..diagnostics import BackendError, InputError, did_you_mean, listing
 from ..grammar.checked import Checked, Layout

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..compiler.choice import Costs
-from ..compiler.plan import Compiled, Plan
+from ..compiler.compiled import Compiled
+from ..compiler.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from functools import cache, lru_cache
 
 import torch
 
-from ..compiler.plan import Compiled
+from ..compiler.compiled import Compiled
 from ..diagnostics import BackendError
 from .backend import Backend, Operands
 from .tiled import TiledBackend

@@ -21,9 +21,9 @@ from functools import cached_property
 from hashlib import sha256
 
 from ..compiler import ir
+from ..compiler.compiled import Compiled
 from ..compiler.ir import Apply, Const, Expr, Gate, Gather, Load, Op, Side
 from ..compiler.leaves import Split
-from ..compiler.plan import Compiled
 from ..grammar.checked import Type
 
 LONGEST = 256  # pair nodes: beyond that a kernel compiles for minutes, and spills

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ..compiler.choice import Costs
+from ..compiler.compiled import Compiled
 from ..compiler.ir import Side
-from ..compiler.plan import Compiled, Plan
+from ..compiler.plan import Plan
 from . import triton_backward, triton_forward
 from .backend import Attended, Operands
 from .configs import Config, Kernel, splits

@@ -17,7 +17,8 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
-from ..compiler.plan import Compiled, Plan
+from ..compiler.compiled import Compiled
+from ..compiler.plan import Plan
 from ..diagnostics import BackendError
 from .backend import Attended, Backend, Operands
 from .dispatch import backend_of

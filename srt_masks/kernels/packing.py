@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from ..compiler import ir
+from ..compiler.compiled import Compiled
 from ..compiler.ir import Side
 from ..compiler.labels import PARTIAL, State, state
-from ..compiler.plan import Compiled, Plan
+from ..compiler.plan import Plan
 from ..compiler.runs import Consumer
 from . import triton_common as common
 from . import triton_forward

@@ -7,8 +7,8 @@ from functools import lru_cache
 import torch
 
 from ..compiler import ir
+from ..compiler.compiled import Compiled
 from ..compiler.ir import Side
-from ..compiler.plan import Compiled
 from ..diagnostics import BackendError
 from .backend import Operands
 from .configs import CAPABILITIES, Config, Kernel, Kind, Target, choose

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from ..compiler.choice import Costs
+from ..compiler.compiled import Compiled
 from ..compiler.ir import Program
 from ..compiler.labels import PARTIAL, SHIFTS, State
 from ..compiler.leaves import Leaves
-from ..compiler.plan import Compiled, Plan
+from ..compiler.plan import Plan
 from ..compiler.runs import Consumer, Runs
 from .backend import Attended, Operands
 
