@@ -306,6 +306,37 @@ def test_a_prefix_comes_as_an_input():
         assert torch.equal(srt.dense(spec, steps=6, inputs={"prefix": torch.tensor(3)}).attend[0, 0], (k <= q) | (k < 3))
 
 
+def test_a_prefix_before_layers_that_slide_sees_all_of_itself():
+    """PaliGemma 2: its text model slides, and says so by its own kind; the prefix goes beyond the window, and what follows does not."""
+    text = {"model_type": "gemma2", "num_hidden_layers": 2, "sliding_window": 2}
+    spec = srt.from_config({"model_type": "paligemma", "text_config": text, "vision_config": {}})
+    masks = srt.dense(spec, steps=7, layers=2, inputs={"prefix": torch.tensor(4)}).attend[:, 0]
+    q, k = torch.arange(7)[:, None], torch.arange(7)
+    prefix = (q < 4) & (k < 4)
+    assert torch.equal(masks, torch.stack([(k <= q) & (q - k < 2) | prefix, (k <= q) | prefix]))
+
+
+def test_which_layers_of_mixtures_of_experts_slide():
+    """As their models have it: of Qwen2-MoE every second below max_window_layers, of Qwen3-MoE all."""
+    config = {"num_hidden_layers": 6, "use_sliding_window": True, "sliding_window": 2, "max_window_layers": 4}
+    q, k = torch.arange(5)[:, None], torch.arange(5)
+    for kind, slides in (("qwen2_moe", (0, 2)), ("qwen3_moe", range(6)), ("qwen3", (4, 5))):
+        masks = srt.dense(srt.from_config({**config, "model_type": kind}), steps=5, layers=6).attend[:, 0]
+        assert torch.equal(masks, torch.stack([(k <= q) & (q - k < (2 if i in slides else 9)) for i in range(6)])), kind
+
+
+@pytest.mark.parametrize(("kind", "setting"), [
+    ("mistral", "sliding_window"), ("gemma2", "sliding_window"), ("gemma3_text", "sliding_window"), ("gpt_oss", "sliding_window"), ("cohere2", "sliding_window"),
+    ("olmo3", "sliding_window"), ("exaone4", "sliding_window"), ("qwen2", "sliding_window"), ("modernbert", "local_attention"), ("llama4_text", "attention_chunk_size"),
+])  # fmt: skip
+def test_a_limit_that_models_have_by_default_has_to_be_said(kind: str, setting: str):
+    """The models' own configs have a number for it: a file without it is not one without a limit."""
+    config = {"model_type": kind, "num_hidden_layers": 6, **({"use_sliding_window": True} if kind == "qwen2" else {})}
+    with pytest.raises(srt.InputError, match=f"limited by {setting}, and this config does not say it"):
+        srt.from_config(config)
+    assert "param" not in srt.from_config({**config, setting: None}).text
+
+
 @pytest.mark.parametrize(("config", "words"), [
     ({"num_hidden_layers": 2, "model_type": "longformer", "attention_window": 512}, r"attention_window=512, and what that does"),
     ({"num_hidden_layers": 2, "model_type": "llama", "block_size": 64, "num_random_blocks": 3}, r"block_size=64, num_random_blocks=3"),

@@ -13,7 +13,7 @@ from typing import Any
 from ..diagnostics import InputError, Source, did_you_mean
 from ..grammar.formatter import format_text
 from ..spec import Spec, parse
-from .families import ENCODERS, EVERY, Layers, Reach
+from .families import ENCODERS, EVERY, LIMITED, Layers, Reach
 
 # A name that may be about who attends to whom.
 SHAPING = re.compile(
@@ -98,11 +98,13 @@ def read_layers(settings: Mapping[str, Any], causal: bool | None, is_file: bool)
     if kind in NO_ATTENTION:
         raise InputError(f"layers of {kind!r} have no attention, and so no mask")
     if prefix and settings.get("text_config") is not None:
-        settings = {**_settings(settings["text_config"]), "model_type": kind, "use_bidirectional_attention": None}
+        text = _settings(settings["text_config"])
+        settings = {**text, "model_type": text.get("model_type") or kind, "use_bidirectional_attention": None}
     _refuse_unknown(settings)
     number = _number_of_layers(settings)
     reaches = _reaches(settings, number)
     is_causal = _is_causal(settings, causal)
+    _check_said(settings)
     window, chunk = None, None
     if Reach.SLIDING in reaches:
         window = _window(settings, is_causal, is_file)
@@ -160,6 +162,15 @@ def _reaches(settings: Mapping[str, Any], number: int) -> list[Reach]:
         f"which layers slide? model_type {model!r} is not known here, and the config has no layer_types: give it, one of {', '.join(known)} for each layer"
         + (f"; {hint}" if hint else "")
     )
+
+
+def _check_said(settings: Mapping[str, Any]) -> None:
+    """Raises InputError where a limit is left out that the models' own configs have a default for."""
+    model = str(settings.get("model_type"))
+    name = LIMITED.get(model)
+    if name is None or name in settings or settings.get("layer_types") is not None or (model.startswith("qwen") and not settings.get("use_sliding_window")):
+        return
+    raise InputError(f"layers of {model!r} are limited by {name}, and this config does not say it: give it, or None where nothing is")
 
 
 def _is_causal(settings: Mapping[str, Any], causal: bool | None) -> bool:
@@ -220,12 +231,14 @@ def _text(layers: Layers, kind: str, scores: list[str]) -> str:
     for reach in reversed(kinds[:-1]):
         where = _where([i for i, r in enumerate(layers.reaches) if r is reach], number)
         limit = f"({near[reach]} if {where} else {limit})" if reach in near else f"({where} or {limit})"
-    base = "causal or k.pos < prefix" if layers.prefix else "causal" if layers.causal else ""
-    if base and limit:
-        base = f"({base})" if layers.prefix else base
-    elif limit.startswith("("):
+    base = "causal" if layers.causal or layers.prefix else ""
+    if not base and limit.startswith("("):
         limit = limit[1:-1]
-    lines.append("attend " + (" and ".join(x for x in (base, limit) if x) or "full"))
+    attend = " and ".join(x for x in (base, limit) if x) or "full"
+    if layers.prefix:
+        # Limits are not those of the prefix, which sees all of itself.
+        attend = f"({attend}) or (q.pos < prefix and k.pos < prefix)" if limit else f"{attend} or k.pos < prefix"
+    lines.append("attend " + attend)
     return "\n".join(lines)
 
 

@@ -79,6 +79,18 @@ def _rotary(settings: Settings, layers: int) -> list[bool]:
     return [(i + 1) % interval != 0 for i in range(layers)]
 
 
+def _lower(settings: Settings, layers: int) -> list[Reach]:
+    """Every second layer below `max_window_layers` slides, if `use_sliding_window`."""
+    if not settings.get("use_sliding_window") or settings.get("sliding_window") is None:
+        return [Reach.FULL] * layers
+    first = settings.get("max_window_layers", 28)
+    return [Reach.SLIDING if i % 2 == 0 and i < first else Reach.FULL for i in range(layers)]
+
+
+def _if_used(settings: Settings, layers: int) -> list[Reach]:
+    return _everywhere(settings, layers) if settings.get("use_sliding_window") else [Reach.FULL] * layers
+
+
 def _chunked(settings: Settings, layers: int) -> list[Reach]:
     chunk = settings.get("attention_chunk_size")
     return [Reach.CHUNKED if rotary and chunk is not None else Reach.FULL for rotary in _rotary(settings, layers)]
@@ -112,7 +124,9 @@ def _last_of(i: int, period: int) -> bool:
 
 EVERY: dict[str, _Every] = {
     **dict.fromkeys(("mistral", "mixtral", "phi3", "phimoe", "starcoder2"), _everywhere),
-    **dict.fromkeys(("qwen2", "qwen2_moe", "qwen3", "qwen3_moe"), _upper),
+    **dict.fromkeys(("qwen2", "qwen3"), _upper),
+    "qwen2_moe": _lower,
+    "qwen3_moe": _if_used,
     "gemma2": _some("", 2, _last_of),
     "gpt_oss": _some("", 2, _last_of),
     "gemma3_text": _some("sliding_window_pattern", 6, _last_of),
@@ -133,6 +147,14 @@ EVERY: dict[str, _Every] = {
         _nowhere,
     ),
 }  # fmt: skip
+
+# The setting without which nothing is limited, and which the models' own configs have a default for: a file that leaves it out does not say "no limit".
+LIMITED = {
+    **dict.fromkeys(("mistral", "gemma2", "gpt_oss", "gemma3_text", "cohere2", "olmo3", "exaone4"), "sliding_window"),
+    **dict.fromkeys(("qwen2", "qwen2_moe", "qwen3", "qwen3_moe"), "sliding_window"),  # where `use_sliding_window`
+    "modernbert": "local_attention",
+    "llama4_text": "attention_chunk_size",
+}
 
 # Whose tokens see both ways, unless `is_decoder`.
 ENCODERS = frozenset(
