@@ -372,6 +372,14 @@ def test_what_has_not_one_mask_has_none_whichever_way_it_looks(config: dict[str,
     assert "causal" in str(srt.from_config({"model_type": "bart", "num_hidden_layers": 2, "is_encoder_decoder": False}, causal=True))
 
 
+def test_a_config_that_differs_is_called_one():
+    config = {"model_type": "mistral", "num_hidden_layers": 2, "sliding_window": 3}
+    verdict = srt.equivalent(srt.parse("attend causal and window(4)"), config, steps=9)
+    assert verdict.reason == "the spec attends query 3 and key 0 (row 0 of the batch, layer 0, head 0), the config does not"
+    assert "2 only the config" in verdict.picture and repr(verdict) == f"<Verdict different: {verdict.reason}>"
+    assert repr(srt.equivalent(WINDOW, WINDOW, steps=4)) == "<Verdict equal: the first and the second attend the same pairs>"
+
+
 def test_what_is_no_config():
     for other in (3, "gpt2", None, torch.ones(2)):
         with pytest.raises(srt.InputError, match="a Hugging Face config is wanted"):

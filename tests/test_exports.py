@@ -342,6 +342,11 @@ def test_a_deal_is_better_than_contiguous_stretches():
     assert max(stretches) * 4 / sum(stretches) > 1.5 > 1.01 > plan.shard(0, 4).imbalance
 
 
+def test_a_shard_shows_itself_in_one_line():
+    shard = srt.compile(srt.parse("attend causal"), tile=TILE).plan(5000).shard(0, 2)
+    assert repr(shard) == f"<Shard {shard}>" and "\n" not in repr(shard)
+
+
 @pytest.mark.parametrize(
     ("rank", "world", "words"),
     [

@@ -24,7 +24,7 @@ FORWARD, QUERIES, KEYS_AND_VALUES, KEYS, VALUES = 2.0, 3.0, 4.0, 3.0, 2.0
 PARTIAL_COST = 1.13  # of a FULL tile's time, measured on a CPU
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Shard:
     """What one rank does of a plan. `work` counts products of tiles, forward and backward, over all rows of the batch and heads."""
 
@@ -43,6 +43,9 @@ class Shard:
         """The busiest rank's work over the mean: 1.0 is even. The busiest and the idlest differ by no more than the heaviest row of tiles."""
         total = sum(self.every_work)
         return max(self.every_work) * self.world / total if total else 1.0
+
+    def __repr__(self) -> str:
+        return f"<Shard {self}>"
 
     def __str__(self) -> str:
         total = sum(self.every_work)

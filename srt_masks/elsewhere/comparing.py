@@ -43,10 +43,11 @@ def equivalent(
         hint = "The spec comes first, the other mask second" if isinstance(other, Spec) else "For a text: srt_masks.parse(text)"
         raise InputError(f"equivalent takes a Spec; got {type(spec).__name__}. {hint}")
     arguments = {"lengths": lengths, "inputs": inputs, "given": given}
+    names = ("the spec", "the config") if is_config(other) else ("the first", "the second")
     if is_config(other):
         other, layers = spec_of(other), layers_of(other) if layers is None else layers
     if isinstance(other, Spec):
-        return _two_specs(spec, other, steps, heads, layers, arguments)
+        return _two_specs(spec, other, steps, heads, layers, arguments, names)
     found, faults = _other(other, device)
     if steps is None and found.sizes is not None and given is None and spec.checked.repeats:
         steps = _steps_for(spec, found.sizes)
@@ -77,7 +78,7 @@ def equivalent(
     return _compare(side.attended, _rows_of(found, side), side, ("the spec", found.words), scope, isinstance(found, Dense))
 
 
-def _two_specs(spec: Spec, other: Spec, steps: int | None, heads: int | None, layers: int | None, arguments: dict[str, Any]) -> Verdict:
+def _two_specs(spec: Spec, other: Spec, steps: int | None, heads: int | None, layers: int | None, arguments: dict[str, Any], names: tuple[str, str]) -> Verdict:
     def own(s: Spec, steps: int | None) -> Side:
         given = {n: v for n, v in (arguments["inputs"] or {}).items() if n in s.inputs or n in s.params}
         return Side.of(s, steps, heads, layers, {**arguments, "inputs": given})
@@ -94,7 +95,7 @@ def _two_specs(spec: Spec, other: Spec, steps: int | None, heads: int | None, la
         raise InputError(f"the specs differ in rows of the batch: {a.batch} and {b.batch}")
     batch, deep = max(a.batch, b.batch), max(a.layers, b.layers)
     a, b = (replace(x, batch=batch, layers=deep) for x in (a, b))
-    verdict = _compare(a.attended, b.attended, a, ("the first", "the second"), a.scope)
+    verdict = _compare(a.attended, b.attended, a, names, a.scope)
     if not verdict:
         return verdict
     for gate in range(1, len(GATES)):

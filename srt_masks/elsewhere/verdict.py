@@ -34,7 +34,7 @@ class Pair:
         return f"query {self.query} and key {self.key} (row {self.batch} of the batch, layer {self.layer}, head {self.head})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Verdict:
     """Whether two masks are one. True in an `if` only where they are.
 
@@ -52,6 +52,9 @@ class Verdict:
 
     def __bool__(self) -> bool:
         return self.equal
+
+    def __repr__(self) -> str:
+        return f"<Verdict {'equal' if self.equal else 'different'}: {self.reason}>"
 
     def __str__(self) -> str:
         head = f"{'equal' if self.equal else 'different'}: {self.reason}"
