@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import pickle
+import time
 
 import pytest
 import torch
@@ -437,3 +438,20 @@ def test_plans_that_do_not_go_together_are_refused():
     apart = op.Planned(own.plan(30, heads=2, cluster=torch.randint(4, (30, 2))), own.compiled)
     with pytest.raises(srt.BackendError, match="one order"):
         op.attend(q, q[:, :1], q[:, :1], apart, backend_of("tiled"), 0.5)
+
+
+SHARED = {  # a `let`, what each of those behind it makes of the one before, which it says twice, the mask, and how many
+    "numbers": ("pos % 7", "{0} * {0} + {0}", "attend q.last < k.last", 12),
+    "masks": ("pos % 7 == 0", "({0} and pos % 5 == 1) or (pos % 3 == 1 and not {0})", "attend q.last and k.last", 14),
+    "residues": ("q.pos - k.pos", "{0} + abs({0})", "attend last % 7 == 0", 20),
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_lets_that_are_said_twice_cost_no_more_than_once(name: str):
+    first, then, attend, count = SHARED[name]
+    lines = [f"let a0 = {first}", *(f"let a{i + 1} = {then.format(f'a{i}')}" for i in range(count)), f"let last = a{count}", attend]
+    begin = time.process_time()
+    plan = srt.compile(srt.parse("\n".join(lines)), tile=16).plan(200)
+    assert plan.active_tiles > 0 and time.process_time() - begin < 10
+    assert all(len(c.name) < 2000 for c in srt.compile(srt.parse("\n".join(lines))).compiled.candidates)

@@ -14,7 +14,7 @@ from itertools import combinations
 
 from ..grammar.checked import Type
 from . import ir
-from .ir import Apply, Const, Expr, Field, Gather, Load, Op, Program, Side
+from .ir import Apply, Const, Expr, Field, Op, Program, Side
 from .leaves import Split
 from .wording import wording
 
@@ -35,7 +35,7 @@ class Candidate:
     @property
     def is_symmetric(self) -> bool:
         """Whether queries are sorted by what keys are sorted by."""
-        return tuple(mirrored(x, Side.KEY) for x in self.queries) == self.keys
+        return tuple(ir.mirrored(x) for x in self.queries) == self.keys
 
     def then(self, other: Candidate) -> Candidate:
         """By this, and where it is equal by another."""
@@ -49,10 +49,10 @@ def candidates(program: Program, split: Split) -> tuple[Candidate, ...]:
 
     def sort(key: Expr, query: Expr | None = None, name: str = "") -> None:
         if query is None and one_layout:
-            query = mirrored(key, Side.QUERY)
+            query = ir.about(key, Side.QUERY)
         found[Candidate(name or _name(key, query, program.roles), (key,), () if query is None else (query,))] = None
 
-    leaves = [mirrored(x, Side.KEY) for x in split.query] if one_layout else []
+    leaves = [ir.mirrored(x) for x in split.query] if one_layout else []
     features = list(dict.fromkeys(f for leaf in (*split.key, *leaves) for f in _features(leaf)))
     if any(isinstance(n, Field) and n.name == "role" for n in ir.postorder(*features)):
         role = ir.attribute(Side.KEY, "role")
@@ -61,67 +61,59 @@ def candidates(program: Program, split: Split) -> tuple[Candidate, ...]:
         sort(feature)
     for residue in _residues(split):
         if one_layout:
-            sort(mirrored(residue, Side.KEY))
+            sort(ir.mirrored(residue))
     compared = list(dict.fromkeys(_compared(split)))
     for query, key in compared:
-        if mirrored(query, Side.KEY) is not key and _tells(query) and _tells(key):
+        if ir.mirrored(query) is not key and _tells(query) and _tells(key):
             sort(key, query)
     if one_layout:
-        both = {mirrored(q, Side.KEY) for q in map(_core, split.query)} & {_core(k) for k in split.key}
+        both = {ir.mirrored(q) for q in map(_core, split.query)} & {_core(k) for k in split.key}
         axes = [x for x in features if x in both and x.type is Type.INT]
         for some in [c for count in (3, 2) for c in combinations(axes, count)][:MOST_CURVES]:
             name = f"Hilbert over ({', '.join(wording(x, program.roles) for x in some)})"
-            found[Candidate(name, some, tuple(mirrored(x, Side.QUERY) for x in some), curve=True)] = None
+            found[Candidate(name, some, tuple(ir.about(x, Side.QUERY) for x in some), curve=True)] = None
     return tuple(found)
 
 
 def _name(key: Expr, query: Expr | None, roles: tuple[str, ...]) -> str:
-    if query is None or mirrored(query, Side.KEY) is key:
+    if query is None or ir.mirrored(query) is key:
         return f"by {wording(key, roles)}"
     return f"by {wording(query, roles)} and {wording(key, roles)}"
 
 
-def mirrored(expr: Expr, side: Side) -> Expr:
-    """The same expression about the other token. What a `Gather` reads of the token it lands on stays."""
-    match expr:
-        case Field(name=name):
-            return ir.attribute(side, name)
-        case Load(table=table, indices=indices, type=type):
-            return ir.load(table, tuple(mirrored(i, side) for i in indices), type)
-        case Gather(value=value, index=index):
-            return ir.gather(value, mirrored(index, side))
-        case Apply(op=op, args=args):
-            return ir.apply(op, *(mirrored(a, side) for a in args))
-        case _:
-            return expr
-
-
 def _features(leaf: Expr) -> Iterator[Expr]:
     """What of a leaf may be worth sorting by: the leaf, and the conditions it is made of."""
-    match leaf:
-        case Apply(op=Op.NOT, args=(inner,)):
-            yield from _features(inner)
-        case Apply(op=(Op.AND | Op.OR), args=args):
-            yield leaf
-            for a in args:
-                yield from _features(a)
-        case _:
-            core = _core(leaf)
-            if _tells(core):
-                yield core
+    seen: set[Expr] = set()
+    stack = [leaf]
+    while stack:
+        part = stack.pop()
+        if part in seen:
+            continue
+        seen.add(part)
+        match part:
+            case Apply(op=Op.NOT, args=args):
+                stack += args
+            case Apply(op=(Op.AND | Op.OR), args=args):
+                yield part
+                stack += reversed(args)
+            case _:
+                core = _core(part)
+                if _tells(core):
+                    yield core
 
 
 def _core(leaf: Expr) -> Expr:
     """Without what keeps the order of its values, or turns it round: `clamp(k.x - 3, 0, 9)` sorts as `k.x` does."""
-    match leaf:
-        case Apply(op=(Op.ADD | Op.SUB | Op.MIN | Op.MAX), args=(a, b)):
-            if not ir.sides(b):
-                return _core(a)
-            return _core(b) if not ir.sides(a) else leaf
-        case Apply(op=Op.NEG, args=(a,)):
-            return _core(a)
-        case _:
-            return leaf
+    while True:
+        match leaf:
+            case Apply(op=(Op.ADD | Op.SUB | Op.MIN | Op.MAX), args=(a, b)) if not ir.sides(b):
+                leaf = a
+            case Apply(op=(Op.ADD | Op.SUB | Op.MIN | Op.MAX), args=(a, b)) if not ir.sides(a):
+                leaf = b
+            case Apply(op=Op.NEG, args=(a,)):
+                leaf = a
+            case _:
+                return leaf
 
 
 def _tells(expr: Expr) -> bool:
@@ -134,9 +126,12 @@ def _residues(split: Split) -> Iterator[Expr]:
     for node in split.pairs:
         match node:
             case Apply(op=Op.MOD, args=(a, m)) if not ir.sides(m) and not (isinstance(m, Const) and m.value in (0, 1)):
-                stack = [a]
+                stack, seen = [a], set[Expr]()
                 while stack:
                     part = stack.pop()
+                    if part in seen:
+                        continue
+                    seen.add(part)
                     if len(ir.sides(part)) == 1:
                         yield ir.apply(Op.MOD, _core(part), m)
                     elif isinstance(part, Apply) and part.op in (Op.ADD, Op.SUB, Op.ABS, Op.NEG):

@@ -222,14 +222,26 @@ _SCALARS: WeakKeyDictionary[Expr, tuple[str, ...]] = WeakKeyDictionary()
 def mirrored(root: Expr) -> Expr:
     """A leaf of either side as a leaf of the key: equal for what means the same of both."""
     if root not in _MIRRORED:
-        done: dict[Expr, Expr] = {}
-        for node in postorder(root):
-            done[node] = attribute(Side.KEY, node.name) if isinstance(node, Field) else rebuilt(node, done.__getitem__)
-        _MIRRORED[root] = None if done[root] is root else done[root]
+        found = about(root, Side.KEY)
+        _MIRRORED[root] = None if found is root else found
     return _MIRRORED[root] or root
 
 
 _MIRRORED: WeakKeyDictionary[Expr, Expr | None] = WeakKeyDictionary()  # None: itself, which a value must not keep alive
+
+
+def about(root: Expr, side: Side) -> Expr:
+    """The same expression about the tokens of one side. What a `Gather` reads of the token it lands on stays."""
+    done: dict[Expr, Expr] = {}
+    for node in postorder(root, land=False):
+        match node:
+            case Field(name=name):
+                done[node] = attribute(side, name)
+            case Gather(value=value, index=index):
+                done[node] = gather(value, done[index])
+            case _:
+                done[node] = rebuilt(node, done.__getitem__)
+    return done[root]
 
 
 def rebuilt(node: Expr, child: Callable[[Expr], Expr]) -> Expr:

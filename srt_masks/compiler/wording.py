@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..grammar.checked import Type
+from . import ir
 from .ir import Apply, Const, Expr, Field, Gather, Load, Op, Scalar, Side
 
 # How tightly an operator binds, and its sign.
@@ -11,11 +12,20 @@ _INFIX = {
     Op.ADD: (5, "+"), Op.SUB: (5, "-"), Op.MUL: (6, "*"), Op.TRUEDIV: (6, "/"), Op.FLOORDIV: (6, "//"), Op.MOD: (6, "%"), Op.POW: (8, "**"),
 }  # fmt: skip
 _ATOM = 9
+MOST_WORDS = 200  # a `let` that is used twice is said twice: a short text may be made of very many
 
 
 def wording(expr: Expr, roles: tuple[str, ...]) -> str:
-    """`k is token`, `k.pos % 64`, `k.cluster`: an input read once for each token is an attribute of it."""
-    return _worded(expr, roles)[0]
+    """`k is token`, `k.pos % 64`, `k.cluster`: an input read once for each token is an attribute of it. What is too long has a name of its own."""
+    return _worded(expr, roles)[0] if _words(expr) <= MOST_WORDS else f"expression {ir.digest(expr)[:8]}"
+
+
+def _words(expr: Expr) -> int:
+    """Of its text, about."""
+    count: dict[Expr, int] = {}
+    for node in ir.postorder(expr):
+        count[node] = 1 + sum(count[c] for c in ir.children(node))
+    return count[expr]
 
 
 def _worded(expr: Expr, roles: tuple[str, ...]) -> tuple[str, int]:
