@@ -238,6 +238,42 @@ def test_layers_of_a_spec_one_at_a_time():
     assert not srt.equivalent(spec, window, layers=2, layer=1)
 
 
+def test_one_layer_of_two_specs_alone():
+    first, second = srt.parse("attend causal and (layer == 1 or window(4))"), srt.parse("attend causal")
+    assert not srt.equivalent(first, second, steps=9, layers=2) and not srt.equivalent(first, second, steps=9, layers=2, layer=0)
+    same = srt.equivalent(first, second, steps=9, layers=2, layer=1)
+    assert same and same.scope.startswith("layer=1 of ")
+    for layer in (2, -1):
+        for other in (second, torch.ones(9, 9).tril().bool()):
+            with pytest.raises(srt.InputError, match="layer is a whole number from 0 to 1"):
+                srt.equivalent(first, other, steps=9, layers=2, layer=layer)
+
+
+def test_other_tokens_that_ask_are_another_spec():
+    """Both masks are 2 x 4 pairs, all attended: of the first two tokens, and of the last two."""
+    first, second = (srt.parse(f"queries where pos {when} 2\nattend full") for when in ("<", ">="))
+    found = srt.equivalent(first, second, steps=4)
+    assert not found and "row 0 of q is token 0 in the first and 2 in the second" in found.reason
+    assert srt.equivalent(second, srt.parse("queries where not pos < 2\nattend k.pos >= 0"), steps=4)
+
+
+def test_fewer_heads_than_the_other_mask_has():
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    spec, mask = srt.parse("attend causal"), torch.ones(4, 40, 40).tril().bool()
+    blocks = create_block_mask(lambda b, h, q, k: (q >= k) & (h < 1), None, 4, 40, 40, device="cpu", BLOCK_SIZE=16)
+    for other in (mask, blocks):
+        with pytest.raises(srt.InputError, match="has 4 heads, this call has 1"):
+            srt.equivalent(spec, other, heads=1)
+    assert srt.equivalent(spec, mask) and not srt.equivalent(spec, blocks)
+
+
+def test_the_scope_says_the_numbers_that_were_compared():
+    first, second = (srt.parse(f"param w = {w}\nattend causal and window(w)") for w in (2, 3))
+    assert "w=4" in srt.equivalent(first, second, steps=6, inputs={"w": 4}).scope
+    assert "w=[2, 3]" in srt.equivalent(first, first, steps=6, inputs={"w": torch.tensor([2, 3])}).scope
+
+
 # ------------------------------------------------------------------------------------------------ from_config
 
 

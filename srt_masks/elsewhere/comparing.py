@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..binding import check_tokens
+from ..binding import check_tokens, layer_number
 from ..diagnostics import InputError
 from ..grammar.checked import Checked, Layout
 from ..spec import Spec
@@ -35,8 +35,8 @@ def equivalent(
       a Hugging Face config: what `from_config` makes of it, in every layer;
       another Spec: its masks, and its gradient rules on the pairs attended.
     Only another Spec has gradient rules; of the others, the mask alone is compared, and `scope` says so.
-    `steps` is read off a dense mask or a BlockMask unless given; `inputs` go to both specs, by the names each declares. `layer` picks one where the
-    spec speaks of layers and the other does not.
+    `steps` is read off a dense mask or a BlockMask unless given; `inputs` go to both specs, by the names each declares. `layer` picks the one that is
+    compared, where a spec speaks of layers.
     Raises InputError for what is none of these, for sizes that do not fit, and beyond 4 billion pairs.
     """
     if not isinstance(spec, Spec):
@@ -47,7 +47,7 @@ def equivalent(
     if is_config(other):
         other, layers = spec_of(other), layers_of(other) if layers is None else layers
     if isinstance(other, Spec):
-        return _two_specs(spec, other, steps, heads, layers, arguments, names)
+        return _two_specs(spec, other, steps, heads, layers, layer, arguments, names)
     found, faults = _other(other, device)
     if steps is None and found.sizes is not None and given is None and spec.checked.repeats:
         steps = _steps_for(spec, found.sizes)
@@ -59,10 +59,11 @@ def equivalent(
     if found.sizes not in (None, (side.queries, side.keys)):
         raise InputError(_wrong_sizes(found, side))
     for axis, theirs, ours in (("heads", found.heads, side.heads), ("rows of the batch", found.batch, side.batch)):
-        if theirs > 1 and ours > 1 and theirs != ours:
+        # As many heads as were asked for are compared: one of theirs does not stand for all.
+        if theirs > 1 and theirs != ours and (ours > 1 or axis == "heads"):
             hint = "; (rows, queries, keys) is read as heads: give mask.unsqueeze(1) if they are rows of the batch" if axis == "heads" else ""
             raise InputError(f"{found.words} has {theirs} {axis}, this call has {ours}{hint}")
-    side = replace(side, batch=max(side.batch, found.batch), only=layer or 0)
+    side = _one_layer(replace(side, batch=max(side.batch, found.batch)), layer_number(spec.checked, layer, layers), layer is not None)
     scope = f"{side.scope}; the mask alone" + ("; the spec's gradient rules have no counterpart" if spec.checked.rules else "")
     if faults:
         return Verdict(False, scope, f"the lists of the BlockMask contradict themselves: {faults}", side.pairs)
@@ -78,7 +79,9 @@ def equivalent(
     return _compare(side.attended, _rows_of(found, side), side, ("the spec", found.words), scope, isinstance(found, Dense))
 
 
-def _two_specs(spec: Spec, other: Spec, steps: int | None, heads: int | None, layers: int | None, arguments: dict[str, Any], names: tuple[str, str]) -> Verdict:
+def _two_specs(
+    spec: Spec, other: Spec, steps: int | None, heads: int | None, layers: int | None, layer: int | None, arguments: dict[str, Any], names: tuple[str, str]
+) -> Verdict:  # fmt: skip
     def own(s: Spec, steps: int | None) -> Side:
         given = {n: v for n, v in (arguments["inputs"] or {}).items() if n in s.inputs or n in s.params}
         return Side.of(s, steps, heads, layers, {**arguments, "inputs": given})
@@ -95,6 +98,10 @@ def _two_specs(spec: Spec, other: Spec, steps: int | None, heads: int | None, la
         raise InputError(f"the specs differ in rows of the batch: {a.batch} and {b.batch}")
     batch, deep = max(a.batch, b.batch), max(a.layers, b.layers)
     a, b = (replace(x, batch=batch, layers=deep) for x in (a, b))
+    if layer is not None:
+        a, b = (_one_layer(x, layer_number(spec.checked, layer, deep), True) for x in (a, b))
+    if unlike := a.asks_unlike(b):
+        return Verdict(False, a.scope, f"other tokens ask: {unlike}", a.pairs)
     verdict = _compare(a.attended, b.attended, a, names, a.scope)
     if not verdict:
         return verdict
@@ -103,6 +110,10 @@ def _two_specs(spec: Spec, other: Spec, steps: int | None, heads: int | None, la
         if not different:
             return replace(different, reason=f"both attend {different.pair}, and {GATES[gate]} differs there", picture="")
     return verdict
+
+
+def _one_layer(side: Side, layer: int, is_said: bool) -> Side:
+    return replace(side, only=layer, scope=f"layer={layer} of {side.scope}" if is_said and side.layers > 1 else side.scope)
 
 
 def _other(other: Any, device: Any) -> tuple[Other, str]:

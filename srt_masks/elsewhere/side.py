@@ -42,7 +42,7 @@ class Side:
         queries = sizes.tokens if spec.checked.asks is None else max(len(r.queries["pos"]) for r in (*laid, *full))
         said = [f"steps={steps}" if steps is not None else "", f"{queries} x {sizes.keys} pairs", f"heads={sizes.heads}", f"layers={sizes.layers or 1}"]
         scope = ", ".join(x for x in said if x) + (f", {len(laid)} rows of the batch" if len(laid) > 1 else "")
-        values = ", ".join(f"{n}={v}" for n, v in spec.params.items())
+        values = ", ".join(f"{n}={_alike([row.params[n] for row in laid])}" for n in (spec.params if laid else ()))
         scope += (f", {values}" if values else "") + (", these inputs" if spec.inputs else "") + "; exact there, and for no other size"
         return Side(tuple(laid), sizes.tokens, queries, sizes.keys, sizes.heads, sizes.layers or 1, max(1, len(laid)), scope)
 
@@ -71,6 +71,17 @@ class Side:
         filler = 0 if gate == 0 else 1
         return torch.nn.functional.pad(value, (0, self.keys - nk, 0, end - begin - nq), value=filler)
 
+    def asks_unlike(self, other: Side) -> str:
+        """The first row of q that is another token in the other spec; empty if none is."""
+        for batch in range(self.batch):
+            mine, theirs = ((x.laid[batch if len(x.laid) > 1 else 0].queries["pos"]) for x in (self, other))
+            if len(mine) != len(theirs):
+                return f"{len(mine)} in the first and {len(theirs)} in the second (row {batch} of the batch)"
+            if bool((mine != theirs).any()):
+                row = int((mine != theirs).nonzero()[0])
+                return f"row {row} of q is token {int(mine[row])} in the first and {int(theirs[row])} in the second (row {batch} of the batch)"
+        return ""
+
     def attended(self, batch: int, layer: int, begin: int, end: int) -> Tensor:
         return self.asked(0, batch, layer, begin, end)
 
@@ -85,3 +96,8 @@ class Side:
             return self.attended(*place) & (self.asked(gate, *place) != other.asked(gate, *place))
 
         return rows
+
+
+def _alike(values: list[int | float]) -> Any:
+    """One number if all are the same."""
+    return values[0] if len(set(values)) == 1 else values
