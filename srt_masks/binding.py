@@ -349,7 +349,8 @@ FOREIGN = {
     "mask_mod": "say in the text who attends to whom", "key_padding_mask": "declare it in the text: `input valid: bool per key`, `attend k.valid`; or give lengths=",
     "cu_seqlens": "declare `input doc: int per token` and give srt_masks.documents(cu_seqlens=...)['doc']", "softmax_scale": "write scale=", "sm_scale": "write scale=",
     "enable_gqa": "grouped heads need no word: k and v with fewer heads are shared", "softcap": _NO_SCORES, "score_mod": _NO_SCORES, "alibi_slopes": _NO_SCORES,
-    "heads": "q says how many there are", "steps": "q says how many there are", "layers": "srt_masks.compile(spec, layers=...) says how many there are",
+    **{n: f"it belongs to srt_masks.compile(spec, {n}=...)" for n in ("backend", "order", "plan_memory", "precision", "tile")},
+    "plan": "a call makes its plan itself, and keeps it", "heads": "q says how many there are", "steps": "q says how many there are", "layers": "srt_masks.compile(spec, layers=...) says how many there are",
 }  # fmt: skip
 
 PACKED = ("doc", "start", "position")  # the names that srt_masks.documents gives

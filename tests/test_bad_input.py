@@ -51,6 +51,9 @@ ROWS: list[tuple[str, dict[str, Any], str]] = [
     (CAUSAL, {"attn_mask": ints(10, 10)}, "unknown argument `attn_mask`"),
     (DOCS, {"inputs": {"doc": ints(10), "start": ints(10)}}, "of what srt_masks.documents gives, this text declares doc: give that alone"),
     (CAUSAL, {"start": ints(10)}, "unknown argument `start`: this spec has no inputs"),
+    (CAUSAL, {"tile": 64}, r"unknown argument `tile`: it belongs to srt_masks.compile\(spec, tile=...\)"),
+    (CAUSAL, {"order": "natural"}, r"unknown argument `order`: it belongs to srt_masks.compile\(spec, order=...\)"),
+    (CAUSAL, {"plan": None}, "unknown argument `plan`: a call makes its plan itself"),
     (CAUSAL, {"steps": 5}, "unknown argument `steps`: q says how many"),
     (DOCS, {"doc": ints(10), "inputs": {"doc": ints(10)}}, "`doc` is given twice"),
     (DOCS, {"inputs": [ints(10)]}, "inputs maps names to tensors; got list"),
@@ -178,6 +181,12 @@ def test_nested_tensors(layout: torch.layout):
     for q, k, name in ((nested, x, "q"), (x, nested, "k")):
         with pytest.raises(srt.InputError, match=f"{name} is an ordinary dense tensor; got a nested one: pad it, and give lengths="):
             srt.compile(srt.parse(CAUSAL))(q, k, k)
+
+
+def test_more_queries_than_keys_are_no_part_of_them():
+    x = randn(1, 2, 10, 8)
+    with pytest.raises(srt.InputError, match=r"q has 10 rows and k only 4, .* `queries layout` and a `keys layout`"):
+        srt.compile(srt.parse(CAUSAL))(x, x[:, :, :4], x[:, :, :4])
 
 
 def test_a_batch_of_one_says_so_once():

@@ -307,3 +307,16 @@ def test_a_step_of_decoding_runs_little_python(monkeypatch: pytest.MonkeyPatch):
     attend(q, k[:, :, :150], k[:, :, :150], queries=range(149, 150))
     attend(q, k[:, :, :151], k[:, :, :151], queries=range(150, 151))
     assert _calls(monkeypatch, lambda: attend(q, k[:, :, :152], k[:, :, :152], queries=range(151, 152))) <= 145
+
+
+def test_a_call_kept_out_of_torch_compile_follows_its_params():
+    attend: Any = srt.compile(srt.parse("param reach = 5\nattend causal and window(reach)"))
+    apart: Any = torch.compiler.disable(attend)
+    x = torch.randn(1, 1, 12, 8)
+
+    def model(x: torch.Tensor, reach: int) -> torch.Tensor:
+        return apart(x * 2, x, x, reach=reach)
+
+    compiled = torch.compile(model, backend="eager")
+    for reach in (5, 3, 9):
+        assert torch.equal(compiled(x, reach), model(x, reach))

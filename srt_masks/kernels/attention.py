@@ -178,6 +178,11 @@ class Attention:
         else:
             tokens, what = (nq, "rows of q") if all_ask else (k.shape[2], "rows of k")
         if one_axis and k.shape[2] != tokens:
+            if all_ask and nq > k.shape[2]:
+                raise InputError(
+                    f"q has {nq} rows and k only {k.shape[2]}, and the spec has one layout for both: k and v hold every token that asks. Two sequences are "
+                    "a `queries layout` and a `keys layout` in the text"
+                )
             first = max(0, k.shape[2] - nq)
             raise InputError(
                 f"q has {nq} rows and k has {k.shape[2]}, and the spec has one layout for both: which rows does q hold? "
