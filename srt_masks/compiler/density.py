@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 
 from .ir import Expr
-from .labels import PARTIAL
 from .plan import GroupPlan, Plan
 from .runs import Consumer
 
@@ -48,9 +47,9 @@ def total(plan: Plan, found: Sequence[Pairs]) -> Pairs:
 def attended_by(group: GroupPlan, attend: Expr, budget: int = BUDGET) -> Pairs:
     """In one row of the batch and one head of a group, its padding left out."""
     runs, tile = group.runs(Consumer.FORWARD), group.tile
-    partial = (runs.kind & PARTIAL) == PARTIAL
+    partial = runs.is_partial
     full = int(runs.count[~partial].sum()) * tile**2  # a FULL tile lies inside both lengths
-    row = torch.arange(len(runs.ptr) - 1).repeat_interleave(runs.ptr.diff())[partial]
+    row = runs.row[partial]
     first, count = runs.first[partial].long(), runs.count[partial].long()
     ends = count.cumsum(0)
     tiles = int(count.sum())

@@ -19,9 +19,8 @@ from ..diagnostics import InputError
 from . import ir
 from .evaluate import DTYPES, operate
 from .ir import Apply, Const, Expr, Field, Gather, Load, Op
-from .labels import PARTIAL
 from .leaves import split
-from .runs import Consumer, Runs
+from .runs import Consumer, Runs, spread
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -118,15 +117,12 @@ def _lists(groups: Sequence[Runs], table: Tensor, rows: int, cols: int, compact:
 
 def _listed(runs: Runs, partial: bool, rows: int) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
     """How many tiles of a kind each row has, and of every such tile its row, its place in the row's list, and its column."""
-    row_of = torch.repeat_interleave(torch.arange(len(runs.ptr) - 1), runs.ptr.diff().long())
-    mine = ((runs.kind & PARTIAL) == PARTIAL) == partial
-    row, first, count = row_of[mine], runs.first[mine].long(), runs.count[mine].long()
-    begins = count.cumsum(0) - count
-    run = torch.repeat_interleave(torch.arange(len(count)), count)
+    mine = runs.is_partial == partial
+    row, first, count = runs.row[mine], runs.first[mine].long(), runs.count[mine].long()
+    run, across = spread(count)
     tiles = torch.zeros(rows, dtype=torch.int64).index_add_(0, row, count)
     before = tiles.cumsum(0) - tiles
-    number = torch.arange(len(run))
-    return tiles.int(), (row[run], number - before[row[run]], (number - begins[run] + first[run]).int())
+    return tiles.int(), (row[run], torch.arange(len(run)) - before[row[run]], (first[run] + across).int())
 
 
 # ------------------------------------------------------------------------------------------------ the predicate

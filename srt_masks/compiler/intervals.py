@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ..diagnostics import InputError
 from .ir import Program
-from .labels import PARTIAL
-from .runs import Consumer
+from .runs import Consumer, spread
 
 if TYPE_CHECKING:
     from .plan import GroupPlan
@@ -61,12 +60,10 @@ class Intervals:
 def intervals(group: GroupPlan, program: Program) -> Intervals:
     """See `Plan.intervals`. Raises InputError where there are too many to hold."""
     runs, tile = group.runs(Consumer.FORWARD), group.tile
-    row_of = torch.repeat_interleave(torch.arange(len(runs.ptr) - 1), runs.ptr.diff().long())
-    partial = (runs.kind & PARTIAL) == PARTIAL
+    row_of, partial = runs.row, runs.is_partial
     found = [_full(row_of[~partial], runs.first[~partial].long(), runs.count[~partial].long(), tile)]
-    count = runs.count[partial].long()
-    run = torch.repeat_interleave(torch.arange(len(count)), count)
-    col = runs.first[partial].long()[run] + torch.arange(len(run)) - (count.cumsum(0) - count)[run]
+    run, across = spread(runs.count[partial].long())
+    col = runs.first[partial].long()[run] + across
     row = row_of[partial][run]
     total = len(found[0][0])
     for begin in range(0, len(row), TILES_AT_ONCE):

@@ -46,12 +46,22 @@ class Runs:
     kind: Tensor  # (runs,) uint8: the label bits that the consumer looks at
 
     @property
+    def row(self) -> Tensor:
+        """(runs,) int64: the row of every run."""
+        return torch.arange(len(self.ptr) - 1).repeat_interleave(self.ptr.diff())
+
+    @property
+    def is_partial(self) -> Tensor:
+        """(runs,) bool: the others are FULL."""
+        return (self.kind & PARTIAL) == PARTIAL
+
+    @property
     def tiles(self) -> int:
         return int(self.count.sum())
 
     @property
     def partial_tiles(self) -> int:
-        return int(self.count[(self.kind & PARTIAL) == PARTIAL].sum())
+        return int(self.count[self.is_partial].sum())
 
     def tiles_where(self, gate: str) -> int:
         """Tiles where a gate is not NONE."""
@@ -59,7 +69,7 @@ class Runs:
 
     def partial_tiles_where(self, gate: str) -> int:
         """Those of them that are PARTIAL."""
-        return int(self.count[(state(self.kind, gate) != State.NONE) & ((self.kind & PARTIAL) == PARTIAL)].sum())
+        return int(self.count[(state(self.kind, gate) != State.NONE) & self.is_partial].sum())
 
     @property
     def nbytes(self) -> int:
@@ -68,6 +78,12 @@ class Runs:
     @property
     def tensors(self) -> list[Tensor]:
         return [self.ptr, self.first, self.count, self.kind]
+
+
+def spread(counts: Tensor) -> tuple[Tensor, Tensor]:
+    """For as many things as `counts` says: which of them, and the how-manieth of its kind."""
+    which = torch.arange(len(counts)).repeat_interleave(counts)
+    return which, torch.arange(len(which)) - (counts.cumsum(0) - counts)[which]
 
 
 def emit(boxes: Boxes, consumer: Consumer, rows: int, cols: int) -> Runs:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..diagnostics import InputError
-from .labels import PARTIAL, State, state
+from .labels import State, state
 from .runs import Consumer
 
 if TYPE_CHECKING:
@@ -90,9 +90,8 @@ def work_of_rows(group: GroupPlan) -> Tensor:
     by_keys = torch.tensor([0.0, VALUES, KEYS, KEYS_AND_VALUES], dtype=torch.float64)[2 * keys.long() + values.long()]
     by_query = torch.tensor([0.0, QUERIES], dtype=torch.float64)[(state(backward.kind, "q") != State.NONE).long()]
     for runs, products in ((forward, torch.full((len(forward.kind),), FORWARD, dtype=torch.float64)), (backward, by_query + by_keys)):
-        row = torch.repeat_interleave(torch.arange(len(runs.ptr) - 1), runs.ptr.diff().long())
-        factor = torch.tensor([1.0, PARTIAL_COST], dtype=torch.float64)[(runs.kind & PARTIAL).long()]
-        work.index_add_(0, row, runs.count * factor * products)
+        factor = torch.tensor([1.0, PARTIAL_COST], dtype=torch.float64)[runs.is_partial.long()]
+        work.index_add_(0, runs.row, runs.count * factor * products)
     return work
 
 
@@ -132,8 +131,7 @@ def _columns(plan: Plan, rows: Tensor) -> Tensor:
     seen = torch.zeros(-(-g.keys // g.tile) + 1, dtype=torch.int64)
     for group in plan.groups:
         runs = group.runs(Consumer.FORWARD)
-        row = torch.repeat_interleave(torch.arange(len(runs.ptr) - 1), runs.ptr.diff().long())
-        mine = torch.isin(row, rows)
+        mine = torch.isin(runs.row, rows)
         first, count = runs.first[mine].long(), runs.count[mine].long()
         seen.index_add_(0, first, torch.ones_like(first))
         seen.index_add_(0, first + count, -torch.ones_like(first))

@@ -22,7 +22,7 @@ from .compiled import Compiled
 from .labels import EMPTY, PARTIAL, SHIFTS, State, state
 from .leaves import Leaves
 from .plan import Geometry, GroupPlan, Plan
-from .runs import Consumer, Runs
+from .runs import Consumer, Runs, spread
 
 ROWS_KEPT = 64  # cuts of the tiles: as many as rows of the batch may differ
 PLANS_KEPT = 16
@@ -174,18 +174,12 @@ def _grid(boxes: Boxes, begin: int, end: int, cols: int) -> Tensor:
     found = ((top < end) & (top + side > begin) & (left < cols)).nonzero().flatten()
     top, left, side, label = top[found], left[found], side[found], boxes.label[found].long()
     upper, lower, right = top.clamp(min=begin), (top + side).clamp(max=end), (left + side).clamp(max=cols)
-    box, down = _spread(lower - upper)
-    segment, across = _spread((right - left)[box])
+    box, down = spread(lower - upper)
+    segment, across = spread((right - left)[box])
     box, down = box[segment], down[segment]
     grid = torch.full((max(0, end - begin), cols), EMPTY)
     grid[upper[box] + down - begin, left[box] + across] = label[box]
     return grid
-
-
-def _spread(counts: Tensor) -> tuple[Tensor, Tensor]:
-    """For as many things as `counts` says: which of them, and the how-manieth of its kind."""
-    which = torch.arange(len(counts)).repeat_interleave(counts)
-    return which, torch.arange(len(which)) - (counts.cumsum(0) - counts)[which]
 
 
 def _merged(upper: Tensor, lower: Tensor) -> tuple[Tensor, Tensor]:

@@ -184,10 +184,9 @@ _Part = tuple[Tensor, Tensor, Tensor, Tensor]
 
 def _group_schedule(runs: Runs, section: Section, rows: int, sections: int, per_tile: int, most: int) -> _Part:
     """Of one group: runs and tiles of each section of each row, and first and stop of every run, sorted by section."""
-    row = torch.arange(len(runs.ptr) - 1).repeat_interleave(runs.ptr.diff())
     first = runs.first.long() * per_tile
     stop = ((runs.first.long() + runs.count) * per_tile).clamp(max=most)
-    entry = row * sections + section(runs.kind.long())
+    entry = runs.row * sections + section(runs.kind.long())
     order = entry.argsort(stable=True)
     entry, first, stop = entry[order], first[order], stop[order]
     size = torch.zeros(rows * sections, dtype=torch.int64).index_add(0, entry, stop - first)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..compiler.labels import PARTIAL
 from ..compiler.runs import Consumer
 
 if TYPE_CHECKING:
@@ -62,8 +61,7 @@ def tile_map(group: GroupPlan, most: int = MOST_ROWS) -> TileMap:
     rows, cols = (-(-n // group.tile) for n in (group.queries, group.keys))
     side = max(1, -(-max(rows, cols) // most))
     runs = group.runs(Consumer.FORWARD)
-    row = torch.arange(rows).repeat_interleave(runs.ptr.diff()) // side
-    partial = (runs.kind & PARTIAL) == PARTIAL
+    row, partial = runs.row // side, runs.is_partial
     wide = -(-cols // side) * side
     tall = -(-rows // side)
 
