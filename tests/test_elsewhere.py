@@ -352,6 +352,11 @@ def test_a_prefix_before_layers_that_slide_sees_all_of_itself():
     assert torch.equal(masks, torch.stack([(k <= q) & (q - k < 2) | prefix, (k <= q) | prefix]))
 
 
+def test_encoders_that_are_no_decoders_whatever_they_say():
+    for kind, words in (("albert", "attend full"), ("distilbert", "attend full"), ("deberta-v2", "attend full"), ("bert", "attend causal")):
+        assert words in srt.from_config({"model_type": kind, "num_hidden_layers": 2, "is_decoder": True}).text
+
+
 def test_which_layers_of_mixtures_of_experts_slide():
     """As their models have it: of Qwen2-MoE every second below max_window_layers, of Qwen3-MoE all."""
     config = {"num_hidden_layers": 6, "use_sliding_window": True, "sliding_window": 2, "max_window_layers": 4}

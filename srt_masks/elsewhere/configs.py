@@ -13,7 +13,7 @@ from typing import Any
 from ..diagnostics import InputError, Source, did_you_mean
 from ..grammar.formatter import format_text
 from ..spec import Spec, parse
-from .families import ENCODERS, EVERY, LIMITED, Layers, Reach
+from .families import ENCODERS, EVERY, LIMITED, NEVER_CAUSAL, Layers, Reach
 
 # A name that may be about who attends to whom.
 SHAPING = re.compile(
@@ -186,7 +186,7 @@ def _is_causal(settings: Mapping[str, Any], causal: bool | None) -> bool:
     if settings.get("is_causal") is not None:
         return bool(settings["is_causal"])
     if kind in ENCODERS:
-        return bool(settings.get("is_decoder")) and kind != "modernbert"
+        return bool(settings.get("is_decoder")) and kind not in NEVER_CAUSAL
     if kind in EVERY:
         return True
     raise InputError(f"do the tokens of model_type {kind!r} see what comes after them? It is not known here: give causal=True or causal=False")

@@ -175,3 +175,6 @@ ENCODERS = frozenset(
         "modernbert",
     }
 )
+
+# Whose code never asks for `is_decoder`.
+NEVER_CAUSAL = frozenset({"albert", "deberta", "deberta-v2", "dinov2", "distilbert", "eurobert", "modernbert"})
