@@ -455,3 +455,13 @@ def test_lets_that_are_said_twice_cost_no_more_than_once(name: str):
     plan = srt.compile(srt.parse("\n".join(lines)), tile=16).plan(200)
     assert plan.active_tiles > 0 and time.process_time() - begin < 10
     assert all(len(c.name) < 2000 for c in srt.compile(srt.parse("\n".join(lines))).compiled.candidates)
+
+
+def test_trials_settle_few_tiles_pair_by_pair():
+    """Many orders of a mask that no bound decides: each trial evaluates a tenth of what the plan may, or the search would take ten times as long."""
+    chain = (f"let a{i} = (a{i - 1} and q.pos % {i + 2} == 1) or (k.pos % {i + 3} == 1 and not a{i - 1})" for i in range(1, 15))
+    spec = srt.parse("\n".join(["let a0 = q.pos < k.pos", *chain, "attend a14"]))
+    begin = time.process_time()
+    plan = srt.compile(spec).plan(1500)
+    assert time.process_time() - begin < 4
+    assert plan.inexact_tiles == 0 and len(plan.groups[0].choice.trials) > 5

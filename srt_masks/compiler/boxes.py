@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..grammar.checked import Type
 from .bounds import Bound, Interval, Truth, bound
-from .exact import Exact
+from .exact import REFINE_PAIRS, Exact
 from .ir import Apply, Load, Op, Side
 from .labels import EMPTY, PARTIAL, State, state
 from .leaves import Leaves
@@ -93,10 +93,10 @@ class _Grid:
         return int(high @ wide)
 
 
-def classify(ask: Questions, leaves: Leaves, queries: int, keys: int, tile: int) -> Boxes:
-    """The boxes of one (row of the batch, layer, head). `leaves` belong to `ask.split`."""
+def classify(ask: Questions, leaves: Leaves, queries: int, keys: int, tile: int, most_pairs: int = REFINE_PAIRS) -> Boxes:
+    """The boxes of one (row of the batch, layer, head). `leaves` belong to `ask.split`; `most_pairs` are evaluated to settle tiles."""
     grid, summaries = _Grid(queries, keys, tile), Summaries(leaves, tile)
-    exact = Exact(ask, leaves, queries, keys, tile)
+    exact = Exact(ask, leaves, queries, keys, tile, most_pairs)
     kept: list[Tensor] = []
     evaluated = inexact = 0
     level = grid.coarsest()

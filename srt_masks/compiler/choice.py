@@ -31,6 +31,7 @@ AUTO = "auto"
 PROBE_TILES = 64  # along an axis
 LEAST_TILES = 8  # along an axis, or as many tiles in another shape: a smaller plan is not worth a search
 MOST_TRIED = 24
+TRIAL_PAIRS = 200_000  # evaluated in a trial to settle tiles: a tenth of what a plan may
 GAIN = 0.95  # of the natural order's work: what saves less is not taken
 CHOICES_KEPT = 256
 
@@ -193,7 +194,9 @@ class Search:
         trials = tuple(Trial(n, a.full, a.partial, a.work / natural.work if natural.work else 1.0) for n, a in attempts.items())
         reason = "least work" if name == best else "nothing else saves 5% of its work"
         choice = Choice(name, reason, probe.tokens, trials, time.perf_counter() - begin)
-        return _Tried(choice, by_name.get(name), attempts[name].boxes if probe.is_whole else None)
+        # What a trial left open, the plan looks at again.
+        boxes = attempts[name].boxes
+        return _Tried(choice, by_name.get(name), boxes if probe.is_whole and not any(b.inexact for b in boxes) else None)
 
 
 def every_candidate(candidates: tuple[Candidate, ...]) -> list[Candidate]:
@@ -264,7 +267,7 @@ class _Probe:
         found = []
         for group, order in zip(self.groups, orders, strict=True):
             leaves = group.leaves if order is None else order.picked(group.leaves)
-            found.append(classify(search.questions, leaves, *self.tokens, search.tile))
+            found.append(classify(search.questions, leaves, *self.tokens, search.tile, TRIAL_PAIRS))
         counts = [_Count.of(boxes, *self.tokens, search.tile) for boxes in found]
         work = 0.0
         for group, order, count in zip(self.groups, orders, counts, strict=True):

@@ -29,6 +29,7 @@ class Exact:
     queries: int
     keys: int
     tile: int
+    most_pairs: int = REFINE_PAIRS
 
     def labels(self, row: Tensor, col: Tensor, label: Tensor) -> tuple[Tensor, int]:
         """Labels of undecided tiles, EMPTY where no pair was found, and how many are still those of the bounds, because the budget ended.
@@ -40,7 +41,7 @@ class Exact:
         for count in SAMPLES:
             known = [self._is_known(row[part], col[part], label[part], count) for part in where.split(SAMPLED_PAIRS // count**2)]
             where = where[~torch.cat([*known, torch.zeros(0, dtype=torch.bool)])]
-        count = min(len(where), REFINE_PAIRS // self.tile**2)
+        count = min(len(where), self.most_pairs // self.tile**2)
         for start in range(0, count, REFINE_TILES):
             some = where[start : min(count, start + REFINE_TILES)]
             attend, gates = self._pairs(row[some], col[some], self.tile)
