@@ -151,7 +151,7 @@ def report(rows: list[dict]) -> str:
     rows = [r for r in rows if "refused" not in r]
     lines = [
         "# What the Triton kernels take", "",
-        f"Compiled with triton {triton.__version__} (torch {torch.__version__}) on {platform.machine()} without a GPU. *Not timed*: no card has run these.",
+        f"Compiled with triton {triton.__version__} (torch {torch.__version__}) on {platform.machine()} without a GPU. *Not timed* here; `tune_kernels.md` and `gpu_attention.md` are what a card showed.",
         "Tile: what a program owns x what it takes a step, warps, stages. Loads: of 16 bytes / all, and straight into shared memory.", "",
         "| card | spec | head_dim | dtype | kernel | tile | registers | spills B | shared KB | matrix instr. | loads | async | compile s | |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
