@@ -15,7 +15,7 @@ from __future__ import annotations
 import difflib
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -181,3 +181,14 @@ def visible(text: str) -> str:
 
 def _blank(text: str) -> str:
     return "".join("\t" if c == "\t" else " " * _width(c) for c in text)
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Ascending numbers in words: `0-4, 6`."""
+    found: list[list[int]] = []
+    for n in numbers:
+        if found and n == found[-1][-1] + 1:
+            found[-1][1:] = [n]
+        else:
+            found.append([n])
+    return ", ".join("-".join(map(str, s)) for s in found)

@@ -108,13 +108,13 @@ def test_large_logits(size: float, dtype: torch.dtype, backend: str):
             assert c.holds, c
 
 
-@pytest.mark.parametrize("scale", [-0.7, -0.0, 0, 0.01, 3.0])
-def test_any_scale(scale: float, backend: str):
-    """Also one that turns the order of the scores around, or makes them all the same."""
+@pytest.mark.parametrize(("scale", "size"), [(-0.7, 1), (-0.7, 400), (-0.0, 1), (0, 1), (0.01, 1), (3.0, 1), (3.0, 400)])
+def test_any_scale(scale: float, size: int, backend: str):
+    """Also one that turns the order of the scores around, or makes them all the same; at a size where a wrong maximum overflows."""
     spec = srt.parse("attend causal or k.pos < 20\nstop k where k.pos == 2")
-    tensors = [torch.randn(1, 2, 50, 8, dtype=torch.float64) for _ in range(4)]
-    for a, b in zip(*(_call(spec, name, *tensors, scale=scale) for name in (backend, "reference")), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+    q, *others = (torch.randn(1, 2, 50, 8, dtype=torch.float64) for _ in range(4))
+    for a, b in zip(*(_call(spec, name, q * size, *others, scale=scale) for name in (backend, "reference")), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-8)
 
 
 def test_ragged_lengths_equal_rows_alone(backend: str):

@@ -6,10 +6,11 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..diagnostics import spans
 from .arguments import inputs_of, spec_of, steps_of
 
 if TYPE_CHECKING:
@@ -224,12 +225,12 @@ def _lines(report: Report, colour: bool) -> Iterator[str]:
         yield "`stop hidden`: this is the plan of k and v; a call makes a second one, for hidden_k and hidden_v"
     for planned in report.plans:
         yield ""
-        layers = f"layer{'s' if len(planned.layers) > 1 else ''} {span(planned.layers)}: " if planned.layers else ""
+        layers = f"layer{'s' if len(planned.layers) > 1 else ''} {spans(planned.layers)}: " if planned.layers else ""
         yield f"{layers}{1000 * planned.seconds:.1f} ms, {planned.nbytes:,} bytes, {_density(planned.pairs)}"
         for number, group in enumerate(planned.groups):
             yield ""
             if report.batch > 1 or report.heads > 1:
-                yield f"batch {span(group.batch)}, heads {span(group.heads)}: {group.queries:,} x {group.keys:,} tokens, {_density(group.pairs)}"
+                yield f"batch {spans(group.batch)}, heads {spans(group.heads)}: {group.queries:,} x {group.keys:,} tokens, {_density(group.pairs)}"
             yield from _table(group)
             yield from (f"  {line}" for line in group.choice.lines((group.queries, group.keys)))
             if number < MOST_DRAWN:
@@ -254,14 +255,3 @@ def _table(group: Group) -> Iterator[str]:
 def _density(pairs: Pairs) -> str:
     about = "" if pairs.exact else "about "
     return f"{about}{pairs.attended:,} of {pairs.of:,} pairs attended ({about}{100 * pairs.density:.4g}%)"
-
-
-def span(numbers: Sequence[int]) -> str:
-    """`0-4, 6`."""
-    spans: list[list[int]] = []
-    for n in numbers:
-        if spans and n == spans[-1][-1] + 1:
-            spans[-1][1:] = [n]
-        else:
-            spans.append([n])
-    return ", ".join("-".join(map(str, s)) for s in spans)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from ..diagnostics import InputError
+from ..diagnostics import InputError, spans
 from ..grammar.checked import Layout
 from ..spec import Spec
 from ..surface import dense, tokens
@@ -203,10 +203,4 @@ def _stands_for(places: list[tuple[int, int]], layers: int, heads: int) -> str:
 def _some(word: str, numbers: Sequence[int], count: int) -> str:
     if len(numbers) == count:
         return ""
-    spans: list[list[int]] = []
-    for n in numbers:
-        if spans and n == spans[-1][-1] + 1:
-            spans[-1][1:] = [n]
-        else:
-            spans.append([n])
-    return f"{word}{'s' if len(numbers) > 1 else ''} " + ", ".join("-".join(map(str, s)) for s in spans)
+    return f"{word}{'s' if len(numbers) > 1 else ''} {spans(numbers)}"
