@@ -375,14 +375,14 @@ def test_auto_says_once_why_a_card_runs_tiled(monkeypatch):
     ]
     for card, compiled, operands, why in cases:
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_, card=card: card)
-        dispatch._why_tiled.cache_clear(), dispatch._warn.cache_clear()
+        dispatch.why_tiled.cache_clear(), dispatch._warn.cache_clear()
         if why is None:
             assert dispatch.pick("auto", compiled.compiled, operands).name == "triton"
             continue
         with pytest.warns(UserWarning, match=f"tiled.*({why})"):
             assert dispatch.pick("auto", compiled.compiled, operands).name == "tiled"
         assert dispatch.pick("auto", compiled.compiled, operands).name == "tiled"  # and says no more of it: a warning is an error here
-    dispatch._why_tiled.cache_clear(), dispatch._warn.cache_clear()
+    dispatch.why_tiled.cache_clear(), dispatch._warn.cache_clear()
     assert dispatch.pick("auto", attend.compiled, Operands(torch.float32, 64, 64, 1, torch.device("cpu"))).name == "tiled"
 
 

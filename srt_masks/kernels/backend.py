@@ -22,10 +22,19 @@ class Operands:
     value_dim: int
     heads_per_key: int  # query heads of a key head
     device: torch.device
+    capability: int | None = None  # 90 for sm_90, where a card is spoken of that need not be here; None: that of the device
 
     @staticmethod
     def of(q: Tensor, k: Tensor, v: Tensor) -> Operands:
         return Operands(q.dtype, q.shape[-1], v.shape[-1], q.shape[1] // max(1, k.shape[1]), q.device)
+
+    @property
+    def card(self) -> int:
+        """The compute capability: the one named, or that of the device, which has to be a CUDA card."""
+        if self.capability is not None:
+            return self.capability
+        major, minor = torch.cuda.get_device_capability(self.device)
+        return 10 * major + minor
 
 
 @dataclass(frozen=True, slots=True)

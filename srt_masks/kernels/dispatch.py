@@ -39,22 +39,21 @@ def pick(name: str, compiled: Compiled, operands: Operands, tell: bool = True) -
     """The backend of a call. `auto` is `triton` on a card where it was measured, and `tiled` elsewhere; on a GPU it tells why, once."""
     if name != "auto":
         return backend_of(name)
-    if operands.device.type != "cuda":
-        return backend_of("tiled")
-    why = _why_tiled(compiled, operands)
+    why = why_tiled(compiled, operands)
     if why is None:
         return backend_of("triton")
-    if tell:
+    if tell and operands.device.type == "cuda":
         _warn(why)
     return backend_of("tiled")
 
 
 @lru_cache(maxsize=1024)
-def _why_tiled(compiled: Compiled, operands: Operands) -> str | None:
-    major, minor = torch.cuda.get_device_capability(operands.device)
-    capability = 10 * major + minor
-    if operands.dtype not in MEASURED.get(capability, ()):
-        return f'backend="triton" has not been timed on sm_{capability} with {str(operands.dtype).removeprefix("torch.")}'
+def why_tiled(compiled: Compiled, operands: Operands) -> str | None:
+    """Why `auto` is `tiled` for such a call; None where it is `triton`."""
+    if operands.device.type != "cuda":
+        return f"`triton` is for CUDA cards, and this is for {operands.device.type}"
+    if operands.dtype not in MEASURED.get(operands.card, ()):
+        return f'backend="triton" has not been timed on sm_{operands.card} with {str(operands.dtype).removeprefix("torch.")}'
     try:
         backend_of("triton").tile(compiled, operands)
     except BackendError as error:

@@ -28,23 +28,24 @@ def target_of(compiled: Compiled, operands: Operands) -> Target:
 @lru_cache(maxsize=1024)
 def _target(compiled: Compiled, operands: Operands, elsewhere: Offline | None) -> Target:
     dtype, device, dim = operands.dtype, operands.device, max(operands.head_dim, operands.value_dim)
+    interpreted = INTERPRETED and operands.capability is None
     remedy = 'backend="tiled" does the same call on any device'
-    if device.type != "cuda" and not INTERPRETED and elsewhere is None:
+    if device.type != "cuda" and not interpreted and elsewhere is None:
         raise BackendError(
             f'backend="triton" runs on a GPU, and this is for {device.type}: {remedy}; '
             "with TRITON_INTERPRET=1 in the environment, before Python starts, Triton's interpreter runs the kernels slowly"
         )
-    if torch.version.hip and elsewhere is None and not INTERPRETED:
+    if torch.version.hip and elsewhere is None and not interpreted:
         raise BackendError(f'backend="triton" has not been compiled for AMD cards: {remedy}')
     if dim > LARGEST_DIM:
         raise BackendError(f'backend="triton" takes a head_dim up to {LARGEST_DIM}; got {dim}: {remedy}')
-    if dtype not in KERNEL_DTYPES and not (INTERPRETED and dtype is torch.float64):
+    if dtype not in KERNEL_DTYPES and not (interpreted and dtype is torch.float64):
         raise BackendError(f'backend="triton" takes float16, bfloat16 and float32; got {_name(dtype)}: {remedy}')
     try:
         source_of(compiled, True)
     except Unfit as why:
         raise BackendError(f'this mask is not for backend="triton", because {why}; {remedy}') from None
-    capability = _capability(device, elsewhere)
+    capability = _capability(operands, elsewhere)
     if capability not in CAPABILITIES:
         known = ", ".join(f"sm_{c}" for c in CAPABILITIES if c)
         raise BackendError(f'backend="triton" has been compiled for {known}, and this card is sm_{capability}: {remedy}')
@@ -76,14 +77,11 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _capability(device: torch.device, elsewhere: Offline | None) -> int:
+def _capability(operands: Operands, elsewhere: Offline | None) -> int:
     """90 for sm_90; 0 for the interpreter."""
-    if elsewhere is not None:
+    if operands.capability is None and elsewhere is not None:
         return elsewhere.capability
-    if INTERPRETED:
-        return 0
-    major, minor = torch.cuda.get_device_capability(device)
-    return 10 * major + minor
+    return 0 if operands.capability is None and INTERPRETED else operands.card
 
 
 def block_of(dim: int) -> int:
