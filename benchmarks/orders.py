@@ -9,15 +9,12 @@ included. Measured are the natural order, the chosen one and the next by predict
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from measuring import fastest, machine, table
 
 import srt_masks as srt
 from srt_masks.compiler import choice
@@ -82,16 +79,7 @@ def measured(scheme: Scheme, order: str, repeat: int) -> float:
         torch.autograd.grad(attend(*leaves, inputs=scheme.inputs), leaves, dout)
 
     call()  # plans
-    return _best(call, repeat)
-
-
-def _best(call: Callable[[], object], repeat: int) -> float:
-    best = float("inf")
-    for _ in range(repeat):
-        begin = time.process_time()
-        call()
-        best = min(best, time.process_time() - begin)
-    return best
+    return fastest(call, repeat)
 
 
 def row_of(scheme: Scheme, repeat: int, others: int) -> tuple[list[str], float]:
@@ -116,11 +104,6 @@ def row_of(scheme: Scheme, repeat: int, others: int) -> tuple[list[str], float]:
     return line, excess
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
@@ -136,7 +119,6 @@ def main() -> None:
             rows.append(line)
             excesses.append(excess)
             print(*line, sep="  ", flush=True)
-    machine = f"{os.cpu_count()} cores ({platform.machine()}), one used; Python {platform.python_version()}, torch {torch.__version__}"
     head = [
         "mask", "tokens", "heads", "natural, FULL+PARTIAL", "chosen", "FULL+PARTIAL", "work predicted", "time measured", "natural ms", "chosen ms",
         "best measured", "chosen / best", "orders tried", "choice ms",
@@ -144,7 +126,7 @@ def main() -> None:
     text = "\n\n".join(
         [
             "# What an order of tokens saves",
-            f"`benchmarks/orders.py` on {machine}. Tile {TILE}, head_dim {HEAD_DIM}, float32, `tiled`: forward and backward with the gathers and "
+            f"`benchmarks/orders.py` on {machine()}. Tile {TILE}, head_dim {HEAD_DIM}, float32, `tiled`: forward and backward with the gathers and "
             f"scatters of q, k, v, out and their gradients, CPU time, the best of {options.repeat}. Work and time are shares of the natural order's; `best "
             f"measured` is the best of the natural order, the chosen one and the {options.others} of least predicted work. The choice is timed with "
             "nothing known; one that depends on the text alone is made once.",

@@ -11,19 +11,15 @@ PARTIAL are EMPTY or FULL.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import os
-import platform
-import resource
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from measuring import alone, fastest, machine, peak, table
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
@@ -107,9 +103,9 @@ def plan_of(scheme: Scheme, length: int, repeat: int) -> tuple[Plan, float]:
 def row_of(scheme: Scheme, length: int, repeat: int) -> list[str]:
     torch.set_num_threads(1)
     plan_of(scheme, 4096, 2)
-    before = _peak()
+    before = peak()
     plan, seconds = plan_of(scheme, length, repeat if length <= LENGTHS[1] else 2)
-    grown = _peak() - before
+    grown = peak() - before
     begin = time.process_time()
     for group in plan.groups:
         group.runs(Consumer.DQ), group.runs(Consumer.DKV)
@@ -119,16 +115,6 @@ def row_of(scheme: Scheme, length: int, repeat: int) -> list[str]:
     evaluated = sum(g.boxes.evaluated for g in plan.groups)
     times = f"{1000 * seconds:.1f}", f"{1000 * backward:.1f}"
     return [scheme.name, *times, f"{evaluated:,}", f"{runs:,}", f"{size / 1e6:.2f}", f"{grown / 1e6:.0f}", f"{plan.inexact_tiles:,}"]
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def alone(call: Callable[..., list[str]], *args: Any) -> list[str]:
-    """A call in a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
-        return pool.submit(call, *args).result()
 
 
 def precision() -> list[list[str]]:
@@ -177,33 +163,19 @@ def flex(length: int, repeat: int) -> list[list[str]]:
     rows = []
     for scheme, mask in ((SCHEMES[0], causal), (SCHEMES[1], window)):
         _, ours = plan_of(scheme, length, repeat)
-        eager = _best(lambda mask=mask: create_block_mask(mask, None, None, length, length, device="cpu"), 2)
+        eager = fastest(lambda mask=mask: create_block_mask(mask, None, None, length, length, device="cpu"), 2)
         compiled = first = None
         try:
             made = torch.compile(create_block_mask)
             begin = time.perf_counter()
             made(mask, None, None, length, length, device="cpu")
             first = time.perf_counter() - begin  # a C++ compiler runs beside this process
-            compiled = _best(lambda made=made, mask=mask: made(mask, None, None, length, length, device="cpu"), repeat)
+            compiled = fastest(lambda made=made, mask=mask: made(mask, None, None, length, length, device="cpu"), repeat)
         except Exception as error:
             print(f"create_block_mask does not compile here: {type(error).__name__}")
         shown = [f"{1000 * x:.1f}" if x is not None else "-" for x in (ours, eager, compiled, first)]
         rows.append([scheme.name, *shown, f"{eager / ours:.0f}x", f"{compiled / ours:.0f}x" if compiled else "-"])
     return rows
-
-
-def _best(call: Callable[[], object], repeat: int) -> float:
-    best = float("inf")
-    for _ in range(repeat):
-        begin = time.process_time()
-        call()
-        best = min(best, time.process_time() - begin)
-    return best
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def main() -> None:
@@ -215,9 +187,8 @@ def main() -> None:
     parser.add_argument("--note", default="", help="a sentence for the page: what else the machine was doing")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    machine = f"{os.cpu_count()} cores ({platform.machine()}), one used; Python {platform.python_version()}, torch {torch.__version__}"
     how = f"Tile {TILE}, tokens in their order; processor time, the best of {options.repeat} (of 2 beyond a million tokens), warm; milliseconds, millions of bytes."
-    page = ["# What a plan costs", f"`benchmarks/planner.py` on {machine}. {how}"]
+    page = ["# What a plan costs", f"`benchmarks/planner.py` on {machine()}. {how}"]
     if options.note:
         page.append(options.note)
     for length in (n for n in LENGTHS if n <= options.largest):
