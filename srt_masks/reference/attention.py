@@ -67,7 +67,10 @@ def _pairwise(
     scores = scale * (qs * ks).sum(-1)
     alive = attend.any(-1, keepdim=True)
     scores = torch.where(attend, scores, torch.where(alive, float("-inf"), 0.0))
-    lse = torch.logsumexp(scores, -1) if scores.shape[-1] else scores.sum(-1)
-    weights = torch.where(attend, (scores - lse[..., None]).exp(), 0.0)
+    # Not exp(S - lse): where scores are large, lse rounds away the sum that it holds.
+    top = scores.detach().amax(-1, keepdim=True) if scores.shape[-1] else scores.new_zeros(*scores.shape[:-1], 1)
+    powers = (scores - top).exp()
+    total = powers.sum(-1, keepdim=True)
+    weights = torch.where(attend, powers / total, 0.0)
     out = (weights[..., None] * vs).sum(-2)
-    return out, torch.where(alive[..., 0], lse, float("-inf"))
+    return out, torch.where(alive, top + total.log(), float("-inf"))[..., 0]

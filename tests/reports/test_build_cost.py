@@ -4,35 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from calls import BLOCK_SPARSE, FEW, qkv
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
+from watching import Largest
 
 import srt_masks as srt
 from srt_masks.compiler.runs import Consumer
 
 DOCUMENTS = "input doc: int per token\nattend causal and same(doc)"
-
-
-class Largest(TorchDispatchMode):
-    """The most elements of any tensor made meanwhile."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.elements = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for x in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(x, torch.Tensor):
-                self.elements = max(self.elements, x.untyped_storage().nbytes() // x.element_size())
-        return result
 
 
 def cut(tokens: int, count: int, seed: int = 0) -> torch.Tensor:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 import torch
-from calls import ANY_BACKEND, BACKENDS, BLOCK_SPARSE, FEW, Results, assert_near, assert_nothing, assert_same_bits, call, qkv, run
-from hypothesis import given
+from calls import ANY_BACKEND, BACKENDS, BLOCK_SPARSE, FEW, Results, assert_near, assert_nothing, assert_same_bits, qkv, run
+from hypothesis import example, given
 from hypothesis import strategies as st
+from torch import Tensor
+from watching import Products, launches
 
 import srt_masks as srt
 from srt_masks.testing import compare
@@ -38,6 +41,21 @@ def test_A3_an_empty_last_row(backend: str, dtype: torch.dtype):
     assert all(bool(torch.isfinite(x).all()) for x in (found.out, found.dq, found.dk, found.dv))
 
 
+@given(
+    ANY_BACKEND, st.sampled_from([-1e4, -1e9, -1e20, -1e30]), st.lists(st.booleans(), min_size=1, max_size=40), st.sampled_from([torch.float32, torch.float64])
+)
+def test_A3_no_finite_number_stands_for_what_is_not_attended(backend: str, low: float, keep: list[bool], dtype: torch.dtype):
+    """Scores far below any number that might stand for minus infinity: the keys kept alone matter, beside others whose scores are 0."""
+    kept = torch.tensor(keep)
+    q, k, v = torch.ones(1, 1, 3, 8, dtype=dtype), torch.zeros(1, 1, len(keep), 8, dtype=dtype), torch.randn(1, 1, len(keep), 8, dtype=dtype)
+    k[:, :, kept] = low
+    text = "queries layout repeat { a }\nkeys layout repeat { b }\ninput keep: bool per key\nattend k.keep"
+    found = run(text, backend, [q, k, v, torch.ones(1, 1, 3, 8, dtype=dtype)], keep=kept)
+    wanted = v[:, :, kept].mean(2, keepdim=True).expand(q.shape) if any(keep) else torch.zeros_like(q)
+    torch.testing.assert_close(found.out, wanted)
+    assert bool((found.dv[:, :, ~kept] == 0).all()) and bool(torch.isfinite(found.dq).all())
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("text", ["attend full and not full", "attend causal and q.pos < k.pos", "attend k.pos < 0", "attend head < 0"])
 def test_A6_a_mask_of_nothing_is_nothing(backend: str, text: str):
@@ -63,17 +81,27 @@ def test_B2_keys_sliced_out_of_a_longer_tensor(backend: str, tokens: int, rest: 
         assert torch.equal(a, b) and bool((a[:, :, tokens:] == 0).all())
 
 
-@pytest.mark.parametrize("tokens", [1025, 1023, 129])
-def test_B4_mask_and_rule_in_the_last_tile(tokens: int):
-    for c in compare(srt.parse("attend causal\nscale k by 1 / 2 where q.pos - k.pos > 3"), steps=tokens, heads=1, tile=128):
+@pytest.mark.parametrize(
+    ("backend", "tokens", "tile"), [("tiled", 1025, 128), ("tiled", 255, 128), ("tiled", 129, 128), *[("triton", n, 16) for n in (33, 31, 17)]]
+)
+def test_B4_mask_and_rule_in_the_last_tile(backend: str, tokens: int, tile: int):
+    for c in compare(srt.parse("attend causal\nscale k by 1 / 2 where q.pos - k.pos > 3"), steps=tokens, heads=1, tile=tile, backend=backend):
         assert c.holds, c
 
 
+SIZE = st.sampled_from([1, 2, 3, 5, 8, 8, 8])
+
+
 @FEW
-@given(ANY_BACKEND, st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 8, 16]))
-def test_B6_no_axis_is_taken_for_another(backend: str, batch: int, heads: int, tokens: int, dim: int):
+@given(ANY_BACKEND, st.integers(1, 3), SIZE, SIZE, SIZE, SIZE)
+@example("tiled", 2, 3, 5, 16, 16)
+@example("triton", 2, 3, 5, 16, 16)
+@example("reference", 8, 8, 8, 8, 8)
+@example("tiled", 8, 8, 8, 8, 8)
+@example("triton", 8, 8, 8, 8, 8)
+def test_B6_no_axis_is_taken_for_another(backend: str, batch: int, heads: int, tokens: int, dim: int, value_dim: int):
     """Also where they are of one size. Written out, with autograd as the judge."""
-    tensors = qkv(tokens, batch=batch, heads=heads, dim=dim)
+    tensors = qkv(tokens, batch=batch, heads=heads, dim=dim, value_dim=value_dim)
     leaves = [x.clone().requires_grad_() for x in tensors[:3]]
     scores = (leaves[0] @ leaves[1].transpose(-1, -2) * dim**-0.5).masked_fill(~torch.ones(tokens, tokens).tril().bool(), float("-inf"))
     out, lse = scores.softmax(-1) @ leaves[2], scores.logsumexp(-1)
@@ -81,20 +109,68 @@ def test_B6_no_axis_is_taken_for_another(backend: str, batch: int, heads: int, t
     assert_near(run("attend causal", backend, tensors), Results(out.detach(), lse.detach(), *torch.autograd.grad(loss, leaves)))
 
 
+NEEDS = list(itertools.product([False, True], repeat=3))
+NEEDED = ["attend causal\nstop k where q.pos - k.pos > 9", "attend causal\nscale q, v by 0.5 where k.pos % 2 == 0", "attend causal\nstop q, k, v"]
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("text", ["attend causal\nstop k where q.pos - k.pos > 9", "attend causal\nstop q, k, v"])
+@pytest.mark.parametrize("text", NEEDED)
 def test_B7_any_of_q_k_v_may_need_no_gradient(backend: str, text: str):
-    tokens = 70 if backend == "tiled" else 33
-    attend, tensors = srt.compile(srt.parse(text), backend=backend, tile=16), qkv(tokens)
-    whole = call(attend, tensors)
-    for needs in itertools.product([False, True], repeat=3):
-        leaves = [x.clone().requires_grad_(need) for x, need in zip(tensors, needs, strict=False)]
-        out, lse = attend(*leaves, return_lse=True)
-        assert torch.equal(out, whole.out) and out.requires_grad is any(needs)
+    """And any of out and lse may have none: the values are those of the run that needs all."""
+    tokens = 70 if backend == "tiled" else 18
+    attend, tensors = srt.compile(srt.parse(text), backend=backend, tile=16), qkv(tokens, heads=1)
+    parts: list[Callable[[Tensor, Tensor], Tensor]] = [
+        lambda out, lse: (out * tensors[3]).sum() + (lse * tensors[3].sum(-1)).sum(), lambda out, lse: (out * tensors[3]).sum(), lambda out, lse: lse.square().sum(),
+    ]  # fmt: skip
+    for loss in parts if text is NEEDED[0] else parts[:1]:
+        whole = [x.clone().requires_grad_() for x in tensors[:3]]
+        out, lse = attend(*whole, return_lse=True)
+        loss(out, lse).backward()
+        for needs in NEEDS:
+            leaves = [x.clone().requires_grad_(need) for x, need in zip(tensors, needs, strict=False)]
+            mine = attend(*leaves, return_lse=True)
+            assert torch.equal(mine[0], out) and torch.equal(mine[1], lse) and mine[0].requires_grad is any(needs)
+            if (objective := loss(*mine)).requires_grad:
+                objective.backward()
+            for x, w, need in zip(leaves, whole, needs, strict=True):
+                # What the loss does not reach has None, as in torch, or exact zeros.
+                zero = x.grad is None and (w.grad is None or not bool(w.grad.any()))
+                assert x.grad is None if not need else zero or torch.equal(x.grad, torch.zeros_like(x) if w.grad is None else w.grad)
+
+
+@pytest.mark.parametrize("needs", NEEDS)
+def test_B7_kernels_of_gradients_that_nobody_needs_are_not_launched(needs: tuple[bool, bool, bool]):
+    want = ["forward"] + ["prepare"] * any(needs) + ["query_gradient"] * needs[0] + ["key_gradient"] * (needs[1] or needs[2])
+    attend, tensors = srt.compile(srt.parse(NEEDED[0]), backend="triton", tile=16), qkv(20)
+    leaves = [x.requires_grad_(need) for x, need in zip(tensors, needs, strict=False)]
+    attend.plan(20, heads=2)
+    with launches() as found:
+        out = attend(*leaves)
         if any(needs):
-            ((out * tensors[3]).sum() + (lse * tensors[3].sum(-1)).sum()).backward()
-        for x, wanted, need in zip(leaves, (whole.dq, whole.dk, whole.dv), needs, strict=True):
-            assert (x.grad is None and not need) or torch.equal(x.grad, wanted)
+            out.backward(tensors[3])
+    assert [name for name in found if name != "live"] == want
+
+
+@pytest.mark.parametrize("needs", NEEDS)
+def test_B7_products_that_nobody_needs_are_not_worked_out(needs: tuple[bool, bool, bool]):
+    """On `tiled`: nothing where a rule stops all that is needed, and for fewer gradients no more than for all."""
+
+    def products(text: str, needs: tuple[bool, ...]) -> int:
+        attend, tensors = srt.compile(srt.parse(text), backend="tiled", tile=16), qkv(70)
+        out = attend(*(x.requires_grad_(need) for x, need in zip(tensors, needs, strict=False)))
+        if not any(needs):
+            assert not out.requires_grad
+            return 0
+        with Products() as seen:
+            out.backward(tensors[3])
+        return seen.count
+
+    assert products("attend causal", needs) <= products("attend causal", (True, True, True))
+    stopped = ", ".join(name for name, need in zip("qkv", needs, strict=True) if need)
+    if any(needs):
+        assert products("attend causal", needs) > 0 == products(f"attend causal\nstop {stopped}", needs)
+        far = f"attend causal\nstop {stopped} where q.pos - k.pos > 20"
+        assert products(f"attend causal and window(21)\nstop {stopped} where k.pos > q.pos", needs) <= products(far, needs)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -121,15 +197,34 @@ def test_E2_true_means_kept_everywhere(backend: str, keep: list[bool]):
     torch.testing.assert_close(found.out, without if any(keep) else torch.zeros_like(without), rtol=1e-9, atol=1e-9)
 
 
-@given(st.integers(1, 60), st.integers(1, 70))
-def test_E4_a_window_counts_its_own_token(tokens: int, span: int):
+@FEW
+@given(ANY_BACKEND, st.integers(1, 60), st.integers(1, 70))
+@example("triton", 20, 20)
+@example("tiled", 8, 8)
+def test_E4_a_window_counts_its_own_token(backend: str, tokens: int, span: int):
     spec = srt.parse("param span = 1\nattend causal and window(span)")
     dense = srt.compile(spec, tile=16).plan(tokens, span=span).to_dense()[0, 0]
     for i, row in enumerate(dense.tolist()):
         assert [j for j, sees in enumerate(row) if sees] == list(range(max(0, i - span + 1), i + 1))
     if span >= tokens:
         tensors = qkv(tokens, heads=1)
-        assert_same_bits(run(spec, "tiled", tensors, span=span), run("attend causal", "tiled", tensors))
+        assert_same_bits(run(spec, backend, tensors, span=span), run("attend causal", backend, tensors))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_E4_as_reported(backend: str):
+    """By what moves: a key outside the window changes no bit of query 5, each key inside does; a window of one token is the token's own value."""
+    q, k, v, _ = qkv(8, heads=1)
+    attend = srt.compile(srt.parse("attend causal and window(3)"), backend=backend, tile=16)
+    before = attend(q, k, v)[0, 0, 5]
+    moved = []
+    for key in range(8):
+        other = v.clone()
+        other[:, :, key] += 1
+        moved.append(not torch.equal(attend(q, k, other)[0, 0, 5], before))
+    assert [key for key, has in enumerate(moved) if has] == [3, 4, 5]
+    for text in ("attend window(1)", "attend diagonal"):
+        assert torch.equal(srt.compile(srt.parse(text), backend=backend)(q, k, v), v)
 
 
 @given(ANY_BACKEND, st.integers(1, 40), st.data())
@@ -180,7 +275,7 @@ def test_E8_lse_in_a_loss(backend: str):
 
 
 @FEW
-@given(ANY_BACKEND, st.integers(1, 7), st.integers(1, 3), st.integers(1, 40))
+@given(ANY_BACKEND, st.integers(1, 8), st.integers(1, 3), st.integers(1, 40))
 def test_G1_heads_that_share_a_key_head(backend: str, group: int, key_heads: int, tokens: int):
     """Every row, and gradients of a key head summed over its group: those of keys repeated for each query head."""
     text = "attend causal and window(2 + head)\nstop k where (q.pos + head) % 3 == 0"
@@ -191,11 +286,12 @@ def test_G1_heads_that_share_a_key_head(backend: str, group: int, key_heads: int
     assert_near(found, Results(wide.out, wide.lse, wide.dq, *summed))
 
 
-def test_G4_heads_of_one_mask_share_a_plan():
+@pytest.mark.parametrize(("backend", "tokens"), [("tiled", 300), ("triton", 30)])
+def test_G4_heads_of_one_mask_share_a_plan(backend: str, tokens: int):
     spec = srt.parse("attend causal and dilated(40, 1 + head % 4)")
-    plan = srt.compile(spec, tile=16).plan(300, heads=8)
+    plan = srt.compile(spec, tile=16, backend=backend).plan(tokens, heads=8)
     assert [g.heads for g in plan.groups] == [(0, 4), (1, 5), (2, 6), (3, 7)]
-    for c in compare(spec, steps=300, heads=8, tile=16):
+    for c in compare(spec, steps=tokens, heads=8, tile=16, backend=backend):
         assert c.holds, c
 
 

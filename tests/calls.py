@@ -39,13 +39,13 @@ class Results:
 
 
 def qkv(
-    tokens: int, *, keys: int | None = None, batch: int = 1, heads: int = 2, key_heads: int | None = None, dim: int = 8, seed: int = 0,
-    dtype: torch.dtype = torch.float64,
+    tokens: int, *, keys: int | None = None, batch: int = 1, heads: int = 2, key_heads: int | None = None, dim: int = 8, value_dim: int | None = None,
+    seed: int = 0, dtype: torch.dtype = torch.float64,
 ) -> list[Tensor]:  # fmt: skip
     """q, k, v and the gradient of out, normally distributed."""
     generator = torch.Generator().manual_seed(seed)
-    keys, key_heads = tokens if keys is None else keys, key_heads or heads
-    shapes = [(batch, heads, tokens, dim), *[(batch, key_heads, keys, dim)] * 2, (batch, heads, tokens, dim)]
+    keys, key_heads, value_dim = tokens if keys is None else keys, key_heads or heads, value_dim or dim
+    shapes = [(batch, heads, tokens, dim), (batch, key_heads, keys, dim), (batch, key_heads, keys, value_dim), (batch, heads, tokens, value_dim)]
     return [torch.randn(s, generator=generator, dtype=torch.float64).to(dtype) for s in shapes]
 
 
