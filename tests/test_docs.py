@@ -18,7 +18,7 @@ from srt_masks.diagnostics import Source
 from srt_masks.grammar.formatter import format_text
 
 BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.M | re.S)
-PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("original", "testing", "planning", "elsewhere"))]
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("original", "testing", "planning", "elsewhere", "backends"))]
 COSTS = re.compile(r"\d+\.\d ms, [\d,]+ bytes|tried in \d+ ms")
 
 
@@ -36,7 +36,7 @@ def test_python_blocks_run_and_print_what_the_page_shows(page: Path):
         if after == "text":
             assert printed.getvalue().strip() == text.strip()
         ran += 1
-    assert ran >= 2
+    assert ran >= (1 if page.stem == "backends" else 2)
 
 
 @pytest.mark.parametrize(("name", "count"), [("README.md", 3), ("docs/planning.md", 3)])

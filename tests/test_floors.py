@@ -24,6 +24,7 @@ ALLOWED = {
     "reference": {"diagnostics", "grammar", "reference"},
     "compiler": {"diagnostics", "grammar", "compiler"},
     "kernels": {"diagnostics", "grammar", "compiler", "kernels", "reference", "spec", "binding", "query_ranges"},
+    "features": {"diagnostics", "compiler", "kernels", "spec", "features"},
     "schemes": {"diagnostics", "spec"},
     "packed": {"diagnostics"},
     "highlight": {"diagnostics", "grammar", "highlight"},

@@ -107,3 +107,10 @@ def value(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         raise argparse.ArgumentTypeError(f"wants JSON, for example [0, 0, 1] or true; got {text!r}") from None
+
+
+def card(item: str) -> tuple[int, int]:
+    major, dot, minor = item.partition(".")
+    if not (dot and major.isdecimal() and minor.isdecimal()):
+        raise argparse.ArgumentTypeError(f"wants X.Y, for example 9.0 for sm_90; got {item!r}")
+    return int(major), int(minor)

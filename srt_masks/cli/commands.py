@@ -1,4 +1,4 @@
-"""Commands about specs: check, fmt, show, explain, emit, test, zoo; `planning` has plan. Each prints, and returns its exit code if that is not 0."""
+"""Commands about specs: check, fmt, show, explain, emit, test, capabilities, zoo; `planning` has plan. Each prints, and returns its exit code if that is not 0."""
 
 from __future__ import annotations
 
@@ -164,6 +164,16 @@ def test(options: argparse.Namespace) -> int:
     from ..testing.command import run
 
     return run(spec_of(options), options.law, options.list, options.examples, options.backend)
+
+
+def capabilities(options: argparse.Namespace) -> None:
+    import torch
+
+    from ..features.asking import capabilities as ask
+
+    dtype = None if options.dtype is None else getattr(torch, options.dtype)
+    found = ask(device=options.device, capability=options.capability, dtype=dtype, head_dim=options.head_dim)
+    print(found.to_json() if options.format == "json" else found)
 
 
 def zoo(options: argparse.Namespace) -> None:

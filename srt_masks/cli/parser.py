@@ -7,8 +7,9 @@ from typing import Any
 
 from .. import __version__
 from . import commands, planning, training
-from .arguments import named_number, named_value, value
+from .arguments import card, named_number, named_value, value
 
+DTYPES = ("float16", "bfloat16", "float32", "float64")
 NOT_YET = ("bench", "compare", "prove")
 
 
@@ -53,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--backend", default="auto", help="whose plan: auto, tiled or triton (default auto)")
     plan.add_argument("--order", default="auto", help="in which order tokens are visited: auto, natural, or one that `auto` tries, by name (default auto)")
     plan.add_argument("--head-dim", type=int, help="the backend's tile may depend on it (default 64)")
-    plan.add_argument("--dtype", choices=("float16", "bfloat16", "float32", "float64"), help="the backend's tile may depend on it (default float32)")
+    plan.add_argument("--dtype", choices=DTYPES, help="the backend's tile may depend on it (default float32)")
     plan.add_argument("--layer", type=int, help="this layer only")
     _heads_and_layers(plan)
     _inputs(plan)
@@ -73,6 +74,15 @@ def parser() -> argparse.ArgumentParser:
     zoo.set_defaults(run=commands.zoo)
     zoo.add_argument("name", nargs="?", metavar="NAME", help="print the text of this one")
     _format(zoo)
+    served = every.add_parser(
+        "capabilities", help="what each backend serves, and what auto takes and why", description="what each backend serves, and what auto takes and why"
+    )
+    served.set_defaults(run=commands.capabilities)
+    served.add_argument("--device", help="cpu, cuda or mps (default: the GPU, if there is one)")
+    served.add_argument("--capability", type=card, metavar="X.Y", help="of a CUDA card that need not be here: 9.0 for sm_90")
+    served.add_argument("--dtype", choices=DTYPES, help="of q, k and v (default: bfloat16 on cards, float32 elsewhere)")
+    served.add_argument("--head-dim", type=int, default=64, help="of q, k and v (default 64)")
+    _format(served)
     train = command("train", training.train, "train a small transformer built from a spec on bytes")
     _recipe(train)
     sample = command("sample", training.sample, "let a trained model write", spec="")

@@ -28,7 +28,7 @@ from ..spec import Spec
 from . import op
 from .backend import Operands
 from .cache import PlanCache
-from .dispatch import backend_of, pick
+from .dispatch import backend_of, check_reference, pick
 
 BACKENDS = ("auto", "reference", "tiled", "triton")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -96,6 +96,7 @@ class Attention:
             raise InputError(f"scale is a finite number; got {factor!r}")
         rows = q.shape[2]
         if self.options.backend == "reference":
+            check_reference(q.device)
             out, lse = self._reference(q, k, v, twins, call, layer, float(factor))
         else:
             operands = Operands.of(q, k, v)

@@ -47,6 +47,24 @@ def pick(name: str, compiled: Compiled, operands: Operands, tell: bool = True) -
     return backend_of("tiled")
 
 
+def refusal(name: str, compiled: Compiled, operands: Operands) -> BackendError | None:
+    """What a backend that is asked for by name raises for such a call, the reference among them; None: it does it."""
+    try:
+        if name == "reference":
+            check_reference(operands.device)
+        else:
+            backend_of(name).tile(compiled, operands)
+    except BackendError as error:
+        return error
+    return None
+
+
+def check_reference(device: torch.device) -> None:
+    """Raises BackendError for a device without float64, in which the reference computes."""
+    if device.type == "mps":
+        raise BackendError('backend="reference" computes in float64, which mps has not: backend="tiled" runs there, and the reference on q.cpu()')
+
+
 @lru_cache(maxsize=1024)
 def why_tiled(compiled: Compiled, operands: Operands) -> str | None:
     """Why `auto` is `tiled` for such a call; None where it is `triton`."""

@@ -32,13 +32,17 @@ def attention(
     nk = k.shape[2]
     scale = dim**-0.5 if scale is None else scale
     if batch * heads == 0:
-        return q.new_zeros(batch, heads, nq, v.shape[-1]), q.new_zeros(batch, heads, nq)
+        reached = 0 * (q.sum() + k.sum())  # a gradient of zeros, and not none
+        return q.new_zeros(batch, heads, nq, v.shape[-1]) + reached + 0 * v.sum(), q.new_zeros(batch, heads, nq) + reached
     repeats = heads // k.shape[1]
     full = (batch, heads, nq, nk)
     masks = [m.expand(full).flatten(0, 1) for m in (attend, gate_q, gate_k, gate_v, gate_hidden)]
     keys, values, *twins = (x.repeat_interleave(repeats, 1).flatten(0, 1) for x in (k, v, hidden_k, hidden_v))
     queries = q.flatten(0, 1)
     each = max(1, CHUNK_NUMBERS // max(1, nq * nk * max(dim, v.shape[-1])))
+    if each >= batch * heads:  # one chunk: nothing is to be recomputed, and torch.func, whose transforms a checkpoint stops, goes through
+        out, lse = _pairwise(queries, keys, values, *twins, *masks, scale)  # type: ignore[call-arg]
+        return out.unflatten(0, (batch, heads)), lse.unflatten(0, (batch, heads))
     outs, lses = [], []
     for rows in torch.arange(batch * heads).split(each):
         part = slice(int(rows[0]), int(rows[-1]) + 1)
