@@ -33,6 +33,10 @@ class Results:
     def __iter__(self) -> Iterator[Tensor]:
         return (getattr(self, f.name) for f in fields(self))
 
+    def members(self, row: int) -> Results:
+        """One row of the batch, with its axis."""
+        return Results(*(x[row : row + 1] for x in self))
+
     def rows(self, index: Any) -> Results:
         """Some tokens of a call whose queries and keys are the same tokens."""
         return Results(*(x[:, :, index] for x in self))

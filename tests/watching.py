@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -45,15 +46,18 @@ PRODUCTS = ("matmul", "mm", "bmm", "addmm", "baddbmm")
 
 
 class Products(Watch):
-    """How many products of matrices were worked out meanwhile."""
+    """How many products of matrices were worked out meanwhile, and to what precision."""
 
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
+        self.precisions: set[str] = set()
 
     def saw(self, func: Any, args: Any, result: Any) -> None:
         name = func._schema.name.split("::")[-1]
-        self.count += name in PRODUCTS or "attention" in name
+        if name in PRODUCTS or "attention" in name:
+            self.count += 1
+            self.precisions.add(f"{result[0].dtype if isinstance(result, tuple) else result.dtype} {torch.get_float32_matmul_precision()}")
 
 
 @contextmanager

@@ -13,8 +13,6 @@ REPORTS = [kind + number for kind, numbers in KINDS.items() for number in number
 
 # Under its own name elsewhere: the file, and a test that is there.
 ELSEWHERE = {
-    "H1": ("test_backends.py", "test_neither_autocast_nor_a_lower_matmul_precision_reaches_the_kernels"),
-    "J1": ("test_triton.py", "test_a_new_length_batch_or_param_compiles_nothing"),
     "J5": ("test_backends.py", "test_checkpointing_copies_and_pickles_keep_the_rule"),
     "J7": ("test_backends.py", "test_the_second_order_raises_and_is_never_a_silent_zero"),
 }
@@ -24,12 +22,6 @@ WAITING = {
     "D4": "the model builder beside the backends, as one law",
     "D6": "activation checkpointing in models",
     "D8": "two sources of masks, in a Hugging Face model",
-    "H3": "FULL tiles forced PARTIAL, as one law",
-    "I1": "strides past 2**31 on a card",
-    "I4": "grids past 65,535 on a card",
-    "I5": "every head_dim, as one law",
-    "I7": "shared memory of every architecture, as one law",
-    "J3": "a table whose rows change in number, counted at the launcher",
     "L4": "sampling with a cache",
     "M2": "two ranks",
     "N1": "cross attention in words",
