@@ -14,7 +14,7 @@ from torch import Tensor
 from watching import Products, launches
 
 import srt_masks as srt
-from srt_masks.testing import compare
+from srt_masks.testing import Broken, check, compare
 from srt_masks.testing.parts import tree
 
 # ------------------------------------------------------------------------------------------------ A: rows without a key
@@ -54,6 +54,19 @@ def test_A3_no_finite_number_stands_for_what_is_not_attended(backend: str, low: 
     wanted = v[:, :, kept].mean(2, keepdim=True).expand(q.shape) if any(keep) else torch.zeros_like(q)
     torch.testing.assert_close(found.out, wanted)
     assert bool((found.dv[:, :, ~kept] == 0).all()) and bool(torch.isfinite(found.dq).all())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_A5_a_first_row_that_sees_nothing_needs_no_patch(backend: str):
+    """And a claim names it: `assert every query attends`, tried at small sizes."""
+    text, tokens = "attend k.pos < q.pos", 130 if backend == "tiled" else 33
+    found = run(text, backend, qkv(tokens))
+    assert all(bool((x[:, :, 0] == 0).all()) for x in (found.out, found.dq)) and bool((found.lse[:, :, 0] == float("-inf")).all())
+    assert bool((found.dk[:, :, :-1] != 0).any(-1).all()) and bool((found.out[:, :, 1:] != 0).all())
+    assert_near(found, run(text, "reference", qkv(tokens)))
+    with pytest.raises(Broken, match="query 0 sees nothing"):
+        check(srt.parse(text + "\nassert every query attends"), laws=["claims"])
+    check(srt.parse("attend k.pos < q.pos or k.pos == 0\nassert every query attends"), laws=["claims"])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
