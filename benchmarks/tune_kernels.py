@@ -27,9 +27,12 @@ import torch
 import srt_masks as srt
 from srt_masks.kernels import launch, packing
 from srt_masks.kernels.backend import Operands
-from srt_masks.kernels.configs import Config, Kernel
+from srt_masks.kernels.call import Call
+from srt_masks.kernels.cards import CARDS
+from srt_masks.kernels.configs import Config, Configs, Kernel
+from srt_masks.kernels.fit import from_table
 from srt_masks.kernels.offline import offline
-from srt_masks.kernels.target import config_of, target_of
+from srt_masks.kernels.target import target_of
 
 TILE = 128
 SPECS = {
@@ -45,12 +48,13 @@ class Case:
     kernel: Kernel
     head_dim: int
     config: Config
+    card: int
 
 
-def candidates(kernel: Kernel, head_dim: int) -> Iterator[Config]:
+def candidates(kernel: Kernel, head_dim: int, card: int) -> Iterator[Config]:
     for rows, wide, warps, stages in itertools.product((64, 128), (32, 64, 128), (4, 8), (2, 3)):
-        if rows < 16 * warps:
-            continue  # on sm_90 a warp would repeat another's products
+        if card == 90 and rows < 16 * warps:
+            continue  # a warp would repeat another's products
         if rows * wide * (2 if kernel is Kernel.FORWARD else 3) > 128 * 128 * 3:
             continue
         if (rows + 2 * stages * wide) * head_dim * 2 * (2 if kernel is Kernel.DKV else 1) > 300 * 1024:
@@ -58,13 +62,16 @@ def candidates(kernel: Kernel, head_dim: int) -> Iterator[Config]:
         yield Config(rows, wide, warps, stages)
 
 
-def _choose(kernel: Kernel, target: Any) -> Config:
-    return CHOSEN.get(kernel) or config_of(kernel, target)
+def _choice(compiled: Any, operands: Operands) -> Callable[[Any, int], Configs]:
+    """The configs of a run are those of CHOSEN, and the table's where there is none: nothing steps down, since what spills is timed, too."""
+    found = from_table(target_of(compiled, operands), operands)
+    for kernel, config in CHOSEN.items():
+        found = found.but(kernel, config)
+    return lambda source, tile: found.within(tile)
 
 
 def _patched() -> None:
-    # The configs of a run are those of CHOSEN: the table is what is being made.
-    launch.config_of = packing.config_of = _choose  # type: ignore[assignment]
+    launch.choice = _choice  # type: ignore[assignment]
 
 
 def inputs_of(spec: str, tokens: int) -> dict[str, Any]:
@@ -79,7 +86,7 @@ def compile_case(case: Case) -> str:
     tokens = 5 * TILE
     q, k, v = (torch.randn(1, 2, tokens, case.head_dim, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
     try:
-        with offline(90, lambda *_: None):
+        with offline(case.card, lambda *_: None):
             out = srt.compile(srt.parse(SPECS[case.spec]), backend="triton", tile=TILE)(q, k, v, **inputs_of(case.spec, tokens))
             if case.kernel is not Kernel.FORWARD:
                 out.sum().backward()
@@ -97,11 +104,13 @@ class Bench:
         self.compiled = self.compiled_spec.compiled
         self.q, self.k, self.v, self.dout = (torch.randn(1, heads, self.length, head_dim, dtype=torch.bfloat16, device="cuda") for _ in range(4))
         self.plan = self.compiled_spec.plan(self.length, heads=heads, dtype=torch.bfloat16, head_dim=head_dim, inputs=inputs_of(spec, self.length))
-        self.target = target_of(self.compiled, Operands.of(self.q, self.k, self.v))
+        self.operands = Operands.of(self.q, self.k, self.v)
+        self.table = from_table(target_of(self.compiled, self.operands), self.operands)
 
-    def call(self) -> Any:
-        packed = packing.pack(self.plan, self.compiled, self.target, self.q.device)
-        return launch._Call(self.q, self.k, self.v, packed, self.compiled, self.q.shape[-1] ** -0.5)
+    def call(self) -> Call:
+        choose = _choice(self.compiled, self.operands)
+        packed = packing.pack(self.plan, self.compiled, choose, self.q.device)
+        return Call(self.q, self.k, self.v, packed, self.compiled, self.q.shape[-1] ** -0.5, choose)
 
     def launcher(self, kernel: Kernel) -> Callable[[], Any]:
         call = self.call()
@@ -121,11 +130,13 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=16)
     parser.add_argument("--head-dims", type=int, nargs="+", default=[64, 128])
     parser.add_argument("--specs", nargs="+", default=list(SPECS))
+    parser.add_argument("--card", type=int, choices=CARDS, help="compile for this one, and time nothing, where there is none")
     parser.add_argument("--workers", type=int, default=14, help="processes that compile beforehand; 0: compile what is timed")
     parser.add_argument("--seconds", type=float, default=120, help="stop timing after so many seconds")
     options = parser.parse_args()
     begin = time.monotonic()
-    cases = [Case(s, kernel, d, c) for s in options.specs for d in options.head_dims for kernel in Kernel for c in candidates(kernel, d)]
+    card = options.card or 10 * torch.cuda.get_device_capability()[0] + torch.cuda.get_device_capability()[1]
+    cases = [Case(s, kernel, d, c, card) for s in options.specs for d in options.head_dims for kernel in Kernel for c in candidates(kernel, d, card)]
     print(len(cases), "candidates", flush=True)
     broken = dict.fromkeys(cases, "")
     if options.workers:
@@ -145,7 +156,7 @@ def main() -> None:
         bench = Bench(spec, head_dim, options.length, options.heads)
         for kernel in Kernel:
             CHOSEN.clear()
-            now = config_of(kernel, bench.target)
+            now = bench.table.of(kernel)
             mine = [c for c in cases if (c.spec, c.kernel, c.head_dim) == (spec, kernel, head_dim) and not broken[c]]
             for config in dict.fromkeys([now, *(c.config for c in mine)]):
                 if time.monotonic() - begin > options.seconds:

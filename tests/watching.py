@@ -63,17 +63,17 @@ class Products(Watch):
 @contextmanager
 def launches() -> Iterator[list[str]]:
     """The names of the Triton kernels that are launched meanwhile, in order."""
-    from srt_masks.kernels import launch
+    from srt_masks.kernels import call
 
     names: list[str] = []
-    run = launch.run
+    run = call.run
 
     def recorded(kernel: Any, programs: int, *args: Any, **arguments: Any) -> None:
         names.append(kernel.fn.__name__.removesuffix("_kernel"))
         run(kernel, programs, *args, **arguments)
 
-    launch.run = recorded
+    call.run = recorded
     try:
         yield names
     finally:
-        launch.run = run
+        call.run = run

@@ -28,7 +28,7 @@ from ..spec import Spec
 from . import op
 from .backend import Operands
 from .cache import PlanCache
-from .dispatch import backend_of, check_reference, pick
+from .dispatch import backend_of, check_reference, pick, settle
 
 BACKENDS = ("auto", "reference", "tiled", "triton")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -113,6 +113,9 @@ class Attention:
                     else op.Planned(self._plan(self.twins, call, rows, layer, tile, operands.heads_per_key, ordering, like=planned.plan), self.twins)
                 )
                 hidden = op.Hidden(*twins, work)
+            if self.options.backend == "auto":
+                works = [planned] if hidden is None or hidden.planned is None else [planned, hidden.planned]
+                backend = settle(backend, [(w.plan, w.compiled) for w in works], operands)
             out, lse = op.attend(q, k, v, planned, backend, float(factor), hidden)
         return (out, lse) if return_lse else out
 

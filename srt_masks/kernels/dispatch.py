@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from functools import cache, lru_cache
 
 import torch
 
 from ..compiler.compiled import Compiled
+from ..compiler.plan import Plan
 from ..diagnostics import BackendError
 from .backend import Backend, Operands
 from .tiled import TiledBackend
@@ -77,6 +79,19 @@ def why_tiled(compiled: Compiled, operands: Operands) -> str | None:
     except BackendError as error:
         return str(error)
     return None
+
+
+def settle(backend: Backend, planned: Iterable[tuple[Plan, Compiled]], operands: Operands) -> Backend:
+    """The backend of an `auto` call that is planned. A plan may ask for another predicate (numbers of 64 bits, another order of tokens), for which
+    the one that was picked may have no config: then it is `tiled`, which takes the same plan."""
+    if backend.name == "triton":
+        try:
+            for plan, compiled in planned:
+                backend.pack(plan, compiled, operands)
+        except BackendError as error:
+            _warn(str(error))
+            return backend_of("tiled")
+    return backend
 
 
 @cache

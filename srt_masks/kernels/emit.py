@@ -26,7 +26,7 @@ from ..compiler.ir import Apply, Const, Expr, Gate, Gather, Load, Op, Side
 from ..compiler.leaves import Split
 from ..grammar.checked import Type
 
-LONGEST = 256  # pair nodes: beyond that a kernel compiles for minutes, and spills
+LONGEST = 4096  # pair nodes: beyond that a kernel compiles for many minutes, however small its tiles
 
 
 class Unfit(Exception):
@@ -76,6 +76,7 @@ class Source:
     columns: Columns
     wide: bool  # whole numbers are 64-bit
     floats: bool  # it computes with floats, whose every step must round as the planner's did
+    numbered: frozenset[Side]  # the sides whose rows are numbered by their positions
     weighted: tuple[bool, bool, bool]  # whether a gate is a factor, and not only open or shut
 
     @cached_property
@@ -104,7 +105,7 @@ def emit(compiled: Compiled, wide: bool, numbered: frozenset[Side] | None = None
     """
     split, program = compiled.split, compiled.program
     if len(split.pairs) > LONGEST:
-        raise Unfit(f"its rules about pairs have {len(split.pairs):,} operations, and a kernel takes {LONGEST:,}")
+        raise Unfit(f"its rules about pairs have {len(split.pairs):,} operations, and a kernel of more than {LONGEST:,} compiles for many minutes")
     if numbered is None:
         numbered = frozenset(Side) if program.asks is ir.TRUE else frozenset({Side.KEY})
     positions = row_numbers(numbered)
@@ -116,7 +117,7 @@ def emit(compiled: Compiled, wide: bool, numbered: frozenset[Side] | None = None
     parts.append(writer.function("attended", program.attend))
     for name, gate in zip("qkv", program.gates, strict=True):
         parts.append(writer.function(f"gate_{name}", *_roots(gate)))
-    return Source("\n\n\n".join(parts) + "\n", layout, wide, floats, weighted)  # type: ignore[arg-type]
+    return Source("\n\n\n".join(parts) + "\n", layout, wide, floats, numbered, weighted)  # type: ignore[arg-type]
 
 
 def _roots(gate: Gate) -> tuple[Expr, ...]:

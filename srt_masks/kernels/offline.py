@@ -1,4 +1,4 @@
-"""Compiling kernels for a card that is not there, and reading from the machine code what it takes.
+"""Compiling kernels without launching them: for a card that is not there, or for this one before a plan is made.
 
     with offline(90, record):
         attend(q, k, v)         # on CPU tensors: compiles what an sm_90 would run, launches nothing
@@ -10,15 +10,10 @@ binder, and a compile key here is a compile key there.
 from __future__ import annotations
 
 import os
-import re
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,15 +23,12 @@ from triton.backends.compiler import GPUTarget
 from ..diagnostics import BackendError
 from .configs import Config
 
-# Bytes of shared memory that one block of threads may have (CUDA C programming guide, table of compute capabilities).
-SHARED_BYTES = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
-
 
 @dataclass(frozen=True, slots=True)
 class Offline:
-    """`record` gets the kernel's name, its config and what was compiled."""
+    """`record` gets the kernel's name, its config and what was compiled. `capability`: None for the card that is here."""
 
-    capability: int
+    capability: int | None
     record: Callable[[str, Config, Any], None]
 
 
@@ -65,6 +57,17 @@ def offline(capability: int, record: Callable[[str, Config, Any], None]) -> Iter
             triton.runtime.driver.reset_active()
 
 
+@contextmanager
+def compiling(record: Callable[[str, Config, Any], None]) -> Iterator[None]:
+    """While it lasts, what would be launched is compiled only, for the card that calls are for now."""
+    outer = current()
+    token = _CURRENT.set(Offline(None if outer is None else outer.capability, record))
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
 class _Driver:
     def __init__(self, capability: int):
         self.capability = capability
@@ -81,46 +84,3 @@ class _Driver:
 
     def get_active_torch_device(self) -> torch.device:
         return torch.device("cpu")
-
-
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """Of one thread: registers, and bytes of local memory, which are spills. Of a block: bytes of shared memory. Of the code:
-    how many matrix instructions, loads straight into shared memory, other loads, and those of 16 bytes among them."""
-
-    registers: int
-    stack: int
-    shared: int
-    matrix: int
-    async_loads: int
-    loads: int
-    vector_loads: int
-
-
-def resources(compiled: Any) -> Resources:
-    """Read from the cubin with the tools that Triton brings along."""
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
-        file.flush()
-        usage = _run("cuobjdump", "-res-usage", file.name)
-        code = _run("cuobjdump", "-sass", file.name) or _run("nvdisasm", file.name)
-    found = re.search(r"REG:(\d+)\s+STACK:(\d+)", usage)
-    if found is None:
-        raise RuntimeError(f"cuobjdump says nothing of registers:\n{usage}")
-
-    def count(pattern: str) -> int:
-        return len(re.findall(pattern, code))
-
-    return Resources(
-        int(found[1]), int(found[2]), compiled.metadata.shared,
-        count(r"\b(?:HGMMA|HMMA|DMMA|QGMMA|UTC\w*MMA)\b"), count(r"\b(?:LDGSTS|UTMALDG)\b"), count(r"\bLDG\b"), count(r"\bLDG\.E\.(?:\w+\.)*128\b"),
-    )  # fmt: skip
-
-
-def _run(tool: str, *arguments: str) -> str:
-    return subprocess.run([_tools() / tool, *arguments], capture_output=True, text=True, check=False).stdout
-
-
-@cache
-def _tools() -> Path:
-    return Path(triton.__path__[0]) / "backends" / "nvidia" / "bin"

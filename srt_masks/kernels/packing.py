@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,11 +17,11 @@ from ..compiler.runs import Consumer
 from . import triton_common as common
 from . import triton_forward
 from .buffers import Buffers, Schedule, buffers, needs_wide, schedule
-from .configs import Config, Kernel, Target
+from .configs import Config, Configs, Kernel
 from .emit import Source
 from .predicates import module_of
 from .run import run
-from .target import config_of, source_of
+from .target import source_of
 
 PLAIN, MASKED = common.PLAIN.value, common.MASKED.value
 BOTH, K_ALONE, V_ALONE = common.BOTH.value, common.K_ALONE.value, common.V_ALONE.value
@@ -75,14 +76,15 @@ class Packed:
         return Packed(tensors[0], Buffers(*tensors[1:7]), tensors[7], Schedule(*tensors[8:13]), Schedule(*tensors[13:18]), Schedule(*tensors[18:23]))
 
 
-def pack(plan: Plan, compiled: Compiled, target: Target, device: torch.device) -> Packed:
+def pack(plan: Plan, compiled: Compiled, choose: Callable[[Source, int], Configs], device: torch.device) -> Packed:
+    """`choose` says which configs the kernels take, of a predicate and the tile of a plan."""
     g = plan.geometry
     wide = needs_wide(plan)
     source = source_of(compiled, wide, plan.numbered)
-    configs = {kernel: config_of(kernel, target).within(g.tile) for kernel in Kernel}
+    configs = choose(source, g.tile)
     made = buffers(plan, source.columns, wide).to(device)
     schedules = [
-        schedule(plan, consumer, section, count, configs[kernel].cols).to(device)
+        schedule(plan, consumer, section, count, configs.of(kernel).cols).to(device)
         for kernel, consumer, section, count in (
             (Kernel.FORWARD, Consumer.FORWARD, forward_section, QUERY_SECTIONS),
             (Kernel.DQ, Consumer.DQ, query_section, QUERY_SECTIONS),
@@ -90,19 +92,33 @@ def pack(plan: Plan, compiled: Compiled, target: Target, device: torch.device) -
         )
     ]
     query_rows, key_rows = (-(-n // g.tile) for n in (g.queries, g.keys))
-    live = _live(plan, source, made, configs[Kernel.DKV], device)
-    return Packed(torch.tensor([g.tile, wide, *(side in plan.numbered for side in Side), query_rows, key_rows]), made, live, *schedules)
+    live = _live(plan, source, made, configs.of(Kernel.DKV), device)
+    return Packed(_extents(g.tile, wide, plan.numbered, query_rows, key_rows), made, live, *schedules)
+
+
+def blank(source: Source, tile: int) -> Packed:
+    """What a kernel may be compiled with before there is a plan: tensors of the types that `pack` makes, and of no use but that."""
+    c = source.columns
+    whole = torch.int64 if source.wide else torch.int32
+    columns = (c.width, torch.int64), (max(1, len(c.floats)), torch.float64)
+    made = Buffers(*(torch.zeros(1, n, dtype=t) for n, t in columns), *(torch.zeros(1, dtype=t) for t in (whole, torch.uint8, torch.float64, torch.int32)))
+    schedules = (Schedule(*(torch.zeros(1, dtype=torch.int32) for _ in range(5))) for _ in range(3))
+    return Packed(_extents(tile, source.wide, source.numbered, 1, 1), made, torch.zeros(1, dtype=torch.uint8), *schedules)
+
+
+def _extents(tile: int, wide: bool, numbered: frozenset[Side], query_rows: int, key_rows: int) -> Tensor:
+    return torch.tensor([tile, wide, *(side in numbered for side in Side), query_rows, key_rows])
 
 
 def _live(plan: Plan, source: Source, made: Buffers, config: Config, device: torch.device) -> Tensor:
     g, groups = plan.geometry, len(plan.groups)
-    rows = -(-g.keys // g.tile)
+    rows, parts = -(-g.keys // g.tile), g.tile // config.rows
     live = torch.zeros(sum(x.keys for x in plan.groups) + 1, dtype=torch.uint8, device=device)
     runs = schedule(plan, Consumer.SEEN, forward_section, QUERY_SECTIONS, config.cols).to(device)
     module = module_of(source)
     run(
-        triton_forward.live_kernel, groups * rows * (g.tile // config.rows), config, device, not source.floats, live=live, **made.by_name(), **runs.by_name(),
-        rows=rows, groups=groups, CONSTANTS=module.constants, QUERIES=module.queries, KEYS=module.keys, ATTENDED=module.attended,
-        FACTS=made.facts.shape[1], NUMBERS=made.numbers.shape[1], TILE=g.tile, BLOCK_M=config.cols, BLOCK_N=config.rows,
+        triton_forward.live_kernel, groups * rows * parts, config, device, not source.floats, live=live, **made.by_name(), **runs.by_name(),
+        rows=rows, parts=parts, groups=groups, CONSTANTS=module.constants, QUERIES=module.queries, KEYS=module.keys, ATTENDED=module.attended,
+        FACTS=made.facts.shape[1], NUMBERS=made.numbers.shape[1], BLOCK_M=config.cols, BLOCK_N=config.rows,
     )  # fmt: skip
     return live

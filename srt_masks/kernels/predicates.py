@@ -67,6 +67,19 @@ def folder() -> Path:
     return path
 
 
+def kept(name: str) -> str | None:
+    """What `keep` put under a name; None where it did not, or it cannot be read."""
+    try:
+        return (folder() / name).read_text()
+    except OSError:
+        return None
+
+
+def keep(name: str, text: str) -> None:
+    """A file of the cache folder. Raises BackendError where it cannot be written."""
+    _written(folder() / name, text)
+
+
 def _written(path: Path, text: str) -> Path:
     try:
         if path.is_file() and path.read_bytes() == text.encode():

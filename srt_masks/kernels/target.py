@@ -11,9 +11,10 @@ from ..compiler.compiled import Compiled
 from ..compiler.ir import Side
 from ..diagnostics import BackendError
 from .backend import Operands
-from .configs import CAPABILITIES, Config, Kernel, Kind, Target, choose
+from .cards import CARDS, INTERPRETER, stand_in
+from .configs import Kind, Target
 from .emit import Source, Unfit, emit
-from .offline import Offline, current
+from .offline import current
 from .run import INTERPRETED
 
 LARGEST_DIM = 256
@@ -22,11 +23,12 @@ KERNEL_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 def target_of(compiled: Compiled, operands: Operands) -> Target:
     """What a call is compiled for. Raises BackendError, with the remedy, for a call that the kernels cannot do."""
-    return _target(compiled, operands, current())
+    elsewhere = current()
+    return _target(compiled, operands, None if elsewhere is None else elsewhere.capability)
 
 
 @lru_cache(maxsize=1024)
-def _target(compiled: Compiled, operands: Operands, elsewhere: Offline | None) -> Target:
+def _target(compiled: Compiled, operands: Operands, elsewhere: int | None) -> Target:
     dtype, device, dim = operands.dtype, operands.device, max(operands.head_dim, operands.value_dim)
     interpreted = INTERPRETED and operands.capability is None
     remedy = 'backend="tiled" does the same call on any device'
@@ -40,30 +42,16 @@ def _target(compiled: Compiled, operands: Operands, elsewhere: Offline | None) -
     if dim > LARGEST_DIM:
         raise BackendError(f'backend="triton" takes a head_dim up to {LARGEST_DIM}; got {dim}: {remedy}')
     if dtype not in KERNEL_DTYPES and not (interpreted and dtype is torch.float64):
-        raise BackendError(f'backend="triton" takes float16, bfloat16 and float32; got {_name(dtype)}: {remedy}')
+        raise BackendError(f'backend="triton" takes float16, bfloat16 and float32; got {name_of(dtype)}: {remedy}')
     try:
         source_of(compiled, True)
     except Unfit as why:
         raise BackendError(f'this mask is not for backend="triton", because {why}; {remedy}') from None
     capability = _capability(operands, elsewhere)
-    if capability not in CAPABILITIES:
-        known = ", ".join(f"sm_{c}" for c in CAPABILITIES if c)
-        raise BackendError(f'backend="triton" has been compiled for {known}, and this card is sm_{capability}: {remedy}')
-    target = Target(capability, dtype, block_of(dim), kind_of(compiled), operands.heads_per_key > 1)
-    for kernel in Kernel:
-        if choose(kernel, target) is None:
-            heads = " and several query heads a key head" if target.grouped else ""
-            raise BackendError(
-                f'backend="triton" has no config for sm_{capability} whose {kernel.name} kernel does not spill with {_name(dtype)}, head_dim {dim}, '
-                f"a mask of the kind `{target.kind.value}`{heads}: {remedy}"
-            )
-    return target
-
-
-def config_of(kernel: Kernel, target: Target) -> Config:
-    config = choose(kernel, target)
-    assert config is not None, "target_of refuses such a target"
-    return config
+    if stand_in(capability) is None:
+        known = ", ".join(f"sm_{c}" for c in CARDS)
+        raise BackendError(f'backend="triton" has been compiled for {known}, and this card is sm_{capability}, of another generation: {remedy}')
+    return Target(capability, dtype, block_of(dim), kind_of(compiled), operands.heads_per_key > 1)
 
 
 def kind_of(compiled: Compiled) -> Kind:
@@ -73,15 +61,15 @@ def kind_of(compiled: Compiled) -> Kind:
     return Kind.PLAIN if gate_k == gate_v else Kind.APART
 
 
-def _name(dtype: torch.dtype) -> str:
+def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _capability(operands: Operands, elsewhere: Offline | None) -> int:
+def _capability(operands: Operands, elsewhere: int | None) -> int:
     """90 for sm_90; 0 for the interpreter."""
     if operands.capability is None and elsewhere is not None:
-        return elsewhere.capability
-    return 0 if operands.capability is None and INTERPRETED else operands.card
+        return elsewhere
+    return INTERPRETER if operands.capability is None and INTERPRETED else operands.card
 
 
 def block_of(dim: int) -> int:

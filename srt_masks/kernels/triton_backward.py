@@ -31,7 +31,7 @@ from .triton_common import (
 
 @triton.jit(do_not_specialize=["heads", "members", "queries"])
 def prepare_kernel(
-    out, dout, do_batch, do_head, do_row, do_dim, top, dlse, delta, heads, members, queries,
+    out, dout, do_batch, do_head, do_row, top, dlse, delta, heads, members, queries,
     HAS_DLSE: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_VALUE: tl.constexpr, BLOCK_M: tl.constexpr, F64: tl.constexpr,
 ):  # fmt: skip
     """delta (batch, heads, queries), 0 for a row without a key; out, top and dlse are contiguous."""
@@ -40,8 +40,8 @@ def prepare_kernel(
     at = member.to(tl.int64) * queries
     alive = tl.load(top + at + m, mask=m < queries, other=float("inf")) != float("inf")
     dout += (member // heads).to(tl.int64) * do_batch + (member % heads).to(tl.int64) * do_head
-    o = as_score(read_rows(out + at * VALUE_DIM, m, VALUE_DIM, 1, alive, True, VALUE_DIM, BLOCK_VALUE, False), F64)
-    do = as_score(read_rows(dout, m, do_row, do_dim, alive, True, VALUE_DIM, BLOCK_VALUE, False), F64)
+    o = as_score(read_rows(out + at * VALUE_DIM, m, VALUE_DIM, alive, True, VALUE_DIM, BLOCK_VALUE, False), F64)
+    do = as_score(read_rows(dout, m, do_row, alive, True, VALUE_DIM, BLOCK_VALUE, False), F64)
     d = tl.sum(o * do, 1)
     if HAS_DLSE:
         d -= tl.load(dlse + at + m, mask=alive, other=0.0)
@@ -54,7 +54,7 @@ def prepare_kernel(
 @triton.jit
 def _query_tiles(
     dq, q, do, m, top, rest, delta, queries_here, keys_here, c, own,
-    k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry, scale,
+    k, k_row, v, v_row, ints, flags, reals, live, ptr, size, first, stop, entry, scale,
     KEYS: tl.constexpr, ATTENDED: tl.constexpr, GATE_Q: tl.constexpr, EVALUATE: tl.constexpr, WEIGHTED: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr, BLOCK_N: tl.constexpr,
     PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr, NATURAL: tl.constexpr,
@@ -67,8 +67,8 @@ def _query_tiles(
         alive = inside
         if EVALUATE:
             alive = tl.load(live + n, mask=inside, other=0) != 0
-        keys = read_rows(k, n, k_row, k_dim, alive, EVALUATE, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [N, D]
-        values = read_rows(v, n, v_row, v_dim, alive, EVALUATE, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [N, V]
+        keys = read_rows(k, n, k_row, alive, EVALUATE, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [N, D]
+        values = read_rows(v, n, v_row, alive, EVALUATE, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [N, V]
         nothing = tl.zeros([q.shape[0], BLOCK_N], dq.dtype)
         shifted = dot(q, tl.trans(keys), nothing, PRECISION) * scale - top[:, None]  # [M, N]
         if NATURAL:
@@ -85,21 +85,21 @@ def _query_tiles(
     return dq
 
 
-@triton.jit(do_not_specialize=["heads", "members", "heads_per_key", "queries", "rows"])
+@triton.jit(do_not_specialize=["heads", "members", "heads_per_key", "queries", "rows", "parts"])
 def query_gradient_kernel(
-    q, k, v, dout, delta, top, rest, dq, q_batch, q_head, q_row, q_dim, k_batch, k_head, k_row, k_dim, v_batch, v_head, v_row, v_dim,
-    do_batch, do_head, do_row, do_dim, facts, numbers, ints, flags, reals, group_of, live, ptr, size, first, stop, order,
-    heads, members, heads_per_key, queries, rows, scale_given: tl.float64,
+    q, k, v, dout, delta, top, rest, dq, q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row,
+    do_batch, do_head, do_row, facts, numbers, ints, flags, reals, group_of, live, ptr, size, first, stop, order,
+    heads, members, heads_per_key, queries, rows, parts, scale_given: tl.float64,
     CONSTANTS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, ATTENDED: tl.constexpr, GATE_Q: tl.constexpr,
     WEIGHTED: tl.constexpr, FACTS: tl.constexpr, NUMBERS: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr,
-    TILE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr, NATURAL: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr, NATURAL: tl.constexpr,
 ):  # fmt: skip
     """dq (batch, heads, queries, head_dim), contiguous."""
     member = tl.program_id(0) % members
     block = tl.program_id(0) // members
-    row = tl.load(order + block // (TILE // BLOCK_M))
-    m = row * TILE + block % (TILE // BLOCK_M) * BLOCK_M + tl.arange(0, BLOCK_M)
+    row = tl.load(order + block // parts)
+    m = (row * parts + block % parts) * BLOCK_M + tl.arange(0, BLOCK_M)
     factor = tl.full([], scale_given, tl.float64)
     batch, head = member // heads, member % heads
     group = tl.load(group_of + member)
@@ -117,18 +117,18 @@ def query_gradient_kernel(
     row_rest = tl.load(rest + at + m, mask=m < queries, other=0.0)
     row_delta = tl.load(delta + at + m, mask=m < queries, other=0.0)
     alive = row_top != float("inf")
-    asking = read_rows(q, m, q_row, q_dim, alive, True, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [M, D]
-    do = read_rows(dout, m, do_row, do_dim, alive, True, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [M, V]
+    asking = read_rows(q, m, q_row, alive, True, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [M, D]
+    do = read_rows(dout, m, do_row, alive, True, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [M, V]
     acc = tl.zeros([BLOCK_M, BLOCK_HEAD], tl.float64 if F64 else tl.float32)
     entry = (group * rows + row) * QUERY_SECTIONS
     acc = _query_tiles(
         acc, asking, do, m, row_top, row_rest, row_delta, queries_here, keys_here, c, own,
-        k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry + PLAIN, unit(factor, NATURAL, F64),
+        k, k_row, v, v_row, ints, flags, reals, live, ptr, size, first, stop, entry + PLAIN, unit(factor, NATURAL, F64),
         KEYS, ATTENDED, GATE_Q, False, WEIGHTED, HEAD_DIM, VALUE_DIM, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N, PRECISION, UPCAST, F64, NATURAL,
     )  # fmt: skip
     acc = _query_tiles(
         acc, asking, do, m, row_top, row_rest, row_delta, queries_here, keys_here, c, own,
-        k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry + MASKED, unit(factor, NATURAL, F64),
+        k, k_row, v, v_row, ints, flags, reals, live, ptr, size, first, stop, entry + MASKED, unit(factor, NATURAL, F64),
         KEYS, ATTENDED, GATE_Q, True, WEIGHTED, HEAD_DIM, VALUE_DIM, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N, PRECISION, UPCAST, F64, NATURAL,
     )  # fmt: skip
     write_rows(dq + at * HEAD_DIM, m, acc * as_score(factor, F64), m < queries, HEAD_DIM, BLOCK_HEAD)
@@ -140,7 +140,7 @@ def query_gradient_kernel(
 @triton.jit
 def _key_tiles(
     dk, dv, keys, values, n, queries_here, keys_here, c, own,
-    q, q_row, q_dim, dout, do_row, do_dim, top, rest, delta, ints, flags, reals, ptr, size, first, stop, entry, scale,
+    q, q_row, dout, do_row, top, rest, delta, ints, flags, reals, ptr, size, first, stop, entry, scale,
     QUERIES: tl.constexpr, ATTENDED: tl.constexpr, GATE_K: tl.constexpr, GATE_V: tl.constexpr,
     EVALUATE: tl.constexpr, FOR_K: tl.constexpr, FOR_V: tl.constexpr, WEIGHTED_K: tl.constexpr, WEIGHTED_V: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr, BLOCK_M: tl.constexpr,
@@ -164,8 +164,8 @@ def _key_tiles(
         else:
             row_top = tl.load(top + m)
             alive = inside
-        asking = read_rows(q, m, q_row, q_dim, alive, EVALUATE, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [M, D]
-        do = read_rows(dout, m, do_row, do_dim, alive, EVALUATE, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [M, V]
+        asking = read_rows(q, m, q_row, alive, EVALUATE, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [M, D]
+        do = read_rows(dout, m, do_row, alive, EVALUATE, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [M, V]
         nothing = tl.zeros([keys.shape[0], BLOCK_M], tl.float64 if F64 else tl.float32)
         shifted = dot(keys, tl.trans(asking), nothing, PRECISION) * scale - row_top[None, :]  # [N, M]
         if NATURAL:
@@ -186,16 +186,16 @@ def _key_tiles(
     return dk, dv
 
 
-@triton.jit(do_not_specialize=["heads", "members", "queries", "keys_all", "rows"])
+@triton.jit(do_not_specialize=["heads", "members", "queries", "keys_all", "rows", "parts"])
 def key_gradient_kernel(
-    q, k, v, dout, delta, top, rest, dk, dv, q_batch, q_head, q_row, q_dim, k_batch, k_head, k_row, k_dim, v_batch, v_head, v_row, v_dim,
-    do_batch, do_head, do_row, do_dim, facts, numbers, ints, flags, reals, group_of, ptr, size, first, stop, order,
-    heads, members, queries, keys_all, rows, scale_given: tl.float64,
+    q, k, v, dout, delta, top, rest, dk, dv, q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row,
+    do_batch, do_head, do_row, facts, numbers, ints, flags, reals, group_of, ptr, size, first, stop, order,
+    heads, members, queries, keys_all, rows, parts, scale_given: tl.float64,
     CONSTANTS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, ATTENDED: tl.constexpr, GATE_K: tl.constexpr, GATE_V: tl.constexpr,
     WANT_K: tl.constexpr, WANT_V: tl.constexpr, WEIGHTED_K: tl.constexpr, WEIGHTED_V: tl.constexpr,
     SECTIONS: tl.constexpr, HEADS_PER_KEY: tl.constexpr, FACTS: tl.constexpr, NUMBERS: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr,
-    TILE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr, NATURAL: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr, NATURAL: tl.constexpr,
 ):  # fmt: skip
     """dk (batch, key_heads, keys, head_dim) and dv (batch, key_heads, keys, value_dim), contiguous.
 
@@ -204,15 +204,15 @@ def key_gradient_kernel(
     """
     member = tl.program_id(0) % members  # of (batch, key_heads)
     block = tl.program_id(0) // members
-    row = tl.load(order + block // (TILE // BLOCK_N))
-    n = row * TILE + block % (TILE // BLOCK_N) * BLOCK_N + tl.arange(0, BLOCK_N)
+    row = tl.load(order + block // parts)
+    n = (row * parts + block % parts) * BLOCK_N + tl.arange(0, BLOCK_N)
     factor = tl.full([], scale_given, tl.float64)
     key_heads = heads // HEADS_PER_KEY
     batch, key_head = member // key_heads, member % key_heads
     k += batch.to(tl.int64) * k_batch + key_head.to(tl.int64) * k_head
     v += batch.to(tl.int64) * v_batch + key_head.to(tl.int64) * v_head
-    keys = read_rows(k, n, k_row, k_dim, n < keys_all, True, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [N, D]
-    values = read_rows(v, n, v_row, v_dim, n < keys_all, True, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [N, V]
+    keys = read_rows(k, n, k_row, n < keys_all, True, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [N, D]
+    values = read_rows(v, n, v_row, n < keys_all, True, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [N, V]
     wide = tl.float64 if F64 else tl.float32
     acc_k = tl.zeros([BLOCK_N, BLOCK_HEAD], wide)
     acc_v = tl.zeros([BLOCK_N, BLOCK_VALUE], wide)
@@ -231,7 +231,7 @@ def key_gradient_kernel(
             if (SECTIONS >> section) & 1:
                 acc_k, acc_v = _key_tiles(
                     acc_k, acc_v, keys, values, n, queries_here, keys_here, c, own,
-                    q_here, q_row, q_dim, do_here, do_row, do_dim, top + at, rest + at, delta + at, ints, flags, reals, ptr, size, first, stop,
+                    q_here, q_row, do_here, do_row, top + at, rest + at, delta + at, ints, flags, reals, ptr, size, first, stop,
                     (group * rows + row) * KEY_SECTIONS + section, scale,
                     QUERIES, ATTENDED, GATE_K, GATE_V, section % 2 == MASKED, WANT_K and section // 2 != V_ALONE, WANT_V and section // 2 != K_ALONE, WEIGHTED_K, WEIGHTED_V,
                     HEAD_DIM, VALUE_DIM, BLOCK_HEAD, BLOCK_VALUE, BLOCK_M, PRECISION, UPCAST, F64, NATURAL,

@@ -24,10 +24,10 @@ def dot(a, b, acc, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def read_rows(base, at, stride, stride_dim, inside, CHECK: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, UPCAST: tl.constexpr):
-    """Rows `at` of a matrix, [rows, BLOCK_DIM]; 0 beyond DIM, and where CHECK and not `inside`. DIM * stride_dim is below 2**31."""
+def read_rows(base, at, stride, inside, CHECK: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, UPCAST: tl.constexpr):
+    """Rows `at` of a matrix, [rows, BLOCK_DIM]; 0 beyond DIM, and where CHECK and not `inside`."""
     dim = tl.arange(0, BLOCK_DIM)
-    where = base + at.to(tl.int64)[:, None] * stride + dim[None, :] * stride_dim
+    where = base + at.to(tl.int64)[:, None] * stride + dim[None, :]
     if CHECK:
         if DIM == BLOCK_DIM:
             x = tl.load(where, mask=inside[:, None], other=0.0)

@@ -13,7 +13,7 @@ from .triton_common import LN2, MASKED, PLAIN, QUERY_SECTIONS, advance, begin, d
 @triton.jit
 def _tiles(
     acc, m_i, l_i, q, m, queries_here, keys_here, c, own,
-    k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry, scale,
+    k, k_row, v, v_row, ints, flags, reals, live, ptr, size, first, stop, entry, scale,
     KEYS: tl.constexpr, ATTENDED: tl.constexpr, EVALUATE: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr, BLOCK_N: tl.constexpr,
     PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr, NATURAL: tl.constexpr,
@@ -27,7 +27,7 @@ def _tiles(
         if EVALUATE:
             # A key that nobody attends may hold anything: it is not read.
             alive = tl.load(live + n, mask=inside, other=0) != 0
-        keys = read_rows(k, n, k_row, k_dim, alive, EVALUATE, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [N, D]
+        keys = read_rows(k, n, k_row, alive, EVALUATE, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [N, D]
         s = dot(q, tl.trans(keys), tl.zeros([q.shape[0], BLOCK_N], acc.dtype), PRECISION)  # [M, N]
         if EVALUATE:
             other = KEYS(c, ints, flags, reals, n, inside)
@@ -44,27 +44,27 @@ def _tiles(
             p = exponential(s * scale - top[:, None], NATURAL)
         alpha = exponential(m_i - top, NATURAL)
         l_i = l_i * alpha + tl.sum(p, 1)
-        values = read_rows(v, n, v_row, v_dim, alive, EVALUATE, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [N, V]
+        values = read_rows(v, n, v_row, alive, EVALUATE, VALUE_DIM, BLOCK_VALUE, UPCAST)  # [N, V]
         acc = dot(p.to(values.dtype), values, acc * alpha[:, None], PRECISION)
         m_i = m_new
         run, tile, end = advance(run, tile, end, first, stop)
     return acc, m_i, l_i
 
 
-@triton.jit(do_not_specialize=["heads", "members", "heads_per_key", "queries", "rows"])
+@triton.jit(do_not_specialize=["heads", "members", "heads_per_key", "queries", "rows", "parts"])
 def forward_kernel(
-    q, k, v, out, lse, top, rest, q_batch, q_head, q_row, q_dim, k_batch, k_head, k_row, k_dim, v_batch, v_head, v_row, v_dim,
+    q, k, v, out, lse, top, rest, q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row,
     facts, numbers, ints, flags, reals, group_of, live, ptr, size, first, stop, order,
-    heads, members, heads_per_key, queries, rows, scale_given: tl.float64,
+    heads, members, heads_per_key, queries, rows, parts, scale_given: tl.float64,
     CONSTANTS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, ATTENDED: tl.constexpr, FACTS: tl.constexpr, NUMBERS: tl.constexpr,
     HEAD_DIM: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_HEAD: tl.constexpr, BLOCK_VALUE: tl.constexpr,
-    TILE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr, NATURAL: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr, F64: tl.constexpr, NATURAL: tl.constexpr,
 ):  # fmt: skip
     """out (batch, heads, queries, value_dim); lse, and its parts in the unit of the scores, (batch, heads, queries); all contiguous."""
     member = tl.program_id(0) % members
     block = tl.program_id(0) // members
-    row = tl.load(order + block // (TILE // BLOCK_M))
-    m = row * TILE + block % (TILE // BLOCK_M) * BLOCK_M + tl.arange(0, BLOCK_M)
+    row = tl.load(order + block // parts)
+    m = (row * parts + block % parts) * BLOCK_M + tl.arange(0, BLOCK_M)
     factor = tl.full([], scale_given, tl.float64)  # a Python float in the interpreter
     batch, head = member // heads, member % heads
     group = tl.load(group_of + member)
@@ -76,7 +76,7 @@ def forward_kernel(
     q += batch.to(tl.int64) * q_batch + head.to(tl.int64) * q_head
     k += batch.to(tl.int64) * k_batch + (head // heads_per_key).to(tl.int64) * k_head
     v += batch.to(tl.int64) * v_batch + (head // heads_per_key).to(tl.int64) * v_head
-    asking = read_rows(q, m, q_row, q_dim, m < queries_here, True, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [M, D]
+    asking = read_rows(q, m, q_row, m < queries_here, True, HEAD_DIM, BLOCK_HEAD, UPCAST)  # [M, D]
     scale = unit(factor, NATURAL, F64)
     wide = tl.float64 if F64 else tl.float32
     acc = tl.zeros([BLOCK_M, BLOCK_VALUE], wide)
@@ -85,12 +85,12 @@ def forward_kernel(
     entry = (group * rows + row) * QUERY_SECTIONS
     acc, m_i, l_i = _tiles(
         acc, m_i, l_i, asking, m, queries_here, keys_here, c, own,
-        k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry + PLAIN, scale,
+        k, k_row, v, v_row, ints, flags, reals, live, ptr, size, first, stop, entry + PLAIN, scale,
         KEYS, ATTENDED, False, HEAD_DIM, VALUE_DIM, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N, PRECISION, UPCAST, F64, NATURAL,
     )  # fmt: skip
     acc, m_i, l_i = _tiles(
         acc, m_i, l_i, asking, m, queries_here, keys_here, c, own,
-        k, k_row, k_dim, v, v_row, v_dim, ints, flags, reals, live, ptr, size, first, stop, entry + MASKED, scale,
+        k, k_row, v, v_row, ints, flags, reals, live, ptr, size, first, stop, entry + MASKED, scale,
         KEYS, ATTENDED, True, HEAD_DIM, VALUE_DIM, BLOCK_HEAD, BLOCK_VALUE, BLOCK_N, PRECISION, UPCAST, F64, NATURAL,
     )  # fmt: skip
     # A row without a key has l_i = 0 and m_i = -inf; a sum that is no number stays none.
@@ -106,17 +106,17 @@ def forward_kernel(
     tl.store(rest + at + m, logarithm if NATURAL else tl.zeros_like(logarithm), mask=m < queries)
 
 
-@triton.jit(do_not_specialize=["rows", "groups"])
+@triton.jit(do_not_specialize=["rows", "parts", "groups"])
 def live_kernel(
-    live, facts, numbers, ints, flags, reals, ptr, size, first, stop, order, rows, groups,
+    live, facts, numbers, ints, flags, reals, ptr, size, first, stop, order, rows, parts, groups,
     CONSTANTS: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, ATTENDED: tl.constexpr, FACTS: tl.constexpr, NUMBERS: tl.constexpr,
-    TILE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """1 for every key of every group that some query attends, uint8. Once a plan."""
     group = tl.program_id(0) % groups
     block = tl.program_id(0) // groups
-    row = tl.load(order + block // (TILE // BLOCK_N))
-    n = row * TILE + block % (TILE // BLOCK_N) * BLOCK_N + tl.arange(0, BLOCK_N)
+    row = tl.load(order + block // parts)
+    n = (row * parts + block % parts) * BLOCK_N + tl.arange(0, BLOCK_N)
     facts += group.to(tl.int64) * FACTS
     queries_here, keys_here = tl.load(facts), tl.load(facts + 1)
     c = CONSTANTS(facts, numbers + group.to(tl.int64) * NUMBERS)

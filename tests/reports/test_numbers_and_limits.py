@@ -76,15 +76,15 @@ def test_H1_no_product_of_a_kernel_is_left_to_triton(monkeypatch: pytest.MonkeyP
     """A dot that does not name its precision is computed in TF32: there is one, which does, and every launch says IEEE."""
     (dot,) = calls_of("dot")
     assert [ast.unparse(k.value) for k in dot.keywords if k.arg == "input_precision"] == ["PRECISION"]
-    from srt_masks.kernels import launch
+    from srt_masks.kernels import call
 
-    said, honest = [], launch.run
+    said, honest = [], call.run
 
     def spy(*args: Any, **named: Any) -> None:
         said.append(named.get("PRECISION"))
         honest(*args, **named)
 
-    monkeypatch.setattr(launch, "run", spy)
+    monkeypatch.setattr(call, "run", spy)
     run("attend causal", "triton", qkv(20, heads=1, dtype=torch.float32))
     assert [x for x in said if x] == ["ieee"] * 3  # forward, dQ, dK and dV
 
