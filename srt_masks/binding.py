@@ -18,7 +18,7 @@ from .grammar.checked import Checked, Layout, Type
 from .grammar.constants import param_value
 
 DTYPES = {Type.BOOL: torch.bool, Type.INT: torch.int64, Type.FLOAT: torch.float64}
-
+NO_FLOAT64 = {"mps"}  # types of devices
 
 GIVEN = ("role", "step", "slot")
 
@@ -419,7 +419,9 @@ def bind_inputs(
                     raise InputError(f"size `{extent}` is {before[0]} in input `{before[1]}` and {found} in `{name}`")
             elif extent != found:
                 raise InputError(f"input `{name}` has the axes {_axes(declared.axes, wanted)}; got {_describe(value)}")
-        value = value.to(device=device, dtype=DTYPES[declared.type])
+        # Plans are made on the CPU, so floats can go there at once where the device has no float64.
+        place = "cpu" if declared.type is Type.FLOAT and torch.device(device).type in NO_FLOAT64 else device
+        value = value.to(place).to(DTYPES[declared.type])
         bound[name] = value if batched else value.unsqueeze(0)
     return bound
 

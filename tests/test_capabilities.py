@@ -79,7 +79,7 @@ def tensors(example: Example, dtype: torch.dtype, device: str, values_of: Memory
 
 def weighted(out: Tensor) -> Tensor:
     """A function of the output whose gradient is another number everywhere."""
-    return (out.double() * torch.linspace(0.5, 1.5, out.numel(), dtype=torch.float64, device=out.device).view(out.shape)).sum()
+    return (out * torch.linspace(0.5, 1.5, out.numel(), dtype=torch.float64).view(out.shape).to(out.dtype).to(out.device)).sum()
 
 
 def plain_causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ Exit codes: 0; 1 the spec is wrong, or a law does not hold; 2 the command line i
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -42,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_the_output()
         return 0
     except OSError as error:
+        if sys.platform == "win32" and error.errno == errno.EINVAL:  # what a broken pipe is called there
+            _drop_the_output()
+            return 0
         print(f"error: cannot write: {error.strerror or error}", file=sys.stderr)
         _drop_the_output()
         return 1

@@ -110,10 +110,9 @@ def show(options: argparse.Namespace) -> None:
 
 def print_pictures(spec: Spec, plain: bool = False, **which: Any) -> None:
     from ..view.picture import pictures
-    from ..view.terminal import render
+    from ..view.terminal import render, takes_colour
 
-    colour = sys.stdout.isatty() and not plain and "NO_COLOR" not in os.environ
-    print(render(pictures(spec, **which), colour))
+    print(render(pictures(spec, **which), takes_colour(sys.stdout) and not plain))
 
 
 def explain(options: argparse.Namespace) -> None:

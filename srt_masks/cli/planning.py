@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,7 +29,9 @@ def plan(options: argparse.Namespace) -> None:
     if options.format == "json":
         print(json.dumps(report.plain(), indent=1))
     else:
-        print(report.text(colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
+        from ..view.terminal import takes_colour
+
+        print(report.text(colour=takes_colour(sys.stdout)))
 
 
 # ------------------------------------------------------------------------------------------------ what is known

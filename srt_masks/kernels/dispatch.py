@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterable
 from functools import cache, lru_cache
 
 import torch
 
+from ..binding import NO_FLOAT64
 from ..compiler.compiled import Compiled
 from ..compiler.plan import Plan
 from ..diagnostics import BackendError
@@ -29,9 +31,8 @@ def backend_of(name: str) -> Backend:
             try:
                 from .launch import TritonBackend
             except ImportError as error:
-                raise BackendError(
-                    f'backend="triton" needs the package triton ({error}): pip install triton; backend="tiled" runs the same spec on any device'
-                ) from None
+                how = "pip install triton" if sys.platform == "linux" else "it is made for Linux alone"
+                raise BackendError(f'backend="triton" needs the package triton ({error}): {how}; backend="tiled" runs the same spec on any device') from None
             return TritonBackend()
         case _:
             raise BackendError(f'no backend is called {name!r}; backend="tiled" runs on any device')
@@ -63,8 +64,10 @@ def refusal(name: str, compiled: Compiled, operands: Operands) -> BackendError |
 
 def check_reference(device: torch.device) -> None:
     """Raises BackendError for a device without float64, in which the reference computes."""
-    if device.type == "mps":
-        raise BackendError('backend="reference" computes in float64, which mps has not: backend="tiled" runs there, and the reference on q.cpu()')
+    if device.type in NO_FLOAT64:
+        raise BackendError(
+            f'backend="reference" computes in float64, and {device.type} has none: backend="tiled" runs there, and the reference on q.cpu(), k.cpu(), v.cpu()'
+        )
 
 
 @lru_cache(maxsize=1024)

@@ -84,7 +84,7 @@ def _written(path: Path, text: str) -> Path:
     try:
         if path.is_file() and path.read_bytes() == text.encode():
             return path
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.stem, suffix=".tmp", delete=False) as file:
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="\n", dir=path.parent, prefix=path.stem, suffix=".tmp", delete=False) as file:
             file.write(text)
         os.replace(file.name, path)
     except OSError as error:

@@ -244,7 +244,7 @@ def _gates(
     for name, gate in zip("qkv", program.gates, strict=True):
         if flows.get(name) is State.MIXED:
             open, weight = leaves.pairs(row, _picked(stretches), gate.open, gate.weight)
-            found[name] = torch.where(open, weight, 0.0).expand(_length(row), _width(stretches)).to(device=device, dtype=dtype)
+            found[name] = torch.where(open, weight, 0.0).expand(_length(row), _width(stretches)).to(dtype).to(device)
     return found
 
 

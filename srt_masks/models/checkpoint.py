@@ -42,7 +42,8 @@ def load_model(path: str | Path, *, backend: str = "auto") -> SpecTransformer:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise InputError(f"{path} is no model of srt_masks: it does not say `{FORMAT}`")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Copies: those of safetensors are the file itself, which Windows then lets nobody write, and which others may change.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise InputError(f"cannot read {path}: there is no such file") from None
     except (OSError, SafetensorError) as error:

@@ -190,13 +190,14 @@ class SpecTransformer(nn.Module):
         if not self.spec.checked.predictions:
             raise InputError("this spec has no `predict`: it says nothing of a loss")
         batch = x.shape[0]
-        target, weight = rows.target.expand(batch, -1).to(x.device), rows.weight.expand(batch, -1).to(x.device)
+        # Weights are float64, which not every device has; the loss is float32.
+        target, weight = rows.target.expand(batch, -1).to(x.device), rows.weight.float().expand(batch, -1).to(x.device)
         known = (target >= 0) & (target < x.shape[1])
         if not bool(known.any()):
             raise InputError(f"nothing to predict: none of the {x.shape[1]} data tokens of a row is a target; give longer rows")
         labels = x.gather(1, torch.where(known, target, 0))
         entropy = F.cross_entropy(self.to_logits(state[known]).float(), labels[known], reduction="none")
-        factor = weight[known].to(entropy.dtype)
+        factor = weight[known]
         total = factor.sum()
         loss = (factor * entropy).sum() / torch.where(total == 0, 1.0, total)
         parts: dict[str, Tensor] = {}

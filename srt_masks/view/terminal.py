@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
+from typing import IO
 
 from .picture import Mark, Picture, legend
 
@@ -12,6 +15,13 @@ _COLOUR = {
     Mark.SEES: "\x1b[48;5;179m  \x1b[0m",
     Mark.NOTHING: "\x1b[38;5;240m··\x1b[0m",
 }
+
+
+def takes_colour(stream: IO[str] | None) -> bool:
+    """Whether colours come out as such: of a terminal, unless NO_COLOR asks for none; on Windows of one that says what it is."""
+    if stream is None or not stream.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb":
+        return False
+    return sys.platform != "win32" or any(name in os.environ for name in ("WT_SESSION", "ANSICON", "TERM"))
 
 
 def render(pictures: Picture | Sequence[Picture], colour: bool) -> str:
