@@ -405,16 +405,16 @@ def test_neither_autocast_nor_a_lower_matmul_precision_reaches_the_kernels(backe
 
 def test_leaves_may_lie_on_another_device_than_q():
     """Masks and gates are put together where the plan is, then moved once."""
-    from srt_masks.kernels import tiled
+    from srt_masks.kernels import tiled_products as tiled
 
     attend = srt.compile(srt.parse(STOP), tile=16)
     leaves, program = attend.plan(21).groups[0].leaves, attend.compiled.program
     device = torch.device("meta")
     flows = {"k": tiled.State.MIXED}
-    mask = tiled._mask(leaves, program, slice(0, 16), [tiled.Stretch(0, 16, 1)], device)
-    gates = tiled._gates(leaves, program, slice(0, 16), [tiled.Stretch(0, 16, 1)], flows, torch.float32, device)
+    mask = tiled.mask_of(leaves, program, slice(0, 16), [tiled.Stretch(0, 16)], device)
+    gates = tiled.gates_of(leaves, program, slice(0, 16), [tiled.Stretch(0, 16)], flows, torch.float32, device)
     x, column = torch.empty(1, 2, 16, 8, device=device), torch.empty(1, 2, 16, 1, device=device)
-    parts = tiled._tile_gradients(tiled._Asking(x, x, column, column, column), x, x, mask, flows, gates)
+    parts = tiled.tile_gradients(tiled.Asking(x, x, column, column, column), x, x, mask, flows, gates)
     assert mask.device == gates["k"].device == parts["k"].device == device
 
 
@@ -432,19 +432,19 @@ def test_gates_and_params_that_ask_for_a_gradient_are_refused():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_the_error_bound_sees_wrong_gradients(mend: str, dtype: torch.dtype, monkeypatch):
     """The judge, judged: each of these faults must be called WRONG, and none of them must."""
-    from srt_masks.kernels import tiled
+    from srt_masks.kernels import tiled_products, tiled_rectangles
 
-    honest = tiled._tile_gradients
+    honest = tiled_products.tile_gradients
 
     def faulty(asking, keys, values, mask, flows, gates):
         if mend == "no delta":
-            asking = tiled._Asking(asking.queries, asking.upstream, asking.delta * 0, asking.top, asking.rest)
+            asking = tiled_products.Asking(asking.queries, asking.upstream, asking.delta * 0, asking.top, asking.rest)
         if mend == "no gate":
             gates = {}
         parts = honest(asking, keys, values, mask, flows, gates)
         return {n: x * 0.9 for n, x in parts.items()} if mend == "shrink" else parts
 
-    monkeypatch.setattr(tiled, "_tile_gradients", faulty)
+    monkeypatch.setattr(tiled_rectangles, "tile_gradients", faulty)
     verdicts = {c.what: c.holds for c in compare(srt.parse(STOP), steps=30, dtype=dtype, tile=16)}
     wrong = {"nothing": set(), "shrink": {"dq", "dk", "dv"}, "no delta": {"dq", "dk"}, "no gate": {"dk", "dv"}}[mend]
     assert {n for n, holds in verdicts.items() if not holds} == wrong

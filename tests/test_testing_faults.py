@@ -12,7 +12,7 @@ from test_testing import DOCUMENTS, SLIDING, broken
 
 import srt_masks as srt
 from srt_masks.compiler.plan import Geometry
-from srt_masks.kernels import tiled
+from srt_masks.kernels import tiled, tiled_rectangles, tiled_rows
 from srt_masks.kernels.attention import Attention, compile_spec
 from srt_masks.kernels.cache import PlanCache
 from srt_masks.testing import LAWS, Broken, Case
@@ -120,7 +120,8 @@ def test_lengths_that_are_ignored_are_caught(monkeypatch: pytest.MonkeyPatch, la
 
 
 def test_a_nan_that_leaks_is_caught(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(tiled, "_without_dead", lambda tensors, mask, before: tensors)
+    for design in (tiled_rectangles, tiled_rows):
+        monkeypatch.setattr(design, "without_dead", lambda tensors, mask, before: tensors)
     assert "NaN in what nobody attends reaches a result: " in broken(srt.parse("attend causal and k.pos > 1"), "poison")
 
 

@@ -2,7 +2,12 @@
 
 attention      the callable: checks what it is given, plans, calls the operator
 op             the boundary to autograd; `backend` says what a backend is, `dispatch` which one there is
-tiled          plain torch, any device
+
+the backend in torch alone:
+tiled          which of its two designs does a call; `tiled_plan` is a plan as both read it, `tiled_products` what both compute alike
+tiled_rows     plain matmuls, a row of tiles at a time, any device
+rectangles     the design for CPUs (`tiled_rectangles`): tiles gathered into pieces; `patterns` keeps their masks, `cpu_flash` is the operator on them
+members        the (batch, head) pairs that share a plan
 
 the Triton backend, in the order of a call:
 target         what can be done, and what it is compiled for; `configs` is the table of tiles

@@ -1,0 +1,249 @@
+"""The fast design of `tiled`, on CPUs: ATen's flash attention over the rectangles of a plan, put together by lse.
+
+Forward: out and lse of every rectangle, merged row by row. Backward: given the merged out and lse, the operator finds the exact gradients over each
+rectangle. Where a gate is MIXED, or a rule stops one of the three gradients, products of our own do less than the operator would. Nothing N x N is ever made: masks
+are those of one rectangle, and products are cut into chunks that stay in a core's cache.
+
+The operator knows lse rounded to one number, and P = exp(S - lse) is wrong by as much. Where lse is large, the forward is that of the other design, which
+keeps it in two parts, and the backward makes good for the rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ..compiler.ir import Program
+from ..compiler.labels import PARTIAL, State
+from . import cpu_flash
+from .backend import Attended
+from .members import Index, Members, add_to_keys
+from .rectangles import Rectangle
+from .tiled_plan import Work
+from .tiled_products import Asking, columns, exact_dtype, flows_of, gates_of, mask_of, tile_gradients, without_dead
+
+LARGEST_LSE = 16.0  # of a forward: its rounding is at most 4 units in the last place of P
+CHUNK = 2**17  # numbers: with the two or three like it that are alive, they fit a core's own cache
+ROWS, COLUMNS = 256, 512  # of a chunk, for one head
+ALL = {gate: State.ALL for gate in "qkv"}
+EVERYONE = (slice(None), slice(None))
+
+
+def serves(q: Tensor, v: Tensor) -> bool:
+    """Whether the operator can do a call's forward."""
+    return q.device.type == "cpu" and q.shape[-1] == v.shape[-1] and cpu_flash.works(exact_dtype(q))
+
+
+def is_moderate(lse: Tensor) -> bool:
+    """Whether P = exp(S - lse) is right for every row; -inf is a row without a key."""
+    return bool((lse.abs() < LARGEST_LSE).logical_or_(lse == float("-inf")).all())
+
+
+def forward(q: Tensor, k: Tensor, v: Tensor, works: list[Work], program: Program, scale: float) -> Attended | None:
+    """q (batch, heads, queries, head_dim), k, v (batch, key_heads, keys, head_dim), on the CPU. None where lse is too large, or NaN."""
+    exact, is_finite = exact_dtype(q), _are_finite(k, v)
+    out = torch.zeros(q.shape, dtype=exact, device=q.device)
+    lse = torch.full(q.shape[:3], float("-inf"), dtype=exact, device=q.device)
+    for work in works:
+        if not work.batch or not work.heads:
+            continue
+        members = Members.of(work.batch, work.heads, q.shape[1] // max(1, k.shape[1]), q.device)
+        queries, keys, values = q[members.query].to(exact) * scale, k[members.key].to(exact), v[members.key].to(exact)
+        group_out, group_lse = out[members.query], lse[members.query]
+        for rectangle in work.forward_cover:
+            rows = rectangle.rows
+            seen = _seen(work, program, rectangle, keys, values, is_finite)
+            part, part_lse = cpu_flash.forward(queries[:, :, rows], seen.keys, seen.values, seen.added)
+            if seen.blind is not None:  # what the operator says of rows that see nothing differs from version to version
+                part, part_lse = part.masked_fill(seen.blind[:, None], 0.0), part_lse.masked_fill(seen.blind, float("-inf"))
+            _merge(group_out[:, :, rows], group_lse[:, :, rows], part, part_lse, rectangle.is_first)
+        out[members.query], lse[members.query] = group_out, group_lse
+    if not is_moderate(lse):
+        return None
+    return Attended(out.to(q.dtype), lse, lse.masked_fill(lse == float("-inf"), float("inf")), torch.zeros_like(lse))
+
+
+def _merge(out: Tensor, lse: Tensor, part: Tensor, part_lse: Tensor, is_first: bool) -> None:
+    """Two softmaxes over different keys of the same rows become one, in place. Where both are empty, so is theirs."""
+    if is_first:
+        out.copy_(part)
+        lse.copy_(part_lse)
+        return
+    whole = torch.logaddexp(lse, part_lse)
+    share = (part_lse - whole).exp_().nan_to_num_(0.0)  # -inf - -inf
+    out.lerp_(part, share[..., None])
+    lse.copy_(whole)
+
+
+def backward(
+    dout: Tensor | None, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, attended: Attended,
+    works: list[Work], program: Program, scale: float, needs: tuple[bool, bool, bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
+    """dq, dk, dv in the dtypes of q, k, v; None where not needed. Rectangles whose gates are all 0 for what is needed are not visited."""
+    exact = exact_dtype(q)
+    total = {n: torch.zeros(x.shape, dtype=exact, device=x.device) for n, x, need in zip("qkv", (q, k, v), needs, strict=True) if need}
+    is_finite = _are_finite(k, v)
+    by_operator = dlse is None and serves(q, v)
+    for work in works:
+        if not work.batch or not work.heads:
+            continue
+        members = Members.of(work.batch, work.heads, q.shape[1] // max(1, k.shape[1]), q.device)
+        shared = len(set(members.key_heads)) < len(members.key_heads)
+        keys, values = k[members.key].to(exact), v[members.key].to(exact)
+        group = _Group((*members.query, slice(0, work.queries)), keys, values, is_finite, (dout, dlse, q, attended, scale))
+        # Gradients of the group: parts of the whole where slices name its members, else its own.
+        grads = {"q": total["q"][members.query]} if "q" in total else {}
+        grads |= {n: torch.zeros_like(x) if shared else total[n][members.key] for n, x in (("k", keys), ("v", values)) if n in total}
+        for rectangle in work.backward_cover:
+            flows = flows_of(rectangle.kind, tuple(total), dout)
+            # The operator finds all three or none. It is taken for any of them, so that a gradient has the same bits whatever else is asked for.
+            if by_operator and flows and flows_of(rectangle.kind, "qkv", dout) == ALL:
+                _by_operator(group, work, program, rectangle, grads, scale)
+            elif flows:
+                _by_products(group, work, program, rectangle, flows, grads, scale)
+        if "q" in total:
+            total["q"][members.query] = grads["q"]
+        for n in grads.keys() - {"q"}:
+            if shared:
+                add_to_keys(total[n], members, slice(0, k.shape[2]), grads[n])
+            else:
+                total[n][members.key] = grads[n]
+    return tuple(total[n].to(x.dtype) if n in total else None for n, x in zip("qkv", (q, k, v), strict=True))  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, slots=True)
+class _Operands:
+    """What the operator reads of whole rows, (batch, heads, queries, ...). Rows without a key are zero: their P is 0, and must not meet a NaN."""
+
+    dout: Tensor
+    queries: Tensor  # scaled
+    out: Tensor
+    lse: Tensor
+
+    def rows(self, rows: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.dout[:, :, rows], self.queries[:, :, rows], self.out[:, :, rows], self.lse[:, :, rows]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """What a backward reads of the members of one group."""
+
+    here: tuple[Index, Index, slice]  # their queries
+    keys: Tensor  # (batch, heads, keys, head_dim)
+    values: Tensor
+    is_finite: bool
+    given: tuple[Tensor | None, Tensor | None, Tensor, Attended, float]  # dout, dlse, q, what the forward found, scale
+
+    @cached_property
+    def asking(self) -> Asking:
+        """For products of our own."""
+        return Asking.of(self.here, *self.given)
+
+    @cached_property
+    def operands(self) -> _Operands:
+        """For the operator."""
+        dout, _, q, attended, scale = self.given
+        assert dout is not None
+        dout, queries, out = (x[self.here].to(exact_dtype(q)) for x in (dout, q, attended.out))
+        queries = queries * scale
+        lse = attended.lse[self.here]
+        dead = lse == float("-inf")
+        if bool(dead.any()):
+            dout, queries, out = (x.masked_fill(dead[..., None], 0.0) for x in (dout, queries, out))
+            lse = lse.masked_fill(dead, 0.0)
+        rest = attended.rest[self.here]
+        if bool(rest.any()):
+            # The operator's P is too large by the factor exp(top + rest - lse), and all it adds up holds P * dO or P * (dP - delta), linear in dO.
+            dout = dout * (lse - attended.top[self.here] - rest).exp_().masked_fill_(dead, 0.0)[..., None]
+        return _Operands(dout, queries, out, lse)
+
+
+def _by_operator(group: _Group, work: Work, program: Program, rectangle: Rectangle, grads: dict[str, Tensor], scale: float) -> None:
+    seen = _seen(work, program, rectangle, group.keys, group.values, group.is_finite)
+    dout, queries, out, lse = group.operands.rows(rectangle.rows)
+    dq, dk, dv = cpu_flash.backward(dout, queries, seen.keys, seen.values, out, lse, seen.added)
+    if "q" in grads:
+        grads["q"][:, :, rectangle.rows].add_(dq, alpha=scale)
+    for name, part in (("k", dk), ("v", dv)):
+        offset = 0
+        for s in rectangle.stretches if name in grads else ():
+            grads[name][:, :, s.start : s.stop] += part[:, :, offset : (offset := offset + s.stop - s.start)]
+
+
+def _by_products(
+    group: _Group, work: Work, program: Program, rectangle: Rectangle, flows: dict[str, State], grads: dict[str, Tensor], scale: float
+) -> None:  # fmt: skip
+    device = group.keys.device
+    mask = _mask(work, program, rectangle, device) if rectangle.kind & PARTIAL else None
+    gates = gates_of(work.leaves, program, rectangle.rows, rectangle.stretches, flows, group.keys.dtype, device)
+    offset = 0
+    for stretch in rectangle.stretches:
+        for start in range(stretch.start, stretch.stop, COLUMNS):
+            keys = slice(start, min(stretch.stop, start + COLUMNS))
+            cols = slice(offset, offset + keys.stop - keys.start)
+            offset = cols.stop
+            for top in range(0, rectangle.rows.stop - rectangle.rows.start, ROWS):
+                rows = slice(rectangle.rows.start + top, min(rectangle.rows.stop, rectangle.rows.start + top + ROWS))
+                pairs = slice(top, top + ROWS), cols
+                own_mask = mask[pairs] if mask is not None else None
+                if own_mask is not None and not bool(own_mask.any()):
+                    continue
+                own_gates = {n: gate[pairs] for n, gate in gates.items()}
+                for batch, heads in _chunks(group.keys.shape[0], group.keys.shape[1], (rows.stop - rows.start) * (keys.stop - keys.start)):
+                    k, v = (x[batch, heads, keys] for x in (group.keys, group.values))
+                    if own_mask is not None and not group.is_finite:
+                        k, v = without_dead((k, v), own_mask, 0)
+                    parts = tile_gradients(group.asking.part(batch, heads, rows), k, v, own_mask, flows, own_gates)
+                    for gate, part in parts.items():
+                        if gate == "q":
+                            grads["q"][batch, heads, rows].add_(part, alpha=scale)
+                        else:
+                            grads[gate][batch, heads, keys] += part
+
+
+def _chunks(batch: int, heads: int, pairs: int) -> list[tuple[slice, slice]]:
+    """Members, so many that their pairs are at most CHUNK, or one by one."""
+    room = max(1, CHUNK // max(1, pairs))
+    heads_each = min(heads, room)
+    batch_each = max(1, room // heads) if heads_each == heads else 1
+    return [(slice(b, b + batch_each), slice(h, h + heads_each)) for b in range(0, batch, batch_each) for h in range(0, heads, heads_each)]
+
+
+# ------------------------------------------------------------------------------------------------ a rectangle
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The keys of a rectangle, and how its rows attend them."""
+
+    keys: Tensor
+    values: Tensor
+    added: Tensor | None  # 0 where a pair is attended, -inf elsewhere; None: all are
+    blind: Tensor | None  # (rows,): those that attend none of these keys; None: no row is
+
+
+def _seen(work: Work, program: Program, rectangle: Rectangle, keys: Tensor, values: Tensor, is_finite: bool) -> _Seen:
+    k, v = (columns(x, EVERYONE, rectangle.stretches) for x in (keys, values))
+    if not rectangle.kind & PARTIAL:
+        return _Seen(k, v, None, None)
+    mask = _mask(work, program, rectangle, keys.device)
+    if rectangle.has_dead and not is_finite:
+        k, v = without_dead((k, v), mask, 0)
+    added = torch.where(mask, *torch.tensor([0.0, float("-inf")], dtype=k.dtype, device=k.device))
+    return _Seen(k, v, added, ~mask.any(1) if rectangle.has_blind else None)
+
+
+def _mask(work: Work, program: Program, rectangle: Rectangle, device: torch.device) -> Tensor:
+    """The attended pairs, bool (rows, width): as it was kept, or made."""
+    if rectangle.pattern < 0:
+        return mask_of(work.leaves, program, rectangle.rows, rectangle.stretches, device)
+    pairs = rectangle.height * rectangle.width
+    return work.patterns[rectangle.pattern : rectangle.pattern + pairs].view(rectangle.height, rectangle.width)
+
+
+def _are_finite(*tensors: Tensor) -> bool:
+    """Then no 0 of a masked pair meets a NaN, and dead keys may stay. A sum that overflows says no, which costs time only."""
+    return all(bool(x.sum(dtype=exact_dtype(x)).isfinite()) for x in tensors)
