@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -151,10 +152,10 @@ def _expressions(draw: st.DrawFn, depth: int = 3) -> tuple[ir.Expr, dict[ir.Expr
 @settings(max_examples=300)
 def test_sampled_points_lie_inside_the_bounds(drawn, random):
     expr, leaves = drawn
-    of: dict[ir.Expr, Bound] = {leaf: Interval(torch.tensor([lo]), torch.tensor([hi])) for leaf, (lo, hi) in leaves.items()}
+    of: dict[ir.Expr, Bound] = {leaf: Interval(np.array([lo]), np.array([hi])) for leaf, (lo, hi) in leaves.items()}
     for node in ir.postorder(expr):
         if node not in of:
-            of[node] = bound(node, [of[a] for a in ir.children(node)], torch.zeros(1, dtype=torch.int64))
+            of[node] = bound(node, [of[a] for a in ir.children(node)])
     for _ in range(8):
         point = {leaf.name: random.choice([lo, hi, random.randint(lo, hi)]) for leaf, (lo, hi) in leaves.items() if isinstance(leaf, ir.Scalar)}
         value = int(_value(expr, point))

@@ -11,6 +11,7 @@ import os
 import random
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -223,7 +224,7 @@ def judge(problem: Problem) -> tuple[str, int]:
     judged, level = 0, 0
     while True:
         high, wide = (-(-n // (tile << level)) for n in shape)
-        row, col = torch.arange(high).repeat_interleave(wide), torch.arange(wide).repeat(high)
+        row, col = np.arange(high).repeat(wide), np.tile(np.arange(wide), high)
         of = _bounds(found, summaries, level, row, col)
         for t in terms:
             value = values[t.node]
@@ -241,8 +242,8 @@ def _shown(node: Expr) -> str:
 
 
 def _wrong(t: Term, said: Bound, least: Tensor, most: Tensor, any: Tensor) -> str:
-    lo, hi = (said.must.long(), said.may.long()) if isinstance(said, Truth) else (said.lo, said.hi)
-    lo, hi = (x.expand(any.numel()).view(any.shape) for x in (lo, hi))
+    ends = (said.must.astype(int), said.may.astype(int)) if isinstance(said, Truth) else (said.lo, said.hi)
+    lo, hi = (torch.tensor(x).expand(any.numel()).view(any.shape) for x in ends)
     unordered = any & (least.isnan() | most.isnan())
     lies = any & ((lo > least) | (hi < most)) | unordered & ((lo != float("-inf")) | (hi != float("inf")))
     if bool(lies.any()):
@@ -334,7 +335,7 @@ def test_the_cases_are_of_every_kind():
         found = steps(term(problem.mask))
         summaries = Summaries(evaluate(split(problem.mask), problem.environment), problem.tile)
         rows, cols = (-(-len(axis) // problem.tile) for axis in (problem.environment.queries, problem.environment.keys))
-        row, col = torch.arange(rows).repeat_interleave(cols), torch.arange(cols).repeat(rows)
+        row, col = np.arange(rows).repeat(cols), np.tile(np.arange(cols), rows)
         of = _bounds(found, summaries, 0, row, col)
         root = of[term(problem.mask)]
         assert isinstance(root, Truth)

@@ -4,78 +4,112 @@ The lattice: a mask is a `Truth` (whether it holds on all pairs; whether it may 
 operator that is not listed, a table read at a pair, a NaN, an interval that would overflow 64 bits all widen to it. Leaves enter by what is known of
 them over the tokens of a box that meet a guard. Where no token does, there is nothing to be said, and that is a value of its own, *bottom*: the mask
 that holds on all of no pairs and may hold on none, the interval whose ends are crossed. Whatever follows from it is said of no pair.
+
+All boxes of a level are bounded at once, as NumPy arrays: there are many small steps, and a call of NumPy's takes a fifth of one of torch's.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from ..grammar.checked import Type
 from .ir import Apply, Expr, Op
 
 LEAST, MOST = -(2**63), 2**63 - 1
 
+Array = NDArray[Any]
+
 
 @dataclass(frozen=True, slots=True)
 class Truth:
     """A mask in many boxes, each bool (boxes,) or (): whether it holds on all pairs, whether it may hold on some."""
 
-    must: Tensor
-    may: Tensor
+    must: Array
+    may: Array
 
     @property
-    def bottom(self) -> Tensor:
+    def bottom(self) -> Array:
         return self.must & ~self.may
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A number in many boxes: lo <= it <= hi; each (boxes,) or (), int64, or float64 for floats."""
+    """A number in many boxes: lo <= it <= hi; each (boxes,) or (), int64, or float64 for floats.
 
-    lo: Tensor
-    hi: Tensor
+    Of whole numbers, no end of any box lies outside `least` .. `most`: where a sum of those does not overflow, nor does one of the ends.
+    """
+
+    lo: Array
+    hi: Array
+    least: int = LEAST
+    most: int = MOST
 
     @property
-    def bottom(self) -> Tensor:
+    def bottom(self) -> Array:
         return self.lo > self.hi
+
+    @property
+    def constant(self) -> int | None:
+        return self.least if self.least == self.most else None
 
 
 Bound = Truth | Interval
 
 
-def everything(type: Type, like: Tensor) -> Bound:
+def everything(type: Type) -> Bound:
     match type:
         case Type.BOOL:
-            return Truth(torch.zeros_like(like, dtype=torch.bool), torch.ones_like(like, dtype=torch.bool))
+            return Truth(np.array(False), np.array(True))
         case Type.FLOAT:
-            return Interval(*(torch.full_like(like, e, dtype=torch.float64) for e in (-torch.inf, torch.inf)))
+            return Interval(np.array(-np.inf), np.array(np.inf))
         case _:
-            return Interval(*(torch.full_like(like, e, dtype=torch.int64) for e in (LEAST, MOST)))
+            return Interval(np.array(LEAST), np.array(MOST))
 
 
-def of_groups(values: Tensor, met: Tensor | None = None) -> Bound:
-    """A leaf from its values in each group (groups, tokens), those where a guard is met alone; bottom where that is nowhere.
+def of_groups(values: Array, met: Array | None = None) -> Bound:
+    """A leaf from its values in each group (tokens, groups), those where a guard is met alone; bottom where that is nowhere.
 
     NaN among them means everything.
     """
-    if values.dtype is torch.bool:
+    if values.dtype == np.bool_:
         if met is None:
-            return Truth(values.all(1), values.any(1))
-        return Truth((values | ~met).all(1), (values & met).any(1))
-    floats = values.is_floating_point()
-    values = values.double() if floats else values.long()
+            return Truth(_every(values), _any(values))
+        return Truth(_every(values | ~met), _any(values & met))
+    if values.dtype.kind == "f":
+        values = values.astype(np.float64, copy=False)
+        lo, hi = (values, values) if met is None else (np.where(met, values, np.inf), np.where(met, values, -np.inf))
+        lo, hi = lo.min(0), hi.max(0)
+        broken = np.isnan(lo) | np.isnan(hi)
+        return Interval(np.where(broken, -np.inf, lo), np.where(broken, np.inf, hi))
+    values = values.astype(np.int64, copy=False)
     if met is None:
-        lo, hi = torch.aminmax(values, dim=1)
-    else:
-        least, most = (-torch.inf, torch.inf) if floats else (LEAST, MOST)
-        lo, hi = torch.where(met, values, most).amin(1), torch.where(met, values, least).amax(1)
-    if floats:
-        broken = lo.isnan() | hi.isnan()
-        lo, hi = torch.where(broken, -torch.inf, lo), torch.where(broken, torch.inf, hi)
-    return Interval(lo, hi)
+        lo, hi = values.min(0), values.max(0)
+        return Interval(lo, hi, int(lo.min(initial=MOST)), int(hi.max(initial=LEAST))) if lo.size else Interval(lo, hi, 0, 0)
+    lo, hi = np.where(met, values, MOST).min(0), np.where(met, values, LEAST).max(0)
+    said = _any(met)
+    return met_in(Interval(lo, hi, int(lo.min(initial=MOST, where=said)), int(hi.max(initial=LEAST, where=said))), said)
+
+
+_every, _any = np.logical_and.reduce, np.logical_or.reduce
+
+
+def met_in(bound: Bound, where: Array) -> Bound:
+    """The bound in some boxes, and bottom in the others: the ends cross just beyond those of all boxes, so that others take no part in a join."""
+    match bound:
+        case Truth(must=must, may=may):
+            return Truth(must | ~where, may & where)
+        case Interval(lo=lo, hi=hi) if np.asarray(lo).dtype.kind == "f":
+            return Interval(np.where(where, lo, np.inf), np.where(where, hi, -np.inf))
+        case Interval(lo=lo, hi=hi, least=least, most=most):
+            if least > most:  # bottom everywhere
+                least, most = 0, 0
+            below, above = max(least - 1, LEAST), min(most + 1, MOST)
+            return Interval(np.where(where, lo, above), np.where(where, hi, below), below, above)
 
 
 def joined(a: Bound, b: Bound) -> Bound:
@@ -84,153 +118,237 @@ def joined(a: Bound, b: Bound) -> Bound:
         case Truth(), Truth():
             return Truth(a.must & b.must, a.may | b.may)
         case Interval(), Interval():
-            return Interval(torch.minimum(a.lo, b.lo), torch.maximum(a.hi, b.hi))
+            return Interval(np.minimum(a.lo, b.lo), np.maximum(a.hi, b.hi), min(a.least, b.least), max(a.most, b.most))
         case _:
             raise AssertionError("a mask and a number")
 
 
-def _numbers(x: Bound) -> Interval:
-    """A mask as the number 0 or 1."""
-    return x if isinstance(x, Interval) else Interval(x.must.long(), x.may.long())
-
-
-def bound(node: Expr, args: list[Bound], like: Tensor) -> Bound:
-    """The bound of one pair node from those of its arguments; of a chain from all its links. `like` has one entry a box."""
+def bound(node: Expr, args: Sequence[Bound]) -> Bound:
+    """The bound of one pair node from those of its arguments; of a chain from all its links."""
     if not isinstance(node, Apply):
-        return everything(node.type, like)
+        return everything(node.type)
     if any(a.type is Type.FLOAT for a in node.args):
-        return _floats(node, args, like)
-    if node.op in (Op.AND, Op.OR, Op.NOT) or (node.op is Op.SELECT and node.type is Type.BOOL):
-        return _logic(node.op, [x for x in args if isinstance(x, Truth)])
+        return _floats(node, args)
+    if node.op in _LOGIC:
+        return _LOGIC[node.op]([x for x in args if isinstance(x, Truth)])
     if node.op is Op.SELECT:
-        return _select(args[0], *(_numbers(x) for x in args[1:]))
-    match node.op, [_numbers(x) for x in args]:
-        case ((Op.LT | Op.LE | Op.EQ | Op.NE), [a, b]):
-            return _compare(node.op, a, b)
-        case Op.NEG, [a]:
-            return _unless(a.lo == LEAST, Interval(-a.hi, -a.lo))
-        case Op.ABS, [a]:
-            low = torch.where((a.lo <= 0) & (a.hi >= 0), 0, torch.minimum(a.lo.abs(), a.hi.abs()))
-            return _unless(a.lo == LEAST, Interval(low, torch.maximum(a.lo.abs(), a.hi.abs())))
-        case Op.ADD, [a, b]:
-            return _sum(a, b)
-        case Op.SUB, [a, b]:
-            return _difference(a, b)
-        case Op.MUL, [a, b]:
-            return _product(a, b)
-        case Op.FLOORDIV, [a, b]:
-            exact = (b.lo == b.hi) & (b.lo > 0)
-            d = torch.where(exact, b.lo, 1)
-            return _unless(~exact, Interval(torch.div(a.lo, d, rounding_mode="floor"), torch.div(a.hi, d, rounding_mode="floor")))
-        case Op.MOD, [a, b]:
-            return _remainder(a, b)
-        case Op.MOD, [a, b, left, right]:
-            # (A - B) % m is (A % m - B % m) % m too, unless A - B wraps.
-            direct, other = _remainder(a, b), _remainder(_difference(left, right), b)
-            known = (a.lo > LEAST) & (a.hi < MOST) & (b.lo == b.hi) & (b.lo > 0)
-            lo = torch.where(known, torch.maximum(direct.lo, other.lo), direct.lo)
-            return Interval(lo, torch.where(known, torch.minimum(direct.hi, other.hi), direct.hi))
-        case Op.MIN, [a, b]:
-            return Interval(torch.minimum(a.lo, b.lo), torch.minimum(a.hi, b.hi))
-        case Op.MAX, [a, b]:
-            return Interval(torch.maximum(a.lo, b.lo), torch.maximum(a.hi, b.hi))
-        case _:
-            return everything(node.type, like)
+        condition, a, b = args
+        assert isinstance(condition, Truth)
+        if isinstance(a, Truth) and isinstance(b, Truth):
+            return _chosen(condition, a, b)
+        return _select(condition, _number(a), _number(b))
+    rule = _RULES.get(node.op)
+    return everything(node.type) if rule is None else rule(*(_number(x) for x in args))
 
 
-def _logic(op: Op, args: list[Truth]) -> Truth:
+def _number(x: Bound) -> Interval:
+    """A mask as the number 0 or 1."""
+    return x if isinstance(x, Interval) else Interval(x.must.astype(np.int64), x.may.astype(np.int64), 0, 1)
+
+
+# ------------------------------------------------------------------------------------------------ masks
+
+
+def _all_of(args: list[Truth]) -> Truth:
     must, may = args[0].must, args[0].may
-    match op:
-        case Op.NOT:
-            return Truth(~may, ~must)
-        case Op.AND:
-            for x in args[1:]:
-                must, may = must & x.must, may & x.may
-        case Op.OR:
-            for x in args[1:]:
-                must, may = must | x.must, may | x.may
-        case _:
-            condition, a, b = args
-            must = (a.must & b.must) | (condition.must & a.must) | (~condition.may & b.must)
-            may = (condition.may & a.may) | (~condition.must & b.may)
+    for x in args[1:]:
+        must, may = must & x.must, may & x.may
     return Truth(must, may)
 
 
-def _compare(op: Op, a: Interval, b: Interval) -> Truth:
-    match op:
-        case Op.LT:
-            return Truth(a.hi < b.lo, a.lo < b.hi)
-        case Op.LE:
-            return Truth(a.hi <= b.lo, a.lo <= b.hi)
-        case _:
-            equal = (a.lo == a.hi) & (b.lo == b.hi) & (a.lo == b.lo)
-            meet = (a.lo <= b.hi) & (b.lo <= a.hi)
-            return Truth(equal, meet) if op is Op.EQ else Truth(~meet, ~equal)
+def _any_of(args: list[Truth]) -> Truth:
+    must, may = args[0].must, args[0].may
+    for x in args[1:]:
+        must, may = must | x.must, may | x.may
+    return Truth(must, may)
 
 
-def _floats(node: Apply, args: list[Bound], like: Tensor) -> Bound:
-    """Floats: comparisons of finite intervals, choices, sums and products; rounding is monotone. Anything else is everything."""
-    condition, numbers = (args[0], args[1:]) if node.op is Op.SELECT else (None, args)
-    numbers = [_numbers(x) for x in numbers]
-    finite = torch.ones_like(like, dtype=torch.bool)
-    for a in numbers:
-        finite = finite & a.lo.isfinite() & a.hi.isfinite()
-    result: Bound
-    match node.op, [Interval(a.lo.double(), a.hi.double()) for a in numbers]:
-        case ((Op.LT | Op.LE | Op.EQ | Op.NE), [a, b]):
-            result = _compare(node.op, a, b)
-        case Op.SELECT, [a, b]:
-            assert condition is not None
-            result = _select(condition, a, b)
-        case Op.ADD, [a, b]:
-            result = Interval(a.lo + b.lo, a.hi + b.hi)
-        case Op.SUB, [a, b]:
-            result = Interval(a.lo - b.hi, a.hi - b.lo)
-        case Op.MUL, [a, b]:
-            corners = torch.stack(torch.broadcast_tensors(a.lo * b.lo, a.lo * b.hi, a.hi * b.lo, a.hi * b.hi))
-            result = Interval(corners.amin(0), corners.amax(0))
-        case _:
-            return everything(node.type, like)
-    if isinstance(result, Truth):
-        return Truth(result.must & finite, result.may | ~finite)
-    return Interval(torch.where(finite, result.lo, -torch.inf), torch.where(finite, result.hi, torch.inf))
+def _not(args: list[Truth]) -> Truth:
+    return Truth(~args[0].may, ~args[0].must)
 
 
-def _unless(lost: Tensor, bound: Interval) -> Interval:
-    return Interval(torch.where(lost, LEAST, bound.lo), torch.where(lost, MOST, bound.hi))
+def _chosen(condition: Truth, a: Truth, b: Truth) -> Truth:
+    must = (a.must & b.must) | (condition.must & a.must) | (~condition.may & b.must)
+    return Truth(must, (condition.may & a.may) | (~condition.must & b.may))
+
+
+def _less(a: Interval, b: Interval) -> Truth:
+    return Truth(a.hi < b.lo, a.lo < b.hi)
+
+
+def _at_most(a: Interval, b: Interval) -> Truth:
+    return Truth(a.hi <= b.lo, a.lo <= b.hi)
+
+
+def _equal(a: Interval, b: Interval) -> Truth:
+    return Truth((a.lo == a.hi) & (b.lo == b.hi) & (a.lo == b.lo), (a.lo <= b.hi) & (b.lo <= a.hi))
+
+
+def _unequal(a: Interval, b: Interval) -> Truth:
+    return _not([_equal(a, b)])
+
+
+_LOGIC: Mapping[Op, Callable[[list[Truth]], Truth]] = {Op.AND: _all_of, Op.OR: _any_of, Op.NOT: _not}
+
+
+# ------------------------------------------------------------------------------------------------ whole numbers
+
+
+def _fits(least: int, most: int) -> bool:
+    return least >= LEAST and most <= MOST
+
+
+def _unless(lost: Array, lo: Array, hi: Array) -> Interval:
+    """Everything where 64 bits did not hold the ends."""
+    return Interval(np.where(lost, LEAST, lo), np.where(lost, MOST, hi))
+
+
+def _negative(a: Interval) -> Interval:
+    if a.least > LEAST:
+        return Interval(-a.hi, -a.lo, -a.most, -a.least)
+    with np.errstate(over="ignore"):
+        return _unless(a.lo == LEAST, -a.hi, -a.lo)
+
+
+def _absolute(a: Interval) -> Interval:
+    with np.errstate(over="ignore"):
+        ends = abs(a.lo), abs(a.hi)
+        low = np.where((a.lo <= 0) & (a.hi >= 0), 0, np.minimum(*ends))
+    if a.least > LEAST:
+        return Interval(low, np.maximum(*ends), 0, max(abs(a.least), abs(a.most)))
+    return _unless(a.lo == LEAST, low, np.maximum(*ends))
 
 
 def _sum(a: Interval, b: Interval) -> Interval:
-    lo, hi = a.lo + b.lo, a.hi + b.hi
-    wrapped = (((a.lo ^ lo) & (b.lo ^ lo)) | ((a.hi ^ hi) & (b.hi ^ hi))) < 0
-    return _unless(wrapped, Interval(lo, hi))
+    least, most = a.least + b.least, a.most + b.most
+    if _fits(least, most):
+        return Interval(a.lo + b.lo, a.hi + b.hi, least, most)
+    with np.errstate(over="ignore"):
+        lo, hi = a.lo + b.lo, a.hi + b.hi
+    return _unless((((a.lo ^ lo) & (b.lo ^ lo)) | ((a.hi ^ hi) & (b.hi ^ hi))) < 0, lo, hi)
 
 
 def _difference(a: Interval, b: Interval) -> Interval:
-    lo, hi = a.lo - b.hi, a.hi - b.lo
-    wrapped = (((a.lo ^ b.hi) & (a.lo ^ lo)) | ((a.hi ^ b.lo) & (a.hi ^ hi))) < 0
-    return _unless(wrapped, Interval(lo, hi))
+    least, most = a.least - b.most, a.most - b.least
+    if _fits(least, most):
+        return Interval(a.lo - b.hi, a.hi - b.lo, least, most)
+    with np.errstate(over="ignore"):
+        lo, hi = a.lo - b.hi, a.hi - b.lo
+    return _unless((((a.lo ^ b.hi) & (a.lo ^ lo)) | ((a.hi ^ b.lo) & (a.hi ^ hi))) < 0, lo, hi)
 
 
 def _product(a: Interval, b: Interval) -> Interval:
-    pairs = [(x, y) for x in (a.lo, a.hi) for y in (b.lo, b.hi)]
-    corners = torch.stack(torch.broadcast_tensors(*(x * y for x, y in pairs)))
+    most = [x * y for x in (a.least, a.most) for y in (b.least, b.most)]
+    fits = _fits(min(most), max(most))
+    with np.errstate(over="ignore"):
+        if fits and b.constant is not None:
+            ends = (a.lo * b.constant, a.hi * b.constant) if b.constant >= 0 else (a.hi * b.constant, a.lo * b.constant)
+            return Interval(*ends, min(most), max(most))
+        pairs = [(x, y) for x in (a.lo, a.hi) for y in (b.lo, b.hi)]
+        corners = [x * y for x, y in pairs]
+    lo, hi = _extremes(corners)
+    if fits:
+        return Interval(lo, hi, min(most), max(most))
     # A product beyond 2**62 by its float may wrap.
-    large = torch.stack(torch.broadcast_tensors(*((x.double() * y.double()).abs() >= 2.0**62 for x, y in pairs))).any(0)
-    return _unless(large, Interval(corners.amin(0), corners.amax(0)))
+    large = [abs(x.astype(np.float64) * y.astype(np.float64)) >= 2.0**62 for x, y in pairs]
+    return _unless(large[0] | large[1] | large[2] | large[3], lo, hi)
 
 
-def _remainder(a: Interval, b: Interval) -> Interval:
+def _extremes(corners: list[Array]) -> tuple[Array, Array]:
+    a, b, c, d = corners
+    return np.minimum(np.minimum(a, b), np.minimum(c, d)), np.maximum(np.maximum(a, b), np.maximum(c, d))
+
+
+def _quotient(a: Interval, b: Interval) -> Interval:
+    if b.constant is not None and b.constant > 0:
+        return Interval(a.lo // b.constant, a.hi // b.constant, a.least // b.constant, a.most // b.constant)
     exact = (b.lo == b.hi) & (b.lo > 0)
-    d = torch.where(exact, b.lo, 1)
-    one_lap = torch.div(a.lo, d, rounding_mode="floor") == torch.div(a.hi, d, rounding_mode="floor")
-    lo = torch.where(one_lap, torch.remainder(a.lo, d), 0)
-    hi = torch.where(one_lap, torch.remainder(a.hi, d), d - 1)
-    return _unless(~exact, Interval(lo, hi))
+    d = np.where(exact, b.lo, 1)
+    return _unless(~exact, a.lo // d, a.hi // d)
 
 
-def _select(condition: Bound, a: Interval, b: Interval) -> Interval:
-    assert isinstance(condition, Truth)
-    lo = torch.where(condition.must, a.lo, torch.where(condition.may, torch.minimum(a.lo, b.lo), b.lo))
-    hi = torch.where(condition.must, a.hi, torch.where(condition.may, torch.maximum(a.hi, b.hi), b.hi))
-    return Interval(lo, hi)
+def _remainder(a: Interval, b: Interval, left: Interval | None = None, right: Interval | None = None) -> Interval:
+    """Of `left` - `right`, if they are given: (A - B) % m is (A % m - B % m) % m too, unless A - B wraps."""
+    direct = _within_a_lap(a, b)
+    if left is None or right is None:
+        return direct
+    other = _within_a_lap(_difference(left, right), b)
+    known = (b.lo == b.hi) & (b.lo > 0)
+    if a.least == LEAST or a.most == MOST:
+        known = known & (a.lo > LEAST) & (a.hi < MOST)
+    return replace(direct, lo=np.where(known, np.maximum(direct.lo, other.lo), direct.lo), hi=np.where(known, np.minimum(direct.hi, other.hi), direct.hi))
+
+
+def _within_a_lap(a: Interval, b: Interval) -> Interval:
+    if b.constant is not None and b.constant > 0:
+        d = b.constant
+        low, high = a.lo // d, a.hi // d
+        one_lap = low == high
+        return Interval(np.where(one_lap, a.lo - low * d, 0), np.where(one_lap, a.hi - high * d, d - 1), 0, d - 1)
+    exact = (b.lo == b.hi) & (b.lo > 0)
+    d = np.where(exact, b.lo, 1)
+    one_lap = a.lo // d == a.hi // d
+    return _unless(~exact, np.where(one_lap, a.lo % d, 0), np.where(one_lap, a.hi % d, d - 1))
+
+
+def _least(a: Interval, b: Interval) -> Interval:
+    return Interval(np.minimum(a.lo, b.lo), np.minimum(a.hi, b.hi), min(a.least, b.least), min(a.most, b.most))
+
+
+def _greatest(a: Interval, b: Interval) -> Interval:
+    return Interval(np.maximum(a.lo, b.lo), np.maximum(a.hi, b.hi), max(a.least, b.least), max(a.most, b.most))
+
+
+def _select(condition: Truth, a: Interval, b: Interval) -> Interval:
+    lo = np.where(condition.must, a.lo, np.where(condition.may, np.minimum(a.lo, b.lo), b.lo))
+    hi = np.where(condition.must, a.hi, np.where(condition.may, np.maximum(a.hi, b.hi), b.hi))
+    return Interval(lo, hi, min(a.least, b.least), max(a.most, b.most))
+
+
+_RULES: Mapping[Op, Callable[..., Bound]] = {
+    Op.LT: _less,
+    Op.LE: _at_most,
+    Op.EQ: _equal,
+    Op.NE: _unequal,
+    Op.NEG: _negative,
+    Op.ABS: _absolute,
+    Op.ADD: _sum,
+    Op.SUB: _difference,
+    Op.MUL: _product,
+    Op.FLOORDIV: _quotient,
+    Op.MOD: _remainder,
+    Op.MIN: _least,
+    Op.MAX: _greatest,
+}
+
+
+# ------------------------------------------------------------------------------------------------ floats
+
+
+def _floats(node: Apply, args: Sequence[Bound]) -> Bound:
+    """Comparisons of finite intervals, choices, sums and products; rounding is monotone. Anything else is everything."""
+    condition, numbers = (args[0], args[1:]) if node.op is Op.SELECT else (None, args)
+    numbers = [_number(x) for x in numbers]
+    numbers = [Interval(a.lo.astype(np.float64), a.hi.astype(np.float64)) for a in numbers]
+    finite = np.array(True)
+    for a in numbers:
+        finite = finite & np.isfinite(a.lo) & np.isfinite(a.hi)
+    result: Bound
+    with np.errstate(all="ignore"):
+        match node.op, numbers:
+            case ((Op.LT | Op.LE | Op.EQ | Op.NE) as op, [a, b]):
+                result = _RULES[op](a, b)
+            case Op.SELECT, [a, b]:
+                assert isinstance(condition, Truth)
+                result = _select(condition, a, b)
+            case Op.ADD, [a, b]:
+                result = Interval(a.lo + b.lo, a.hi + b.hi)
+            case Op.SUB, [a, b]:
+                result = Interval(a.lo - b.hi, a.hi - b.lo)
+            case Op.MUL, [a, b]:
+                result = Interval(*_extremes([x * y for x in (a.lo, a.hi) for y in (b.lo, b.hi)]))
+            case _:
+                return everything(node.type)
+    if isinstance(result, Truth):
+        return Truth(result.must & finite, result.may | ~finite)
+    return Interval(np.where(finite, result.lo, -np.inf), np.where(finite, result.hi, np.inf))

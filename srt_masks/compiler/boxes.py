@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from ..grammar.checked import Type
-from .bounds import Bound, Interval, Truth, bound
+from .bounds import Array, Bound, Interval, Truth, bound
 from .exact import REFINE_PAIRS, Exact
-from .ir import Apply, Load, Op, Side
+from .ir import Apply, Expr, Load, Op, Side
 from .labels import EMPTY, PARTIAL, State, state
 from .leaves import Leaves
 from .questions import GateQuestion, Questions
@@ -34,10 +34,10 @@ DECIDED_LITTLE = 0.9  # the share of a level's boxes that are still undecided
 class Boxes:
     """The root of a plan. A box of level l covers 2**l x 2**l tiles from tile (row << l, col << l)."""
 
-    level: Tensor  # (boxes,) uint8
-    row: Tensor  # (boxes,) int32, in boxes of its level
-    col: Tensor  # (boxes,) int32
-    label: Tensor  # (boxes,) uint8: PARTIAL bit, then the states of q, k and v
+    level: Array  # (boxes,) uint8
+    row: Array  # (boxes,) int32, in boxes of its level
+    col: Array  # (boxes,) int32
+    label: Array  # (boxes,) uint8: PARTIAL bit, then the states of q, k and v
     evaluated: int  # boxes looked at
     inexact: int  # tiles called PARTIAL, or MIXED, that nobody evaluated
 
@@ -68,28 +68,28 @@ class _Grid:
             level += 1
         return level
 
-    def all(self, level: int) -> tuple[Tensor, Tensor]:
+    def all(self, level: int) -> tuple[Array, Array]:
         """Every box of a level."""
-        row, col = torch.arange(-(-self.rows // (1 << level))), torch.arange(-(-self.cols // (1 << level)))
-        return row.repeat_interleave(len(col)), col.repeat(len(row))
+        row, col = np.arange(-(-self.rows // (1 << level))), np.arange(-(-self.cols // (1 << level)))
+        return row.repeat(len(col)), np.tile(col, len(row))
 
-    def children(self, row: Tensor, col: Tensor, level: int) -> tuple[Tensor, Tensor]:
+    def children(self, row: Array, col: Array, level: int) -> tuple[Array, Array]:
         """The four quarters of each box of a level, those that hold a tile."""
         row, col = 2 * row, 2 * col
-        row, col = torch.cat([row, row, row + 1, row + 1]), torch.cat([col, col + 1, col, col + 1])
+        row, col = np.concatenate([row, row, row + 1, row + 1]), np.concatenate([col, col + 1, col, col + 1])
         if (self.rows | self.cols) & ((1 << level) - 1) == 0:
             return row, col
-        inside = (((row << (level - 1)) < self.rows) & ((col << (level - 1)) < self.cols)).nonzero().flatten()
+        inside = np.flatnonzero(((row << (level - 1)) < self.rows) & ((col << (level - 1)) < self.cols))
         return row[inside], col[inside]
 
-    def within(self, row: Tensor, col: Tensor, level: int) -> Tensor:
+    def within(self, row: Array, col: Array, level: int) -> Array:
         """Boxes that hold whole tiles alone."""
         side = self.tile << level
         return ((row + 1) * side <= self.queries) & ((col + 1) * side <= self.keys)
 
-    def tiles(self, row: Tensor, col: Tensor, level: int) -> int:
+    def tiles(self, row: Array, col: Array, level: int) -> int:
         """Tiles in some boxes: the last box along an axis may hang over its edge."""
-        high, wide = (((x + 1) << level).clamp(max=n) - (x << level) for x, n in ((row, self.rows), (col, self.cols)))
+        high, wide = (np.minimum((x + 1) << level, n) - (x << level) for x, n in ((row, self.rows), (col, self.cols)))
         return int(high @ wide)
 
 
@@ -97,7 +97,7 @@ def classify(ask: Questions, leaves: Leaves, queries: int, keys: int, tile: int,
     """The boxes of one (row of the batch, layer, head). `leaves` belong to `ask.split`; `most_pairs` are evaluated to settle tiles."""
     grid, summaries = _Grid(queries, keys, tile), Summaries(leaves, tile)
     exact = Exact(ask, leaves, queries, keys, tile, most_pairs)
-    kept: list[Tensor] = []
+    kept = [_Kept.of(0, *np.zeros((3, 0), np.int64))]
     evaluated = inexact = 0
     level = grid.coarsest()
     row, col = grid.all(level)
@@ -106,28 +106,28 @@ def classify(ask: Questions, leaves: Leaves, queries: int, keys: int, tile: int,
         evaluated += looked_at
         row, col, must, label = _labelled(ask, summaries, level, row, col)
         full = must & grid.within(row, col, level) if grid.overhangs else must
-        label = torch.where(full, label, label | PARTIAL)
+        label = np.where(full, label, label | PARTIAL)
         # A tile that hangs over the end is PARTIAL, and nothing is left to ask of it.
         settled = (must if level == 0 else full) & _settled(ask, label)
-        done, open_boxes = settled.nonzero().flatten(), (~settled).nonzero().flatten()
-        kept.append(_pack(level, row[done], col[done], label[done]))
+        done, open_boxes = np.flatnonzero(settled), np.flatnonzero(~settled)
+        kept.append(_Kept.of(level, row[done], col[done], label[done]))
         row, col, label = row[open_boxes], col[open_boxes], label[open_boxes]
         if level == 0:
             label, inexact = exact.labels(row, col, label)
-            some = (label != EMPTY).nonzero().flatten()
-            kept.append(_pack(level, row[some], col[some], label[some]))
+            some = np.flatnonzero(label != EMPTY)
+            kept.append(_Kept.of(level, row[some], col[some], label[some]))
             break
         if _is_enough(exact, grid, row, col, level, looked_at, evaluated):
             inexact = grid.tiles(row, col, level)
-            kept.append(_pack(level, row, col, label))
+            kept.append(_Kept.of(level, row, col, label))
             break
         row, col = grid.children(row, col, level)
         level -= 1
-    packed = torch.cat([*kept, torch.zeros(4, 0, dtype=torch.int64)], 1)
-    return Boxes(packed[0].to(torch.uint8), packed[1].int(), packed[2].int(), packed[3].to(torch.uint8), evaluated, inexact)
+    level_of, row, col, label = (np.concatenate(x) for x in zip(*kept, strict=True))
+    return Boxes(level_of, row, col, label, evaluated, inexact)
 
 
-def _is_enough(exact: Exact, grid: _Grid, row: Tensor, col: Tensor, level: int, looked_at: int, evaluated: int) -> bool:
+def _is_enough(exact: Exact, grid: _Grid, row: Array, col: Array, level: int, looked_at: int, evaluated: int) -> bool:
     """Whether the undecided boxes of a level stay as they are: masks that are PARTIAL everywhere would be split down to single tiles for nothing."""
     if len(row) <= PROBE_BOXES:
         return False
@@ -135,74 +135,82 @@ def _is_enough(exact: Exact, grid: _Grid, row: Tensor, col: Tensor, level: int, 
     return evaluated + 4 * len(row) > most or exact.mostly_partial(row, col, level, grid.rows, grid.cols)
 
 
-def _pack(level: int, row: Tensor, col: Tensor, label: Tensor) -> Tensor:
-    return torch.stack([torch.full_like(row, level), row, col, label])
+class _Kept(NamedTuple):
+    """Boxes of one level that are looked at no further, as `Boxes` has them."""
+
+    level: Array
+    row: Array
+    col: Array
+    label: Array
+
+    @staticmethod
+    def of(level: int, row: Array, col: Array, label: Array) -> _Kept:
+        return _Kept(np.full(len(row), level, np.uint8), row.astype(np.int32), col.astype(np.int32), label.astype(np.uint8))
 
 
 # --------------------------------------------------------------------------------------------------- bounds of boxes
 
 
-def _labelled(ask: Questions, summaries: Summaries, level: int, row: Tensor, col: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _labelled(ask: Questions, summaries: Summaries, level: int, row: Array, col: Array) -> tuple[Array, Array, Array, Array]:
     """Those of some boxes that may hold a pair: row and col, whether they hold all, and the states of the gates as label bits."""
     mask = _truth(_bounds(ask.mask, summaries, level, row, col)[ask.attend_term], row)
-    some = mask.may.nonzero().flatten()
+    some = np.flatnonzero(mask.may)
     if len(some) < len(row):
         row, col, must = row[some], col[some], mask.must[some]
     else:
         must = mask.must
-    label = torch.full_like(row, ask.always)
+    label = np.full(len(row), ask.always, np.uint8)
     if ask.gates and len(row):
         of = _bounds(ask.rules, summaries, level, row, col)
         for asked in ask.gates:
-            label = label | asked.bits(_gate_state(asked, of, row))
+            label = label | asked.bits(_gate_state(asked, of))
     return row, col, must, label
 
 
-def _gate_state(asked: GateQuestion, of: Mapping[Term, Bound], like: Tensor) -> Tensor:
-    weight = of[asked.weight]
-    assert isinstance(weight, Interval)
-    none = ~_truth(of[asked.somewhere], like).may | ((weight.lo == 0) & (weight.hi == 0))
-    all = _truth(of[asked.everywhere], like).must & (weight.lo == 1) & (weight.hi == 1)
-    return torch.where(none, State.NONE, torch.where(all, State.ALL, State.MIXED))
+def _gate_state(asked: GateQuestion, of: Mapping[Term, Bound]) -> Array:
+    weight, somewhere, everywhere = of[asked.weight], of[asked.somewhere], of[asked.everywhere]
+    assert isinstance(weight, Interval) and isinstance(somewhere, Truth) and isinstance(everywhere, Truth)
+    none = ~somewhere.may | ((weight.lo == 0) & (weight.hi == 0))
+    all = everywhere.must & (weight.lo == 1) & (weight.hi == 1)
+    return np.where(none, _NONE, np.where(all, _ALL, _MIXED))
 
 
-def _truth(found: Bound, like: Tensor) -> Truth:
+_NONE, _MIXED, _ALL = (np.uint8(s) for s in (State.NONE, State.MIXED, State.ALL))
+
+
+def _truth(found: Bound, like: Array) -> Truth:
     assert isinstance(found, Truth)
-    return Truth(found.must.expand(len(like)), found.may.expand(len(like)))
+    return Truth(np.broadcast_to(found.must, like.shape), np.broadcast_to(found.may, like.shape))
 
 
-def _bounds(steps: tuple[Step, ...], summaries: Summaries, level: int, row: Tensor, col: Tensor) -> dict[Term, Bound]:
+def _bounds(steps: tuple[Step, ...], summaries: Summaries, level: int, row: Array, col: Array) -> dict[Term, Bound]:
     """The bound of every term in every box."""
     of: dict[Term, Bound] = {}
     for step in steps:
         here = step.term
-        if not here.is_leaf:
-            of[here] = bound(here.node, [of[a] for a in step.args], row)
+        if not step.is_leaf:
+            of[here] = found = bound(here.node, [of[a] for a in step.args])
             if isinstance(here.node, Load) and here.node.type is Type.BOOL:
-                of[here] = _looked_up(here.node, [of[a] for a in step.args], of[here], summaries)
-            if isinstance(here.node, Apply) and here.node.op in (Op.EQ, Op.NE) and all(a.is_leaf for a in step.args):
-                of[here] = _told_apart(here, step.args, of[here], summaries, level, row, col)
+                of[here] = _looked_up(here.node, [of[a] for a in step.args], found, summaries)
+            if step.compared is not None and (apart := summaries.disjoint(*step.compared, level, row, col)) is not None:
+                of[here] = _told_apart(here.node, found, apart)
             continue
-        match here.side, summaries.bound(here, level):
-            case None, found:
-                of[here] = found
-            case side, Truth(must=must, may=may):
-                place = row if side is Side.QUERY else col
-                of[here] = Truth(must.index_select(0, place), may.index_select(0, place))
-            case side, Interval(lo=lo, hi=hi):
-                place = row if side is Side.QUERY else col
-                of[here] = Interval(lo.index_select(0, place), hi.index_select(0, place))
+        found = summaries.bound(here, level)
+        if step.side is not None:
+            place = row if step.side is Side.QUERY else col
+            match found:
+                case Truth(must=must, may=may):
+                    found = Truth(must.take(place), may.take(place))
+                case Interval(lo=lo, hi=hi, least=least, most=most):
+                    found = Interval(lo.take(place), hi.take(place), least, most)
+        of[here] = found
     return of
 
 
-def _told_apart(here: Term, args: tuple[Term, ...], found: Bound, summaries: Summaries, level: int, row: Tensor, col: Tensor) -> Bound:
+def _told_apart(node: Expr, found: Bound, apart: Array) -> Bound:
     """`==` and `!=` of two leaves, by the sets of their values as well."""
-    query, key = args if args[0].side is Side.QUERY else args[::-1]
-    assert isinstance(found, Truth)
-    if query.side is not Side.QUERY or key.side is not Side.KEY or (apart := summaries.disjoint(query, key, level, row, col)) is None:
-        return found
-    assert isinstance(here.node, Apply)
-    return Truth(found.must, found.may & ~apart) if here.node.op is Op.EQ else Truth(found.must | apart, found.may)
+    assert isinstance(found, Truth) and isinstance(node, Apply)
+    return Truth(found.must, found.may & ~apart) if node.op is Op.EQ else Truth(found.must | apart, found.may)
 
 
 def _looked_up(node: Load, indices: list[Bound], found: Bound, summaries: Summaries) -> Bound:
@@ -213,8 +221,8 @@ def _looked_up(node: Load, indices: list[Bound], found: Bound, summaries: Summar
     return found if counts is None else counts.between([x for x, at in zip(ends, fixed, strict=True) if at is None])
 
 
-def _settled(ask: Questions, label: Tensor) -> Tensor:
-    settled = torch.ones_like(label, dtype=torch.bool)
+def _settled(ask: Questions, label: Array) -> Array:
+    settled = np.ones(len(label), bool)
     for asked in ask.gates:
-        settled = settled & (state(label, asked.names[0]) != State.MIXED)
+        settled &= state(label, asked.names[0]) != State.MIXED
     return settled

@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
 
+import numpy as np
 import torch
 
 from . import ir
@@ -298,17 +299,17 @@ class _Count:
     @staticmethod
     def of(boxes: Boxes, queries: int, keys: int, tile: int) -> _Count:
         rows, cols = -(-queries // tile), -(-keys // tile)
-        level, label = boxes.level.long(), boxes.label.long()
-        tiles = torch.ones_like(label)
-        for place, count in ((boxes.row.long(), rows), (boxes.col.long(), cols)):
-            tiles = tiles * (((place + 1) << level).clamp(max=count) - (place << level))
+        level, label = boxes.level.astype(np.int64), boxes.label
+        tiles = np.ones(len(label), np.int64)
+        for place, count in ((boxes.row, rows), (boxes.col, cols)):
+            tiles = tiles * (np.minimum((place + 1) << level, count) - (place << level))
         flows = {g: state(label, g) != State.NONE for g in "qkv"}
-        score = (flows["q"] | flows["k"]).long()
+        score = flows["q"] | flows["k"]
         # S and O forward; S again, dP where dS is wanted, and each gradient backward.
-        products = 2 + (score.bool() | flows["v"]).long() + score + sum(f.long() for f in flows.values())
-        mixed = torch.zeros_like(label, dtype=torch.bool)
+        products = 2 + sum(f.astype(np.int64) for f in (score | flows["v"], score, *flows.values()))
+        mixed = np.zeros(len(label), bool)
         for gate in "qkv":
-            mixed = mixed | (state(label, gate) == State.MIXED)
+            mixed |= state(label, gate) == State.MIXED
         is_partial = label & PARTIAL == PARTIAL
         runs = emit(boxes, Consumer.FORWARD, rows, cols)
         return _Count(

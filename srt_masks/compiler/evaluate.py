@@ -1,15 +1,19 @@
-"""IR -> tensors: one operator at a time, any broadcastable shapes, 64-bit integers and floats.
+"""IR -> values: one operator at a time, any broadcastable shapes, 64-bit integers and floats.
 
-Used three ways: per-token leaves, pairs of a tile, and position and labels of a model.
+Used three ways: per-token leaves, pairs of a tile, and position and labels of a model. Whole axes and the pairs that a kernel asks for are torch
+tensors; the few tokens and pairs that the planner looks at, NumPy arrays. An operator is written once for both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..grammar.checked import Type
@@ -18,6 +22,10 @@ from .ir import Apply, Const, Expr, Field, Gather, Load, Op, Scalar, Side
 from .layout import Attributes
 
 DTYPES = {Type.BOOL: torch.bool, Type.INT: torch.int64, Type.FLOAT: torch.float64, Type.ROLE: torch.int64}
+NUMPY_DTYPES = {Type.BOOL: np.bool_, Type.INT: np.int64, Type.FLOAT: np.float64, Type.ROLE: np.int64}
+
+Array = NDArray[Any]
+Values = TypeVar("Values", Tensor, Array)
 
 
 @dataclass(frozen=True)
@@ -35,11 +43,6 @@ class Environment:
     everyone: Attributes | None = None  # every key in order, where `keys` are not: a `Gather` lands on these
     vectors: dict[Hashable, Tensor] = field(default_factory=dict, repr=False, compare=False)
     summaries: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
-
-    def at(self, queries: Tensor, keys: Tensor) -> Environment:
-        """The same names over some tokens alone: places along each axis."""
-        everyone = self.keys if self.everyone is None else self.everyone
-        return replace(self, queries=self.queries.at(queries), keys=self.keys.at(keys), everyone=everyone)
 
     def axis(self, side: Side) -> Attributes:
         return self.queries if side is Side.QUERY else self.keys
@@ -70,6 +73,8 @@ class Environment:
                     values[node] = self.axis(side)[name]
                 case Scalar(name=name, type=type):
                     values[node] = torch.tensor(self.scalars[name], dtype=DTYPES[type])
+                case Const(value=value, type=type):
+                    values[node] = torch.tensor(value, dtype=DTYPES[type])
                 case Load(table=table, indices=indices):
                     values[node] = self._load(node, [values[i] for i in indices], self.inputs[table])
                 case Gather(value=value, index=index, filler=filler):
@@ -77,6 +82,27 @@ class Environment:
                 case _:
                     values[node] = step(node, values)
         return [values[r] for r in roots]
+
+    def at(self, side: Side, index: Array, *leaves: Expr) -> list[Array]:
+        """Leaves of one side at some places of its axis, from those alone; each in the shape of `index`."""
+        field = self.axis(side).at_places(index)
+        values: dict[Expr, Array] = {}
+        with np.errstate(all="ignore"):  # whole numbers wrap, floats may be none
+            for node in _in_order(leaves):
+                match node:
+                    case Field(name=name):
+                        values[node] = field(name)
+                    case Scalar(name=name, type=type):
+                        values[node] = np.asarray(self.scalars[name], NUMPY_DTYPES[type])
+                    case Const(value=value, type=type):
+                        values[node] = np.asarray(value, NUMPY_DTYPES[type])
+                    case Load(table=table, indices=indices):
+                        values[node] = read(array(self.inputs[table]), [values[i] for i in indices])
+                    case Gather(value=value, index=place, filler=filler):
+                        values[node] = read(array(self.landed(value)), [values[place]], filler)
+                    case _:
+                        values[node] = step(node, values)
+        return [np.broadcast_to(values[x], index.shape) for x in leaves]
 
     def _load(self, node: Load, indices: list[Tensor], table: Tensor) -> Tensor:
         """An input asked for at every position, in order, passes straight through."""
@@ -86,42 +112,64 @@ class Environment:
         return read(table, indices)
 
 
-def step(node: Expr, values: Mapping[Expr, Tensor]) -> Tensor:
-    """The value of a constant or an operator, from those of its arguments."""
+@lru_cache(maxsize=256)
+def _in_order(leaves: tuple[Expr, ...]) -> tuple[Expr, ...]:
+    return tuple(ir.postorder(*leaves, land=False))
+
+
+def step(node: Expr, values: Mapping[Expr, Values]) -> Values:
+    """The value of an operator, from those of its arguments."""
     match node:
-        case Const(value=value, type=type):
-            return torch.tensor(value, dtype=DTYPES[type])
         case Apply(op=op, args=args, type=type):
             result = operate(op, [values[a] for a in args])
-            return result.double() if type is Type.FLOAT else result
+            return _double(result) if type is Type.FLOAT else result
         case _:
             raise AssertionError(f"not an operator: {node}")
 
 
-def read(table: Tensor, indices: list[Tensor], filler: int = 0) -> Tensor:
+def array(values: Tensor) -> Array:
+    """The same values, in the same memory."""
+    return values.detach().numpy()
+
+
+def read(table: Values, indices: list[Values], filler: int = 0) -> Values:
     """`table[i, j, ...]`; where a subscript is out of range, `filler`."""
     if not indices:
         return table
-    inside: Tensor | None = None
+    xp = _library(table)
+    inside = None
     for index, size in zip(indices, table.shape, strict=True):
         here = (index >= 0) & (index < size)
         inside = here if inside is None else inside & here
-    assert inside is not None
     if 0 in table.shape:
-        return torch.full_like(inside, filler, dtype=table.dtype)
-    found = table[tuple(i.clamp(0, size - 1) for i, size in zip(indices, table.shape, strict=True))]
-    return torch.where(inside, found, found.new_full((), filler))
+        return xp.full_like(inside, filler, dtype=table.dtype)
+    found = table[tuple(xp.clip(i, 0, size - 1) for i, size in zip(indices, table.shape, strict=True))]
+    return xp.where(inside, found, xp.full_like(found, filler))
 
 
-def operate(op: Op, args: list[Tensor]) -> Tensor:
+def _library(values: Tensor | Array) -> Any:
+    """Where the functions are that both have by one name."""
+    return torch if isinstance(values, Tensor) else np
+
+
+def _double(values: Values) -> Values:
+    return values.double() if isinstance(values, Tensor) else values.astype(np.float64, copy=False)
+
+
+def _is_float(values: Tensor | Array) -> bool:
+    return values.is_floating_point() if isinstance(values, Tensor) else values.dtype.kind == "f"
+
+
+def operate(op: Op, args: list[Values]) -> Values:
     """One operator. Division and remainder floor and are 0 by zero; a negative whole power is 0."""
-    if any(a.is_floating_point() for a in args) and op is not Op.SELECT:
-        args = [a.double() for a in args]
+    if op is not Op.SELECT and any(_is_float(a) for a in args):
+        args = [_double(a) for a in args]
+    xp = _library(args[0])
     match op, args:
         case Op.NEG, [a]:
             return -a
         case Op.ABS, [a]:
-            return a.abs()
+            return xp.abs(a)
         case Op.NOT, [a]:
             return ~a
         case Op.ADD, [a, b]:
@@ -131,22 +179,24 @@ def operate(op: Op, args: list[Tensor]) -> Tensor:
         case Op.MUL, [a, b]:
             return a * b
         case Op.TRUEDIV, [a, b]:
-            quotient = a.double() / torch.where(b == 0, 1, b).double()
-            return torch.where(b == 0, 0.0, quotient)
+            return xp.where(b == 0, 0.0, _double(a) / _double(xp.where(b == 0, 1, b)))
         case Op.FLOORDIV, [a, b]:
             # The machine traps at the smallest integer divided by -1: negate instead, which wraps.
             odd = (b == 0) | (b == -1)
-            quotient = torch.div(a, torch.where(odd, 1, b), rounding_mode="floor")
-            return torch.where(odd, torch.where(b == 0, 0, -a), quotient)
+            if xp is np and not odd.any():
+                return a // b
+            return xp.where(odd, xp.where(b == 0, 0, -a), a // xp.where(odd, 1, b))
         case Op.MOD, [a, b]:
             odd = (b == 0) | (b == -1)
-            return torch.where(odd, 0, torch.remainder(a, torch.where(odd, 1, b)))
+            if xp is np and not odd.any():
+                return a % b
+            return xp.where(odd, 0, a % xp.where(odd, 1, b))
         case Op.POW, [a, b]:
             return _power(a, b)
         case Op.MIN, [a, b]:
-            return torch.minimum(a, b)
+            return xp.minimum(a, b)
         case Op.MAX, [a, b]:
-            return torch.maximum(a, b)
+            return xp.maximum(a, b)
         case Op.LT, [a, b]:
             return a < b
         case Op.LE, [a, b]:
@@ -161,17 +211,17 @@ def operate(op: Op, args: list[Tensor]) -> Tensor:
             return a | b
         case Op.SELECT, [condition, a, b]:
             if a.dtype != b.dtype:
-                a, b = a.double(), b.double()
-            return torch.where(condition, a, b)
+                a, b = _double(a), _double(b)
+            return xp.where(condition, a, b)
         case _:
             raise AssertionError(f"{op} of {len(args)} arguments")
 
 
-def _power(a: Tensor, b: Tensor) -> Tensor:
+def _power(a: Values, b: Values) -> Values:
     """Square and multiply, modulo 2**64."""
-    result = torch.ones_like(a + b)
-    exponent = b
+    xp = _library(a)
+    result, exponent = xp.ones_like(a + b), b
     while bool((exponent > 0).any()):
-        result = torch.where((exponent > 0) & (exponent & 1 == 1), result * a, result)
+        result = xp.where((exponent > 0) & (exponent & 1 == 1), result * a, result)
         a, exponent = a * a, exponent >> 1
-    return torch.where(b < 0, 0, result)
+    return xp.where(b < 0, 0, result)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from .evaluate import Array
 from .labels import EMPTY, PARTIAL, State, state
 from .leaves import Leaves
 from .questions import Questions
@@ -31,71 +30,72 @@ class Exact:
     tile: int
     most_pairs: int = REFINE_PAIRS
 
-    def labels(self, row: Tensor, col: Tensor, label: Tensor) -> tuple[Tensor, int]:
+    def labels(self, row: Array, col: Array, label: Array) -> tuple[Array, int]:
         """Labels of undecided tiles, EMPTY where no pair was found, and how many are still those of the bounds, because the budget ended.
 
         What bounds have settled of a gate stays; two unlike pairs in a sample settle the rest.
         """
-        done = label.clone()
-        where = torch.arange(len(row))
+        done = label.copy()
+        where = np.arange(len(row))
         for count in SAMPLES:
-            known = [self._is_known(row[part], col[part], label[part], count) for part in where.split(SAMPLED_PAIRS // count**2)]
-            where = where[~torch.cat([*known, torch.zeros(0, dtype=torch.bool)])]
+            most = SAMPLED_PAIRS // count**2
+            known = [self._is_known(row[part], col[part], label[part], count) for part in _parts(where, most)]
+            where = where[~np.concatenate([*known, np.zeros(0, bool)])]
         count = min(len(where), self.most_pairs // self.tile**2)
-        for start in range(0, count, REFINE_TILES):
-            some = where[start : min(count, start + REFINE_TILES)]
+        for some in _parts(where[:count], REFINE_TILES):
             attend, gates = self._pairs(row[some], col[some], self.tile)
-            inside = (row[some, None] * self.tile + torch.arange(self.tile) < self.queries)[:, :, None] & (
-                col[some, None] * self.tile + torch.arange(self.tile) < self.keys
-            )[:, None, :]
-            attend = attend & inside
-            found = torch.where(attend.flatten(1).all(1), self.ask.always, self.ask.always | PARTIAL)
+            within = np.arange(self.tile)[:, None]
+            attend = attend & (row[some] * self.tile + within < self.queries).repeat(self.tile, 0)
+            attend &= np.tile(col[some] * self.tile + within < self.keys, (self.tile, 1))
+            found = np.where(attend.all(0), self.ask.always, self.ask.always | PARTIAL)
             for asked, (open, weight) in zip(self.ask.gates, gates, strict=True):
                 found = found | asked.bits(_exact_state(attend, open, weight))
-            done[some] = torch.where(attend.flatten(1).any(1), found, EMPTY)
+            done[some] = np.where(attend.any(0), found, EMPTY)
         return done, len(where) - count
 
-    def mostly_partial(self, row: Tensor, col: Tensor, level: int, rows: int, cols: int) -> bool:
+    def mostly_partial(self, row: Array, col: Array, level: int, rows: int, cols: int) -> bool:
         """Whether tiles under some boxes, picked at random, are nearly all PARTIAL. The same boxes give the same answer."""
-        generator = torch.Generator().manual_seed(len(row))
-        box = torch.randint(len(row), (PROBE_TILES,), generator=generator)
-        down, right = (torch.randint(1 << level, (PROBE_TILES,), generator=generator) for _ in range(2))
-        row, col = ((row[box] << level) + down).clamp(max=rows - 1), ((col[box] << level) + right).clamp(max=cols - 1)
+        generator = np.random.default_rng(len(row))
+        box = generator.integers(len(row), size=PROBE_TILES)
+        down, right = generator.integers(1 << level, size=(2, PROBE_TILES))
+        row, col = np.minimum((row[box] << level) + down, rows - 1), np.minimum((col[box] << level) + right, cols - 1)
         attend, _ = self._pairs(row, col, SAMPLES[-1])
-        return float(_both(attend).double().mean()) >= PROBE_SHARE
+        return float(_both(attend).mean()) >= PROBE_SHARE
 
-    def _is_known(self, row: Tensor, col: Tensor, label: Tensor, count: int) -> Tensor:
+    def _is_known(self, row: Array, col: Array, label: Array, count: int) -> Array:
         """Whether a sample of each tile shows all that its label leaves open."""
         attend, gates = self._pairs(row, col, count)
-        return ((label & PARTIAL == 0) | _both(attend)) & self._gates_known(label, attend, gates)
-
-    def _gates_known(self, label: Tensor, attend: Tensor, gates: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Whether every gate is settled by its bounds, or seen to be both 1 and less, or 0 and more, on attended pairs."""
-        known = torch.ones_like(label, dtype=torch.bool)
+        known = (label & PARTIAL == 0) | _both(attend)
         for asked, (open, weight) in zip(self.ask.gates, gates, strict=True):
-            gate = torch.where(open, weight, 0.0)
-            mixed = (attend & (gate != 0)).flatten(1).any(1) & (attend & (gate != 1)).flatten(1).any(1)
-            known = known & ((state(label, asked.names[0]) != State.MIXED) | mixed)
+            # Seen to be both 1 and less, or 0 and more, on attended pairs.
+            gate = np.where(open, weight, 0.0)
+            mixed = (attend & (gate != 0)).any(0) & (attend & (gate != 1)).any(0)
+            known &= (state(label, asked.names[0]) != State.MIXED) | mixed
         return known
 
-    def _pairs(self, row: Tensor, col: Tensor, count: int) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """The mask, and (open, weight) of each gate, at `count` x `count` pairs of each tile, spread over it, its corners among them.
+    def _pairs(self, row: Array, col: Array, count: int) -> tuple[Array, list[tuple[Array, Array]]]:
+        """The mask, and (open, weight) of each gate, at `count` x `count` pairs of each tile, spread over it, its corners among them: (pairs, tiles).
 
         Pairs beyond the end are those of the last token: they repeat.
         """
-        within = torch.linspace(0, self.tile - 1, count).round().long()
-        q = (row[:, None] * self.tile + within).clamp(max=self.queries - 1)
-        k = (col[:, None] * self.tile + within).clamp(max=self.keys - 1)
-        attend, *gates = (x.expand(len(row), count, count) for x in self.leaves.pairs(q, k, *self.ask.roots))
+        within = np.linspace(0, self.tile - 1, count).round().astype(np.int64)[:, None]
+        q = np.minimum(row * self.tile + within, self.queries - 1)
+        k = np.minimum(col * self.tile + within, self.keys - 1)
+        found = self.leaves.sampled(q[:, None], k[None], *self.ask.roots)
+        attend, *gates = (np.broadcast_to(x, (count, count, len(row))).reshape(-1, len(row)) for x in found)
         return attend, list(zip(gates[::2], gates[1::2], strict=True))
 
 
-def _both(holds: Tensor) -> Tensor:
+def _parts(where: Array, most: int) -> list[Array]:
+    return [where[begin : begin + most] for begin in range(0, len(where), most)]
+
+
+def _both(holds: Array) -> Array:
     """Whether something holds on some pairs of a tile and fails on others."""
-    return holds.flatten(1).any(1) & ~holds.flatten(1).all(1)
+    return np.logical_or.reduce(holds) & ~np.logical_and.reduce(holds)
 
 
-def _exact_state(attend: Tensor, open: Tensor, weight: Tensor) -> Tensor:
-    gate = torch.where(open, weight, 0.0)
-    every: Callable[[Tensor], Tensor] = lambda holds: (holds | ~attend).flatten(1).all(1)  # noqa: E731
-    return torch.where(every(gate == 0), State.NONE, torch.where(every(gate == 1), State.ALL, State.MIXED))
+def _exact_state(attend: Array, open: Array, weight: Array) -> Array:
+    gate = np.where(open, weight, 0.0)
+    none, all = ((holds | ~attend).all(0) for holds in (gate == 0, gate == 1))
+    return np.where(none, State.NONE, np.where(all, State.ALL, State.MIXED))

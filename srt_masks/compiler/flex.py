@@ -119,7 +119,7 @@ def _listed(runs: Runs, partial: bool, rows: int) -> tuple[Tensor, tuple[Tensor,
     """How many tiles of a kind each row has, and of every such tile its row, its place in the row's list, and its column."""
     mine = runs.is_partial == partial
     row, first, count = runs.row[mine], runs.first[mine].long(), runs.count[mine].long()
-    run, across = spread(count)
+    run, across = (torch.from_numpy(x) for x in spread(count.numpy()))
     tiles = torch.zeros(rows, dtype=torch.int64).index_add_(0, row, count)
     before = tiles.cumsum(0) - tiles
     return tiles.int(), (row[run], torch.arange(len(run)) - before[row[run]], (first[run] + across).int())

@@ -62,7 +62,7 @@ def intervals(group: GroupPlan, program: Program) -> Intervals:
     runs, tile = group.runs(Consumer.FORWARD), group.tile
     row_of, partial = runs.row, runs.is_partial
     found = [_full(row_of[~partial], runs.first[~partial].long(), runs.count[~partial].long(), tile)]
-    run, across = spread(runs.count[partial].long())
+    run, across = (torch.from_numpy(x) for x in spread(runs.count[partial].numpy()))
     col = runs.first[partial].long()[run] + across
     row = row_of[partial][run]
     total = len(found[0][0])

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TypeVar
 
+from numpy.typing import NDArray
 from torch import Tensor
+
+Labels = TypeVar("Labels", Tensor, NDArray)
 
 
 class State(IntEnum):
@@ -20,6 +24,6 @@ EMPTY = 255  # no label: a tile that turned out to hold no pair
 SHIFTS = {"q": 1, "k": 3, "v": 5}  # two bits a gate
 
 
-def state(label: Tensor, gate: str) -> Tensor:
+def state(label: Labels, gate: str) -> Labels:
     """The State of a gate in every label."""
     return (label >> SHIFTS[gate]) & 3

@@ -9,11 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..grammar.checked import ATTRIBUTES, Layout, Section
+
+Array = NDArray[Any]
+AtPlaces = Callable[[Array], Callable[[str], Array]]  # places -> the attribute of a name there
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +42,10 @@ class Attributes:
     """
 
     def __init__(
-        self, tokens: int, make: Callable[[str], Tensor], some: Callable[[str, Tensor], Tensor], *,
+        self, tokens: int, make: Callable[[str], Tensor], at_places: AtPlaces, *,
         total: int | None = None, stretches: tuple[Stretch, ...] = (), regular: frozenset[str] = frozenset(),
     ):  # fmt: skip
-        self._tokens, self._make, self._some = tokens, make, some
+        self._tokens, self._make, self.at_places = tokens, make, at_places
         self._made: dict[str, Tensor] = {}
         self.whole = total is None
         self.total = tokens if total is None else total  # one more than the last position
@@ -53,25 +59,25 @@ class Attributes:
             self._made[name] = self._make(name)
         return self._made[name]
 
-    def at(self, index: Tensor) -> Attributes:
+    def at(self, index: Tensor, stretches: tuple[Stretch, ...] = ()) -> Attributes:
         """Those of some tokens, in the order of `index` (any number,), which may name a token twice."""
-        return Attributes(len(index), lambda name: self._some(name, index), lambda name, more: self._some(name, index[more]), total=self.total)
+        places = index.numpy()
+        return Attributes(
+            len(index), lambda name: torch.from_numpy(self.at_places(places)(name)), lambda more: self.at_places(places[more]), total=self.total,
+            stretches=stretches, regular=self.regular if stretches else frozenset(),
+        )  # fmt: skip
 
     def between(self, start: int, stop: int) -> Attributes:
         """Those of the tokens start .. stop."""
         clipped = (Stretch(max(s.begin, start) - start, min(s.stop, stop) - start, s.period) for s in self.stretches)
-        return self._some_of(torch.arange(start, stop), tuple(s for s in clipped if s.begin < s.stop))
+        return self.at(torch.arange(start, stop), tuple(s for s in clipped if s.begin < s.stop))
 
     def picked(self, where: Tensor) -> Attributes:
         """Those of the tokens where a mask (tokens,) holds. They keep their order, and what rises still does; rows no longer repeat."""
         index = where.nonzero().flatten()
         edges = torch.searchsorted(index, torch.tensor([[s.begin, s.stop] for s in self.stretches], dtype=torch.int64).reshape(-1, 2)).tolist()
         kept = tuple(Stretch(begin, stop, int(s.period == 1)) for s, (begin, stop) in zip(self.stretches, edges, strict=True) if begin < stop)
-        return self._some_of(index, kept)
-
-    def _some_of(self, index: Tensor, stretches: tuple[Stretch, ...]) -> Attributes:
-        some = self.at(index)
-        return Attributes(len(index), some._make, some._some, total=self.total, stretches=stretches, regular=self.regular)
+        return self.at(index, kept)
 
 
 def attributes(layout: Layout, tokens: int, data: tuple[int, ...], given: Mapping[str, Tensor]) -> Attributes:
@@ -81,7 +87,7 @@ def attributes(layout: Layout, tokens: int, data: tuple[int, ...], given: Mappin
     if layout.given is not None:
         return _given(tokens, data, given)
     sections = _Sections(layout, tokens, data)
-    return Attributes(tokens, sections.column, sections.some, stretches=sections.stretches, regular=frozenset(ATTRIBUTES))
+    return Attributes(tokens, sections.column, sections.at_places, stretches=sections.stretches, regular=frozenset(ATTRIBUTES))
 
 
 def _given(tokens: int, data: tuple[int, ...], given: Mapping[str, Tensor]) -> Attributes:
@@ -98,10 +104,10 @@ def _given(tokens: int, data: tuple[int, ...], given: Mapping[str, Tensor]) -> A
             case _:
                 return given[name][:tokens]
 
-    def some(name: str, index: Tensor) -> Tensor:
-        return index if name == "pos" else found[name][index]
+    def at_places(index: Array) -> Callable[[str], Array]:
+        return lambda name: index if name == "pos" else found[name].numpy()[index]
 
-    found = Attributes(tokens, make, some, stretches=(Stretch(0, tokens, 0),) if tokens else (), regular=frozenset({"pos", "section", "index"}))
+    found = Attributes(tokens, make, at_places, stretches=(Stretch(0, tokens, 0),) if tokens else (), regular=frozenset({"pos", "section", "index"}))
     return found
 
 
@@ -157,64 +163,94 @@ class _Sections:
                 case "step":
                     found.append(torch.arange(count)[:, None].expand(count, rows).reshape(-1))
                 case _:
-                    found.append(_step(section)[name][None].expand(count, rows).reshape(-1))
+                    found.append(torch.from_numpy(_step(section)[name])[None].expand(count, rows).reshape(-1))
         return (found[0] if len(found) == 1 else torch.cat([*found, torch.zeros(0, dtype=torch.int64)]))[: self.tokens]
 
-    def some(self, name: str, index: Tensor) -> Tensor:
-        """One attribute at some positions, computed from them."""
-        if name == "pos":
-            return index
-        section = torch.searchsorted(self._begins, index, right=True) - 1 if len(self.parts) > 1 else torch.zeros_like(index)
-        if name == "section":
-            return section
-        within = index - self._begins[section] if len(self.parts) > 1 else index
-        rows = self._rows[section] if len(self.parts) > 1 else self._rows
-        step = torch.div(within, rows, rounding_mode="floor")
-        if name == "step":
-            return step
-        place = within - step * rows + (self._offsets[section] if len(self.parts) > 1 else 0)
-        if name != "index":
-            return self._flat[name][place]
-        return self._data_before[section] + step * self._data_per_step[section] + self._flat["data"][place] - 1
+    def at_places(self, index: Array) -> Callable[[str], Array]:
+        """The attributes at some positions, computed from them."""
+        return _Places(self, index).attribute
 
     # A section that has no token is never looked up: the last of several that begin at one position is the one that has it.
 
     @cached_property
-    def _begins(self) -> Tensor:
-        return torch.tensor([begin for _, _, begin in self.parts])
+    def begins(self) -> Array:
+        return np.array([begin for _, _, begin in self.parts], dtype=np.int64)
 
     @cached_property
-    def _rows(self) -> Tensor:
-        return torch.tensor([section.rows_per_step for section, _, _ in self.parts])
+    def rows(self) -> Array:
+        return np.array([section.rows_per_step for section, _, _ in self.parts], dtype=np.int64)
 
     @cached_property
-    def _offsets(self) -> Tensor:
-        return self._rows.cumsum(0) - self._rows
+    def offsets(self) -> Array:
+        return self.rows.cumsum() - self.rows
 
     @cached_property
-    def _flat(self) -> dict[str, Tensor]:
+    def flat(self) -> dict[str, Array]:
         """Role and slot of the rows of one step of each section, end to end; and the data tokens of that step up to each row."""
         steps = [_step(section) for section, _, _ in self.parts]
-        counts = [torch.isin(s["role"], torch.tensor(self.data, dtype=torch.int64)).cumsum(0) for s in steps]
-        return {"role": torch.cat([s["role"] for s in steps]), "slot": torch.cat([s["slot"] for s in steps]), "data": torch.cat(counts)}
+        counts = [np.isin(s["role"], self.data).cumsum() for s in steps]
+        return {"role": np.concatenate([s["role"] for s in steps]), "slot": np.concatenate([s["slot"] for s in steps]), "data": np.concatenate(counts)}
 
     @cached_property
-    def _data_per_step(self) -> Tensor:
-        return torch.tensor([sum(n for role, n in section.rows if role in self.data) for section, _, _ in self.parts])
+    def data_per_step(self) -> Array:
+        return np.array([sum(n for role, n in section.rows if role in self.data) for section, _, _ in self.parts])
 
     @cached_property
-    def _data_before(self) -> Tensor:
-        found = self._data_per_step * torch.tensor([count for _, count, _ in self.parts])
-        return found.cumsum(0) - found
+    def data_before(self) -> Array:
+        found = self.data_per_step * np.array([count for _, count, _ in self.parts])
+        return found.cumsum() - found
 
 
-def _step(section: Section) -> dict[str, Tensor]:
+@dataclass(frozen=True, eq=False)
+class _Places:
+    """Some positions of the sections of a layout."""
+
+    sections: _Sections
+    index: Array
+
+    @cached_property
+    def section(self) -> Array | int:
+        if len(self.sections.parts) == 1:
+            return 0
+        return np.searchsorted(self.sections.begins, self.index, side="right") - 1
+
+    @cached_property
+    def within(self) -> Array:
+        """The place in the section."""
+        return self.index if isinstance(self.section, int) else self.index - self.sections.begins[self.section]
+
+    @cached_property
+    def step(self) -> Array:
+        return self.within // self.sections.rows[self.section]
+
+    @cached_property
+    def row(self) -> Array:
+        """The row of the step, in the steps of all sections end to end."""
+        row = self.within - self.step * self.sections.rows[self.section]
+        return row if isinstance(self.section, int) else row + self.sections.offsets[self.section]
+
+    def attribute(self, name: str) -> Array:
+        match name:
+            case "pos":
+                return self.index
+            case "section":
+                return np.full_like(self.index, self.section)
+            case "step":
+                return self.step
+            case "index":
+                sections = self.sections
+                return sections.data_before[self.section] + self.step * sections.data_per_step[self.section] + sections.flat["data"][self.row] - 1
+            case _:
+                return self.sections.flat[name][self.row]
+
+
+def _step(section: Section) -> dict[str, Array]:
     """Role and slot of each row of one step; slots count within their role."""
     first: list[int] = []  # the slot each entry begins with
     seen: dict[int, int] = {}
     for role, count in section.rows:
         first.append(seen.get(role, 0))
         seen[role] = first[-1] + count
-    roles, counts, begins = (torch.tensor(x, dtype=torch.int64) for x in ([r for r, _ in section.rows], [n for _, n in section.rows], first))
-    within = torch.arange(int(counts.sum())) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-    return {"role": roles.repeat_interleave(counts), "slot": begins.repeat_interleave(counts) + within}
+    roles, counts, begins = (np.array(x, dtype=np.int64) for x in ([r for r, _ in section.rows], [n for _, n in section.rows], first))
+    within = np.arange(counts.sum()) - (counts.cumsum() - counts).repeat(counts)
+    return {"role": roles.repeat(counts), "slot": begins.repeat(counts) + within}

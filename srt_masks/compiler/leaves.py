@@ -5,15 +5,16 @@ A *leaf* is a maximal sub-expression that reads at most one side. What is left b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from . import ir
-from .evaluate import Environment, read, step
+from .evaluate import Array, Environment, Values, array, read, step
 from .ir import Expr, Gather, Load, Side
 from .layout import Attributes
 
@@ -80,12 +81,11 @@ class Vectors(Mapping[Expr, Tensor]):
     def __len__(self) -> int:
         return len(self._leaves)
 
-    def at(self, side: Side, index: Tensor, *leaves: Expr) -> list[Tensor]:
+    def at(self, side: Side, index: Array, *leaves: Expr) -> list[Array]:
         """Leaves of one side at places of its axis, each in the shape of `index`."""
-        if index.numel() >= len(self.environment.axis(side)) or all(self.environment.name(x) in self.environment.vectors for x in leaves):
-            return [self[x][index] for x in leaves]
-        flat = index.flatten()
-        return [x.expand(flat.shape).view(index.shape) for x in self.environment.at(flat, flat).evaluate(*leaves)]
+        if index.size >= len(self.environment.axis(side)) or all(self.environment.name(x) in self.environment.vectors for x in leaves):
+            return [array(self[x])[index] for x in leaves]
+        return self.environment.at(side, index, *leaves)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +107,17 @@ class Leaves:
             values[leaf] = value.unsqueeze(-1)
         for leaf, value in zip(part.key, self._some(Side.KEY, keys, part.key), strict=True):
             values[leaf] = value.unsqueeze(-2)
-        for node in part.pairs:
-            match node:
-                case Load(table=table, indices=indices):
-                    values[node] = read(self.tables[table], [values[i] for i in indices])
-                case Gather(value=value, index=index, filler=filler):
-                    values[node] = read(self._landed(value), [values[index]], filler)
-                case _:
-                    values[node] = step(node, values)
-        return [values[r] for r in roots]
+        return _combined(part, values, self.tables, self._landed)
+
+    def sampled(self, queries: Array, keys: Array, *roots: Expr) -> list[Array]:
+        """Each root over a few pairs: places along each axis, which broadcast, and so do the results."""
+        assert isinstance(self.values, Vectors)
+        part = _part(self.split, roots)
+        values = {leaf: array(self.values[leaf]) for leaf in part.constants}
+        values |= zip(part.query, self.values.at(Side.QUERY, queries, *part.query), strict=True)
+        values |= zip(part.key, self.values.at(Side.KEY, keys, *part.key), strict=True)
+        with np.errstate(all="ignore"):  # whole numbers wrap, floats may be none
+            return _combined(part, values, {t: array(self.tables[t]) for t in part.tables}, lambda x: array(self._landed(x)))
 
     @property
     def environment(self) -> Environment:
@@ -134,8 +136,21 @@ class Leaves:
 
     def _some(self, side: Side, place: Tensor | slice, leaves: tuple[Expr, ...]) -> list[Tensor]:
         if isinstance(self.values, Vectors) and isinstance(place, Tensor):
-            return self.values.at(side, place, *leaves)
+            return [torch.from_numpy(x if x.flags.writeable else x.copy()) for x in self.values.at(side, place.numpy(), *leaves)]
         return [self.values[x][place] for x in leaves]
+
+
+def _combined(part: Split, values: dict[Expr, Values], tables: Mapping[str, Values], landed: Callable[[Expr], Values]) -> list[Values]:
+    """The roots of a split, from the values of its leaves at some pairs."""
+    for node in part.pairs:
+        match node:
+            case Load(table=table, indices=indices):
+                values[node] = read(tables[table], [values[i] for i in indices])
+            case Gather(value=value, index=index, filler=filler):
+                values[node] = read(landed(value), [values[index]], filler)
+            case _:
+                values[node] = step(node, values)
+    return [values[r] for r in part.roots]
 
 
 def evaluate(split: Split, environment: Environment) -> Leaves:

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from . import ir
 from .compiled import Compiled
-from .evaluate import DTYPES, read, step
+from .evaluate import NUMPY_DTYPES, Array, array, read, step
 from .ir import Apply, Const, Expr, Load, Scalar
 
 _NOT_OF_THE_CALL = ("head", "length", "steps")
@@ -63,13 +63,16 @@ def _known_values(nodes: tuple[Expr, ...], numbers: tuple[tuple[str, int | float
 
 
 def _values(nodes: tuple[Expr, ...], numbers: Mapping[str, int | float], tables: Mapping[str, Tensor]) -> Values:
-    values: dict[Expr, Tensor] = {}
-    for node in ir.postorder(*nodes):
-        match node:
-            case Scalar(name=name, type=type):
-                values[node] = torch.tensor(numbers[name], dtype=DTYPES[type])
-            case Load(table=table, indices=indices):
-                values[node] = read(tables[table], [values[i] for i in indices])
-            case _:
-                values[node] = step(node, values)
+    values: dict[Expr, Array] = {}
+    with np.errstate(all="ignore"):  # whole numbers wrap, floats may be none
+        for node in ir.postorder(*nodes):
+            match node:
+                case Scalar(name=name, type=type):
+                    values[node] = np.asarray(numbers[name], NUMPY_DTYPES[type])
+                case Const(value=value, type=type):
+                    values[node] = np.asarray(value, NUMPY_DTYPES[type])
+                case Load(table=table, indices=indices):
+                    values[node] = read(array(tables[table]), [values[i] for i in indices])
+                case _:
+                    values[node] = step(node, values)
     return tuple(values[n].item() for n in nodes)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from . import ir
 from .ir import Expr, Gate, Op, Program
@@ -26,9 +26,9 @@ class GateQuestion:
     everywhere: Term
     weight: Term
 
-    def bits(self, states: Tensor) -> Tensor:
+    def bits(self, states: NDArray) -> NDArray:
         """States as label bits."""
-        label = torch.zeros_like(states)
+        label = np.zeros_like(states)
         for name in self.names:
             label = label | (states << SHIFTS[name])
         return label

@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .boxes import Boxes
+from .evaluate import Array
 from .labels import PARTIAL, SHIFTS, State, state
 
 
@@ -80,72 +82,72 @@ class Runs:
         return [self.ptr, self.first, self.count, self.kind]
 
 
-def spread(counts: Tensor) -> tuple[Tensor, Tensor]:
+def spread(counts: Array) -> tuple[Array, Array]:
     """For as many things as `counts` says: which of them, and the how-manieth of its kind."""
-    which = torch.arange(len(counts)).repeat_interleave(counts)
-    return which, torch.arange(len(which)) - (counts.cumsum(0) - counts)[which]
+    which = np.arange(len(counts)).repeat(counts)
+    return which, np.arange(len(which)) - (counts.cumsum() - counts)[which]
 
 
 def emit(boxes: Boxes, consumer: Consumer, rows: int, cols: int) -> Runs:
     """`rows` and `cols` count the tiles of the consumer's own rows and columns."""
-    label = boxes.label
     row, col = (boxes.col, boxes.row) if consumer.key_major else (boxes.row, boxes.col)
     mask = PARTIAL
     for gate in consumer.gates:
         mask |= 3 << SHIFTS[gate]
-    level, row, col, kind = (x.long() for x in (boxes.level, row, col, label & mask))
+    level, row, col, kind = boxes.level.astype(np.int64), row.astype(np.int64), col.astype(np.int64), boxes.label & np.uint8(mask)
     if consumer.gates:
-        works = torch.zeros_like(label, dtype=torch.bool)
+        works = np.zeros(len(kind), bool)
         for gate in consumer.gates:
-            works = works | (state(label, gate) != State.NONE)
-        keep = works.nonzero().flatten()
-        level, row, col, kind = (x.index_select(0, keep) for x in (level, row, col, kind))
+            works |= state(kind, gate) != State.NONE
+        level, row, col, kind = (x[works] for x in (level, row, col, kind))
     strips = _strips(level, row, col, kind, rows, cols)
     # One segment for each row of tiles that a strip covers, in the order of rows and columns.
-    height = strips.last_row - strips.first_row
-    strip = torch.repeat_interleave(torch.arange(len(height)), height)
-    segment_row = torch.arange(len(strip)) + (strips.first_row - (height.cumsum(0) - height)).index_select(0, strip)
-    place = segment_row * cols + strips.first_col.index_select(0, strip)
-    place, order = (place.int() if rows * cols < 2**31 else place).sort()
-    strip = strip.index_select(0, order)
-    last = segment_row.index_select(0, order) * cols + strips.last_col.index_select(0, strip)
-    return _merge(place.long(), last, strips.kind.index_select(0, strip), rows, cols)
+    strip, down = spread(strips.last_row - strips.first_row)
+    place, order = _sorted((strips.first_row.take(strip) + down) * cols + strips.first_col.take(strip), rows * cols)
+    strip = strip.take(order)
+    last = place + (strips.last_col - strips.first_col).take(strip)
+    return _merge(place, last, strips.kind.take(strip), rows, cols)
 
 
 @dataclass(frozen=True, slots=True)
 class _Strips:
     """Rectangles of tiles: boxes of one size and kind, side by side."""
 
-    first_row: Tensor
-    last_row: Tensor  # one more than the last
-    first_col: Tensor
-    last_col: Tensor
-    kind: Tensor
+    first_row: Array
+    last_row: Array  # one more than the last
+    first_col: Array
+    last_col: Array
+    kind: Array
 
 
-def _strips(level: Tensor, row: Tensor, col: Tensor, kind: Tensor, rows: int, cols: int) -> _Strips:
-    place = (level * rows + row) * cols + col
-    place, order = place.sort()
-    kind, level, row = (x.index_select(0, order) for x in (kind, level, row))
+def _strips(level: Array, row: Array, col: Array, kind: Array, rows: int, cols: int) -> _Strips:
+    levels = int(level.max(initial=0)) + 1
+    place, order = _sorted((level * rows + row) * cols + col, levels * rows * cols)
+    level, row, col, kind = (x.take(order) for x in (level, row, col, kind))
     # Nothing follows a box at the edge, but the next row may look as if it did.
-    new = _new((place[1:] != place[:-1] + 1) | (kind[1:] != kind[:-1]) | (row[1:] != row[:-1]), len(place))
-    begin = new.nonzero().flatten()
-    end = torch.cat([begin[1:], torch.tensor([len(place)])])[: len(begin)] - 1
-    level, first_row, kind = (x.index_select(0, begin) for x in (level, row, kind))
-    first_col = place.index_select(0, begin) % max(1, cols)
-    last_col = first_col + 1 + end - begin
-    return _Strips(first_row << level, ((first_row + 1) << level).clamp(max=rows), first_col << level, (last_col << level).clamp(max=cols), kind)
+    begin, end = _stretches((place[1:] != place[:-1] + 1) | (kind[1:] != kind[:-1]) | (row[1:] != row[:-1]), len(place))
+    level, first_row, first_col, kind = (x.take(begin) for x in (level, row, col, kind))
+    last_col = first_col + (end - begin)
+    return _Strips(first_row << level, np.minimum((first_row + 1) << level, rows), first_col << level, np.minimum(last_col << level, cols), kind)
 
 
-def _new(differs: Tensor, count: int) -> Tensor:
-    """Whether each of some things in a row differs from the one before it; the first does."""
-    return torch.cat([torch.ones(min(1, count), dtype=torch.bool), differs])
+def _sorted(place: Array, most: int) -> tuple[Array, Array]:
+    """Whole numbers from 0 to `most`, sorted, and where each was. torch sorts by digits, several times faster than NumPy."""
+    order = torch.from_numpy(place.astype(np.int32) if most < 2**31 else place).argsort().numpy()
+    return place.take(order), order
 
 
-def _merge(place: Tensor, last: Tensor, kind: Tensor, rows: int, cols: int) -> Runs:
+def _stretches(differs: Array, count: int) -> tuple[Array, Array]:
+    """The first, and one more than the last, of each stretch of some things in a row; `differs`: each but the first from the one before it."""
+    begin = np.flatnonzero(np.concatenate([np.ones(min(1, count), bool), differs]))
+    return begin, np.append(begin[1:], count)[: len(begin)]
+
+
+def _merge(place: Array, last: Array, kind: Array, rows: int, cols: int) -> Runs:
     """Neighbours of one row and one kind become one run. `place` and `last` are row * cols + column; a run does not go on in the next row."""
-    begin = _new((place[1:] != last[:-1]) | (kind[1:] != kind[:-1]) | (place[1:] % max(1, cols) == 0), len(place)).nonzero().flatten()
-    end = torch.cat([begin[1:], torch.tensor([len(place)])])[: len(begin)] - 1
-    place, last, kind = place.index_select(0, begin), last.index_select(0, end), kind.index_select(0, begin)
-    ptr = torch.searchsorted(place, torch.arange(rows + 1) * cols)
-    return Runs(ptr.int(), (place % max(1, cols)).int(), (last - place).int(), kind.to(torch.uint8))
+    row = place // max(1, cols)
+    begin, end = _stretches((place[1:] != last[:-1]) | (kind[1:] != kind[:-1]) | (row[1:] != row[:-1]), len(place))
+    row, first, count, kind = row.take(begin), place.take(begin), last.take(end - 1), kind.take(begin)
+    found = np.searchsorted(row, np.arange(rows + 1)), first - row * cols, count - first
+    ptr, first, count = (torch.from_numpy(x.astype(np.int32)) for x in found)
+    return Runs(ptr, first, count, torch.from_numpy(kind))

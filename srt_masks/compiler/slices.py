@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from threading import Lock
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from . import ir
 from .boxes import Boxes
 from .compiled import Compiled
+from .evaluate import Array
 from .labels import EMPTY, PARTIAL, SHIFTS, State, state
 from .leaves import Leaves
 from .plan import Geometry, GroupPlan, Plan
@@ -148,48 +148,47 @@ def _boxes(group: GroupPlan, start: int, stop: int, keys: int) -> Boxes:
     """Single tiles of the queries start .. stop, counted from `start`, and of the first `keys`."""
     tile, count = group.tile, stop - start
     rows, cols = -(-count // tile), -(-keys // tile)
-    begins = start + torch.arange(rows) * tile
-    ends = (begins + tile).clamp(max=stop)
+    begins = start + np.arange(rows) * tile
+    ends = np.minimum(begins + tile, stop)
     first, last = begins // tile, (ends - 1) // tile
     base = start // tile
     grid = _grid(group.boxes, base, (int(last[-1]) if rows else base - 1) + 1, cols)
     label, inherited = _merged(grid[first - base], grid[last - base])
     # A tile that hangs over the end is PARTIAL.
-    over = torch.zeros(rows, cols, dtype=torch.bool)
+    over = np.zeros((rows, cols), bool)
     over[ends - begins < tile] = True
     if keys % tile:
         over[:, cols - 1] = True
-    label = torch.where((label != EMPTY) & over, label | PARTIAL, label)
-    row, col = (label != EMPTY).nonzero().unbind(1)
+    label = np.where((label != EMPTY) & over, label | PARTIAL, label)
+    row, col = np.nonzero(label != EMPTY)
     # Taken whole, a row of tiles is what it was; of a part of one, nobody has looked what it holds.
     parts = inherited & (first != last)[:, None] | inherited & ((ends - begins < tile) | (begins % tile != 0))[:, None]
-    return Boxes(torch.zeros_like(row).to(torch.uint8), row.int(), col.int(), label[row, col].to(torch.uint8), 0, int(parts.sum()))
+    return Boxes(np.zeros(len(row), np.uint8), row.astype(np.int32), col.astype(np.int32), label[row, col].astype(np.uint8), 0, int(parts.sum()))
 
 
-def _grid(boxes: Boxes, begin: int, end: int, cols: int) -> Tensor:
-    """The labels of the rows of tiles begin .. end, (rows, cols) int64; EMPTY where there is no box."""
-    level = boxes.level.long()
-    top, left = boxes.row.long() << level, boxes.col.long() << level
-    side = 1 << level
-    found = ((top < end) & (top + side > begin) & (left < cols)).nonzero().flatten()
-    top, left, side, label = top[found], left[found], side[found], boxes.label[found].long()
-    upper, lower, right = top.clamp(min=begin), (top + side).clamp(max=end), (left + side).clamp(max=cols)
+def _grid(boxes: Boxes, begin: int, end: int, cols: int) -> Array:
+    """The labels of the rows of tiles begin .. end, (rows, cols) uint8; EMPTY where there is no box."""
+    level = boxes.level.astype(np.int64)
+    top, left, side = boxes.row << level, boxes.col << level, 1 << level
+    found = np.flatnonzero((top < end) & (top + side > begin) & (left < cols))
+    top, left, side, label = top[found], left[found], side[found], boxes.label[found]
+    upper, lower, right = np.maximum(top, begin), np.minimum(top + side, end), np.minimum(left + side, cols)
     box, down = spread(lower - upper)
     segment, across = spread((right - left)[box])
     box, down = box[segment], down[segment]
-    grid = torch.full((max(0, end - begin), cols), EMPTY)
+    grid = np.full((max(0, end - begin), cols), EMPTY, np.uint8)
     grid[upper[box] + down - begin, left[box] + across] = label[box]
     return grid
 
 
-def _merged(upper: Tensor, lower: Tensor) -> tuple[Tensor, Tensor]:
+def _merged(upper: Array, lower: Array) -> tuple[Array, Array]:
     """The label of a tile that lies over two others, and whether one of them is PARTIAL. Each may be the same as the other."""
     no_upper, no_lower = upper == EMPTY, lower == EMPTY
-    label = torch.where(no_upper ^ no_lower, PARTIAL, (upper | lower) & PARTIAL)
+    label = np.where(no_upper ^ no_lower, PARTIAL, (upper | lower) & PARTIAL)
     for gate in SHIFTS:
         a, b = state(upper, gate), state(lower, gate)
         # Gates are judged on attended pairs: an EMPTY tile has no say.
-        either = torch.where(no_upper, b, torch.where(no_lower | (a == b), a, State.MIXED))
+        either = np.where(no_upper, b, np.where(no_lower | (a == b), a, State.MIXED))
         label = label | (either << SHIFTS[gate])
     partial = (~no_upper & (upper & PARTIAL != 0)) | (~no_lower & (lower & PARTIAL != 0))
-    return torch.where(no_upper & no_lower, EMPTY, label), partial
+    return np.where(no_upper & no_lower, EMPTY, label), partial

@@ -8,6 +8,7 @@ meet its guards; a chain of `and` (of `or`) says the rest by its own guards, whi
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from . import ir
 from .ir import Apply, Expr, Op, Side
@@ -38,12 +39,32 @@ class Term:
         return self.key if self.side is Side.KEY else self.query
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Step:
     """A term and those it is bounded by, which come before it. A chain has all its links; a pair's `%` the remainders of its two sides, too."""
 
     term: Term
     args: tuple[Term, ...]
+
+    # Asked at every level of every plan.
+
+    @cached_property
+    def is_leaf(self) -> bool:
+        return self.term.is_leaf
+
+    @cached_property
+    def side(self) -> Side | None:
+        """Of a leaf."""
+        return self.term.side
+
+    @cached_property
+    def compared(self) -> tuple[Term, Term] | None:
+        """The leaves of query and key that `==` or `!=` compares."""
+        match self.term.node, self.args:
+            case Apply(op=(Op.EQ | Op.NE)), (a, b) if a.is_leaf and b.is_leaf and {a.side, b.side} == {Side.QUERY, Side.KEY}:
+                return (a, b) if a.side is Side.QUERY else (b, a)
+            case _:
+                return None
 
 
 def term(node: Expr, query: Expr = ir.TRUE, key: Expr = ir.TRUE) -> Term:

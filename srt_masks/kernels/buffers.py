@@ -14,11 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..compiler import ir
 from ..compiler.bounds import Bound, Interval, Truth, bound, joined, of_groups
+from ..compiler.evaluate import array
 from ..compiler.ir import Expr, Load
 from ..compiler.leaves import Leaves
 from ..compiler.plan import Plan
@@ -78,7 +80,6 @@ def needs_wide(plan: Plan) -> bool:
 
 def _exceeds(leaves: Leaves) -> bool:
     split = leaves.split
-    one = torch.zeros(1, dtype=torch.int64)
     of: dict[Expr, Bound] = {}
     for leaf in split.leaves:
         of[leaf] = _range(leaves.values[leaf])
@@ -91,7 +92,7 @@ def _exceeds(leaves: Leaves) -> bool:
             case ir.Gather(value=value, filler=filler):
                 of[node] = _or_filler(of[value], filler)
             case _:
-                of[node] = bound(node, [of[a] for a in ir.children(node)], one)
+                of[node] = bound(node, [of[a] for a in ir.children(node)])
     # The constants of the text are leaves too.
     wholes = [b for n, b in of.items() if n.type in (Type.INT, Type.ROLE) and isinstance(b, Interval)]
     return any(bool((b.lo < -(2**31)).any()) or bool((b.hi >= 2**31).any()) for b in wholes)
@@ -100,16 +101,16 @@ def _exceeds(leaves: Leaves) -> bool:
 def _range(values: Tensor) -> Bound:
     if values.numel() == 0:
         values = values.new_zeros(1)
-    return of_groups(values.reshape(1, -1))
+    return of_groups(array(values).reshape(-1, 1))
 
 
 def _or_filler(b: Bound, filler: int) -> Bound:
     """With what a subscript out of range reads."""
     match b:
         case Truth():
-            return joined(b, Truth(torch.tensor([False]), torch.tensor([False])))
-        case Interval(lo=lo, hi=hi):
-            return Interval(lo.clamp(max=filler), hi.clamp(min=filler))
+            return joined(b, Truth(np.array(False), np.array(False)))
+        case Interval():
+            return joined(b, Interval(np.array(filler), np.array(filler), filler, filler))
 
 
 def buffers(plan: Plan, columns: Columns, wide: bool) -> Buffers:
