@@ -225,7 +225,8 @@ def judge(problem: Problem) -> tuple[str, int]:
     while True:
         high, wide = (-(-n // (tile << level)) for n in shape)
         row, col = np.arange(high).repeat(wide), np.tile(np.arange(wide), high)
-        of = _bounds(found, summaries, level, row, col)
+        with np.errstate(all="ignore"):
+            of = _bounds(found, summaries, level, row, col)
         for t in terms:
             value = values[t.node]
             least, most, any = _ends(value.long() if value.dtype is torch.bool else value, values[t.query] & values[t.key], tile << level, tile << level)
@@ -336,7 +337,8 @@ def test_the_cases_are_of_every_kind():
         summaries = Summaries(evaluate(split(problem.mask), problem.environment), problem.tile)
         rows, cols = (-(-len(axis) // problem.tile) for axis in (problem.environment.queries, problem.environment.keys))
         row, col = np.arange(rows).repeat(cols), np.tile(np.arange(cols), rows)
-        of = _bounds(found, summaries, 0, row, col)
+        with np.errstate(all="ignore"):
+            of = _bounds(found, summaries, 0, row, col)
         root = of[term(problem.mask)]
         assert isinstance(root, Truth)
         seen["must"] += int(root.must.sum() > 0)

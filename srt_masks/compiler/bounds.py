@@ -124,7 +124,7 @@ def joined(a: Bound, b: Bound) -> Bound:
 
 
 def bound(node: Expr, args: Sequence[Bound]) -> Bound:
-    """The bound of one pair node from those of its arguments; of a chain from all its links."""
+    """The bound of one pair node from those of its arguments; of a chain from all its links. Ends may wrap on the way: NumPy must not warn of it."""
     if not isinstance(node, Apply):
         return everything(node.type)
     if any(a.type is Type.FLOAT for a in node.args):
@@ -206,14 +206,12 @@ def _unless(lost: Array, lo: Array, hi: Array) -> Interval:
 def _negative(a: Interval) -> Interval:
     if a.least > LEAST:
         return Interval(-a.hi, -a.lo, -a.most, -a.least)
-    with np.errstate(over="ignore"):
-        return _unless(a.lo == LEAST, -a.hi, -a.lo)
+    return _unless(a.lo == LEAST, -a.hi, -a.lo)
 
 
 def _absolute(a: Interval) -> Interval:
-    with np.errstate(over="ignore"):
-        ends = abs(a.lo), abs(a.hi)
-        low = np.where((a.lo <= 0) & (a.hi >= 0), 0, np.minimum(*ends))
+    ends = abs(a.lo), abs(a.hi)
+    low = np.where((a.lo <= 0) & (a.hi >= 0), 0, np.minimum(*ends))
     if a.least > LEAST:
         return Interval(low, np.maximum(*ends), 0, max(abs(a.least), abs(a.most)))
     return _unless(a.lo == LEAST, low, np.maximum(*ends))
@@ -223,8 +221,7 @@ def _sum(a: Interval, b: Interval) -> Interval:
     least, most = a.least + b.least, a.most + b.most
     if _fits(least, most):
         return Interval(a.lo + b.lo, a.hi + b.hi, least, most)
-    with np.errstate(over="ignore"):
-        lo, hi = a.lo + b.lo, a.hi + b.hi
+    lo, hi = a.lo + b.lo, a.hi + b.hi
     return _unless((((a.lo ^ lo) & (b.lo ^ lo)) | ((a.hi ^ hi) & (b.hi ^ hi))) < 0, lo, hi)
 
 
@@ -232,21 +229,18 @@ def _difference(a: Interval, b: Interval) -> Interval:
     least, most = a.least - b.most, a.most - b.least
     if _fits(least, most):
         return Interval(a.lo - b.hi, a.hi - b.lo, least, most)
-    with np.errstate(over="ignore"):
-        lo, hi = a.lo - b.hi, a.hi - b.lo
+    lo, hi = a.lo - b.hi, a.hi - b.lo
     return _unless((((a.lo ^ b.hi) & (a.lo ^ lo)) | ((a.hi ^ b.lo) & (a.hi ^ hi))) < 0, lo, hi)
 
 
 def _product(a: Interval, b: Interval) -> Interval:
     most = [x * y for x in (a.least, a.most) for y in (b.least, b.most)]
     fits = _fits(min(most), max(most))
-    with np.errstate(over="ignore"):
-        if fits and b.constant is not None:
-            ends = (a.lo * b.constant, a.hi * b.constant) if b.constant >= 0 else (a.hi * b.constant, a.lo * b.constant)
-            return Interval(*ends, min(most), max(most))
-        pairs = [(x, y) for x in (a.lo, a.hi) for y in (b.lo, b.hi)]
-        corners = [x * y for x, y in pairs]
-    lo, hi = _extremes(corners)
+    if fits and b.constant is not None:
+        ends = (a.lo * b.constant, a.hi * b.constant) if b.constant >= 0 else (a.hi * b.constant, a.lo * b.constant)
+        return Interval(*ends, min(most), max(most))
+    pairs = [(x, y) for x in (a.lo, a.hi) for y in (b.lo, b.hi)]
+    lo, hi = _extremes([x * y for x, y in pairs])
     if fits:
         return Interval(lo, hi, min(most), max(most))
     # A product beyond 2**62 by its float may wrap.
@@ -334,21 +328,20 @@ def _floats(node: Apply, args: Sequence[Bound]) -> Bound:
     for a in numbers:
         finite = finite & np.isfinite(a.lo) & np.isfinite(a.hi)
     result: Bound
-    with np.errstate(all="ignore"):
-        match node.op, numbers:
-            case ((Op.LT | Op.LE | Op.EQ | Op.NE) as op, [a, b]):
-                result = _RULES[op](a, b)
-            case Op.SELECT, [a, b]:
-                assert isinstance(condition, Truth)
-                result = _select(condition, a, b)
-            case Op.ADD, [a, b]:
-                result = Interval(a.lo + b.lo, a.hi + b.hi)
-            case Op.SUB, [a, b]:
-                result = Interval(a.lo - b.hi, a.hi - b.lo)
-            case Op.MUL, [a, b]:
-                result = Interval(*_extremes([x * y for x in (a.lo, a.hi) for y in (b.lo, b.hi)]))
-            case _:
-                return everything(node.type)
+    match node.op, numbers:
+        case ((Op.LT | Op.LE | Op.EQ | Op.NE) as op, [a, b]):
+            result = _RULES[op](a, b)
+        case Op.SELECT, [a, b]:
+            assert isinstance(condition, Truth)
+            result = _select(condition, a, b)
+        case Op.ADD, [a, b]:
+            result = Interval(a.lo + b.lo, a.hi + b.hi)
+        case Op.SUB, [a, b]:
+            result = Interval(a.lo - b.hi, a.hi - b.lo)
+        case Op.MUL, [a, b]:
+            result = Interval(*_extremes([x * y for x in (a.lo, a.hi) for y in (b.lo, b.hi)]))
+        case _:
+            return everything(node.type)
     if isinstance(result, Truth):
         return Truth(result.must & finite, result.may | ~finite)
     return Interval(np.where(finite, result.lo, -np.inf), np.where(finite, result.hi, np.inf))

@@ -95,6 +95,11 @@ class _Grid:
 
 def classify(ask: Questions, leaves: Leaves, queries: int, keys: int, tile: int, most_pairs: int = REFINE_PAIRS) -> Boxes:
     """The boxes of one (row of the batch, layer, head). `leaves` belong to `ask.split`; `most_pairs` are evaluated to settle tiles."""
+    with np.errstate(all="ignore"):  # whole numbers wrap, floats may be none
+        return _classified(ask, leaves, queries, keys, tile, most_pairs)
+
+
+def _classified(ask: Questions, leaves: Leaves, queries: int, keys: int, tile: int, most_pairs: int) -> Boxes:
     grid, summaries = _Grid(queries, keys, tile), Summaries(leaves, tile)
     exact = Exact(ask, leaves, queries, keys, tile, most_pairs)
     kept = [_Kept.of(0, *np.zeros((3, 0), np.int64))]

@@ -67,7 +67,8 @@ class Environment:
     def evaluate(self, *roots: Expr) -> list[Tensor]:
         """Each root over whole axes: one-sided expressions as (tokens,), constants as ()."""
         values: dict[Expr, Tensor] = {}
-        for node in ir.postorder(*roots, land=False):
+        values |= {node: self.inputs[node.table] for node in ir.postorder(*roots, land=False) if isinstance(node, Load) and self._is_whole(node)}
+        for node in ir.postorder(*roots, land=False, but=set(values)):
             match node:
                 case Field(side=side, name=name):
                     values[node] = self.axis(side)[name]
@@ -76,7 +77,7 @@ class Environment:
                 case Const(value=value, type=type):
                     values[node] = torch.tensor(value, dtype=DTYPES[type])
                 case Load(table=table, indices=indices):
-                    values[node] = self._load(node, [values[i] for i in indices], self.inputs[table])
+                    values[node] = read(self.inputs[table], [values[i] for i in indices])
                 case Gather(value=value, index=index, filler=filler):
                     values[node] = read(self.landed(value), [values[index]], filler)
                 case _:
@@ -104,12 +105,13 @@ class Environment:
                         values[node] = step(node, values)
         return [np.broadcast_to(values[x], index.shape) for x in leaves]
 
-    def _load(self, node: Load, indices: list[Tensor], table: Tensor) -> Tensor:
-        """An input asked for at every position, in order, passes straight through."""
+    def _is_whole(self, node: Load) -> bool:
+        """Whether an input is read at every position, in order."""
         match node.indices:
-            case (Field(name="pos", side=side),) if self.axis(side).whole and table.shape[0] == len(self.axis(side)):
-                return table
-        return read(table, indices)
+            case (Field(name="pos", side=side),):
+                return self.axis(side).whole and self.inputs[node.table].shape[0] == len(self.axis(side))
+            case _:
+                return False
 
 
 @lru_cache(maxsize=256)

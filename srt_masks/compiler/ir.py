@@ -9,7 +9,7 @@ A `Program` is the whole spec in this form. No I/O, no torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
@@ -175,9 +175,10 @@ def children(node: Expr) -> tuple[Expr, ...]:
             return ()
 
 
-def postorder(*roots: Expr, land: bool = True) -> Iterator[Expr]:
-    """Every node once, children before parents, without recursion. Without `land`, not what a `Gather` reads of the token it lands on."""
-    done: set[Expr] = set()
+def postorder(*roots: Expr, land: bool = True, but: Collection[Expr] = ()) -> Iterator[Expr]:
+    """Every node once, children before parents, without recursion; not those of `but`, nor what is below them alone. Without `land`, not what a
+    `Gather` reads of the token it lands on."""
+    done: set[Expr] = set(but)
     stack = [(r, False) for r in reversed(roots)]
     while stack:
         node, ready = stack.pop()

@@ -75,7 +75,8 @@ class Schedule:
 
 def needs_wide(plan: Plan) -> bool:
     """Whether some whole number of the predicate may exceed 32 bits, by the bounds of everything it computes."""
-    return any(_exceeds(g.leaves) for g in plan.groups)
+    with np.errstate(all="ignore"):  # bounds may wrap on the way
+        return any(_exceeds(g.leaves) for g in plan.groups)
 
 
 def _exceeds(leaves: Leaves) -> bool:
