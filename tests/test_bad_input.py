@@ -173,6 +173,21 @@ def test_what_is_no_tensor_of_four_axes(name: str, value: Any, words: str):
         attend(*({"q": x, "k": x, "v": x} | {name: value}).values())
 
 
+@pytest.mark.parametrize(("changed", "words"), [
+    ({"q": randn(2, 10, 8)}, r"q is \(batch, heads, tokens, head_dim\); got shape \(2, 10, 8\): q.unsqueeze\(0\) adds a batch of one, q.unsqueeze\(1\) one head$"),
+    ({"q": randn(10, 8)}, r"got shape \(10, 8\)$"), ({"q": ints(3, 2, 10, 8)}, r"q is float16, .*; got int64: q.float\(\) makes one"),
+    ({"q": randn(3, 2, 10, 8).to_sparse()}, r"ordinary dense tensor; got layout sparse_coo: give q.to_dense\(\)"), ({"k": randn(3, 2, 10, 8).to("meta")}, "k is .* which holds no numbers"),
+    ({"v": randn(3, 2, 10, 8).half()}, r"q is float32, v float16: give v.to\(q.dtype\)"), ({"k": randn(1, 2, 10, 8)}, r"q has 3, k 1: give k.expand\(3, -1, -1, -1\)"),
+    ({"k": randn(2, 2, 10, 8)}, "q has 3, k 2$"), ({"k": randn(3, 2, 10, 7)}, "one head_dim; q has 8, k 7"), ({"v": randn(3, 1, 10, 8)}, r"k is \(3, 2, 10, 8\), v \(3, 1, 10, 8\)"),
+    ({"k": randn(3, 4, 10, 8), "v": randn(3, 4, 10, 8)}, r"q has 2, k 4; if they are \(batch, tokens, heads, head_dim\), give q.transpose\(1, 2\), and k and v so"),
+    ({"q": randn(3, 3, 10, 8)}, "q has 3, k 2$"),
+])  # fmt: skip
+def test_tensors_that_do_not_fit(changed: dict[str, torch.Tensor], words: str):
+    tensors = {name: randn(3, 2, 10, 8) for name in "qkv"} | changed
+    with pytest.raises(srt.InputError, match=words):
+        srt.compile(srt.parse(CAUSAL))(*tensors.values())
+
+
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
 def test_nested_tensors(layout: torch.layout):

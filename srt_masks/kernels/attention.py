@@ -396,18 +396,22 @@ def check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
         if x.is_nested:
             raise InputError(f"{name} is an ordinary dense tensor; got a nested one: pad it, and give lengths=; or lay the rows in one (srt_masks.documents)")
         if x.layout is not torch.strided or x.is_meta:
-            came = "a meta tensor" if x.is_meta else f"layout {str(x.layout).removeprefix('torch.')}"
+            came = "a meta tensor, which holds no numbers" if x.is_meta else f"layout {str(x.layout).removeprefix('torch.')}: give {name}.to_dense()"
             raise InputError(f"{name} is an ordinary dense tensor; got {came}")
         if x.ndim != 4:
-            raise InputError(f"{name} is (batch, heads, tokens, head_dim); got shape {tuple(x.shape)}")
+            hint = f": {name}.unsqueeze(0) adds a batch of one, {name}.unsqueeze(1) one head" if x.ndim == 3 else ""
+            raise InputError(f"{name} is (batch, heads, tokens, head_dim); got shape {tuple(x.shape)}{hint}")
         if x.dtype not in DTYPES:
-            raise InputError(f"{name} is float16, bfloat16, float32 or float64; got {str(x.dtype).removeprefix('torch.')}")
+            raise InputError(f"{name} is float16, bfloat16, float32 or float64; got {str(x.dtype).removeprefix('torch.')}: {name}.float() makes one")
         if x.dtype is not q.dtype:
-            raise InputError(f"q, k and v have one dtype; q is {str(q.dtype).removeprefix('torch.')}, {name} {str(x.dtype).removeprefix('torch.')}")
+            raise InputError(
+                f"q, k and v have one dtype; q is {str(q.dtype).removeprefix('torch.')}, {name} {str(x.dtype).removeprefix('torch.')}: give {name}.to(q.dtype)"
+            )
         if x.device != q.device:
-            raise InputError(f"q, k and v lie on one device; q on {q.device}, {name} on {x.device}")
+            raise InputError(f"q, k and v lie on one device; q on {q.device}, {name} on {x.device}: give {name}.to(q.device)")
         if x.shape[0] != q.shape[0]:
-            raise InputError(f"q, k and v have one batch; q has {q.shape[0]}, {name} {x.shape[0]}")
+            hint = f": give {name}.expand({q.shape[0]}, -1, -1, -1)" if x.shape[0] == 1 else ""
+            raise InputError(f"q, k and v have one batch; q has {q.shape[0]}, {name} {x.shape[0]}{hint}")
     if k.shape[:3] != v.shape[:3]:
         raise InputError(f"k and v have the same batch, heads and tokens; k is {tuple(k.shape)}, v {tuple(v.shape)}")
     if q.shape[-1] != k.shape[-1]:
@@ -415,7 +419,9 @@ def check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
     if q.shape[-1] == 0:
         raise InputError("head_dim is at least 1; q has 0")
     if k.shape[1] == 0 or q.shape[1] % k.shape[1]:
-        raise InputError(f"the heads of q are a multiple of those of k; q has {q.shape[1]}, k {k.shape[1]}")
+        swapped = k.shape[1] > q.shape[1] or q.shape[2] < q.shape[1]
+        hint = "; if they are (batch, tokens, heads, head_dim), give q.transpose(1, 2), and k and v so" if swapped else ""
+        raise InputError(f"the heads of q are a multiple of those of k; q has {q.shape[1]}, k {k.shape[1]}{hint}")
 
 
 def _fits(checked: Checked, tokens: int) -> bool:
