@@ -65,6 +65,14 @@ def call(attend: Attention, tensors: Sequence[Tensor], **options: Any) -> Result
     return Results(out.detach(), lse.detach(), *grads)
 
 
+def differentiate(attend: Attention, tensors: Sequence[Tensor], dlse: Tensor, **options: Any) -> Results:
+    """As `call`, for tensors as they lie in memory: the gradients of out and of lse are handed over as they are."""
+    q, k, v, dout = tensors
+    leaves = [x.detach().requires_grad_() for x in (q, k, v)]
+    out, lse = attend(*leaves, return_lse=True, **options)
+    return Results(out.detach(), lse.detach(), *torch.autograd.grad((out, lse), leaves, (dout, dlse), allow_unused=True, materialize_grads=True))
+
+
 def run(
     text: str | srt.Spec, backend: str, tensors: Sequence[Tensor], *, heads: int | None = None, layers: int | None = None, tile: int | None = 16, **options: Any
 ) -> Results:

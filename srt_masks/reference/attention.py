@@ -58,9 +58,11 @@ def _pairwise(
     q: Tensor, k: Tensor, v: Tensor, hidden_k: Tensor, hidden_v: Tensor,
     attend: Tensor, gate_q: Tensor, gate_k: Tensor, gate_v: Tensor, gate_hidden: Tensor, scale: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    # A gate may be anything, infinite too, where nothing is attended.
+    gate_q, gate_k, gate_v, gate_hidden = (torch.where(attend, g, 0.0)[..., None].to(q.dtype) for g in (gate_q, gate_k, gate_v, gate_hidden))
+
     def copies(x: Tensor, gate: Tensor, twin: Tensor | None = None) -> Tensor:
-        gate, hidden = gate.to(x.dtype)[..., None], gate_hidden.to(x.dtype)[..., None]
-        moves = x - x.detach() if twin is None else hidden * (x - x.detach()) + (1 - hidden) * (twin - twin.detach())
+        moves = x - x.detach() if twin is None else gate_hidden * (x - x.detach()) + (1 - gate_hidden) * (twin - twin.detach())
         copy = x.detach() + gate * moves
         # What nobody attends to may be NaN: it is taken out before any arithmetic could spread it.
         return torch.where(attend[..., None], copy, 0.0)
