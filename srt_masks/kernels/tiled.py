@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor
 
 from ..compiler.choice import Costs
@@ -56,8 +57,16 @@ class TiledBackend:
 
 def forward(q: Tensor, k: Tensor, v: Tensor, works: list[Work], program: Program, scale: float) -> Attended:
     """q (batch, heads, queries, head_dim), k (batch, key_heads, keys, head_dim), v (batch, key_heads, keys, value_dim)."""
-    found = tiled_rectangles.forward(q, k, v, works, program, scale) if _has_rectangles(works) and tiled_rectangles.serves(q, v) else None
-    return found or tiled_rows.forward(q, k, v, works, program, scale)
+    if not (_has_rectangles(works) and tiled_rectangles.serves(q, v)):
+        return tiled_rows.forward(q, k, v, works, program, scale)
+    found = tiled_rectangles.forward(q, k, v, works, program, scale)
+    right = tiled_rectangles.is_moderate(found.lse)
+    if bool(right.all()):
+        return found
+    # Row by row, so that no row's bits depend on what others hold.
+    exact = tiled_rows.forward(q, k, v, works, program, scale)
+    out = torch.where(right[..., None], found.out, exact.out)
+    return Attended(out, *(torch.where(right, a, b) for a, b in ((found.lse, exact.lse), (found.top, exact.top), (found.rest, exact.rest))))
 
 
 def backward(

@@ -4,7 +4,7 @@ Forward: out and lse of every rectangle, merged row by row. Backward: given the 
 rectangle. Where a gate is MIXED, or a rule stops one of the three gradients, products of our own do less than the operator would. Nothing N x N is ever made: masks
 are those of one rectangle, and products are cut into chunks that stay in a core's cache.
 
-The operator knows lse rounded to one number, and P = exp(S - lse) is wrong by as much. Where lse is large, the forward is that of the other design, which
+The operator knows lse rounded to one number, and P = exp(S - lse) is wrong by as much. Rows whose lse is large are those of the other design's forward, which
 keeps it in two parts, and the backward makes good for the rounding.
 """
 
@@ -37,13 +37,13 @@ def serves(q: Tensor, v: Tensor) -> bool:
     return q.device.type == "cpu" and q.shape[-1] == v.shape[-1] and cpu_flash.works(exact_dtype(q))
 
 
-def is_moderate(lse: Tensor) -> bool:
-    """Whether P = exp(S - lse) is right for every row; -inf is a row without a key."""
-    return bool((lse.abs() < LARGEST_LSE).logical_or_(lse == float("-inf")).all())
+def is_moderate(lse: Tensor) -> Tensor:
+    """Of every row, whether P = exp(S - lse) is right; -inf is a row without a key."""
+    return (lse.abs() < LARGEST_LSE).logical_or_(lse == float("-inf"))
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, works: list[Work], program: Program, scale: float) -> Attended | None:
-    """q (batch, heads, queries, head_dim), k, v (batch, key_heads, keys, head_dim), on the CPU. None where lse is too large, or NaN."""
+def forward(q: Tensor, k: Tensor, v: Tensor, works: list[Work], program: Program, scale: float) -> Attended:
+    """q (batch, heads, queries, head_dim), k, v (batch, key_heads, keys, head_dim), on the CPU. Right in the rows whose lse `is_moderate`."""
     exact, is_finite = exact_dtype(q), _are_finite(k, v)
     out = torch.zeros(q.shape, dtype=exact, device=q.device)
     lse = torch.full(q.shape[:3], float("-inf"), dtype=exact, device=q.device)
@@ -61,8 +61,6 @@ def forward(q: Tensor, k: Tensor, v: Tensor, works: list[Work], program: Program
                 part, part_lse = part.masked_fill(seen.blind[:, None], 0.0), part_lse.masked_fill(seen.blind, float("-inf"))
             _merge(group_out[:, :, rows], group_lse[:, :, rows], part, part_lse, rectangle.is_first)
         out[members.query], lse[members.query] = group_out, group_lse
-    if not is_moderate(lse):
-        return None
     return Attended(out.to(q.dtype), lse, lse.masked_fill(lse == float("-inf"), float("inf")), torch.zeros_like(lse))
 
 

@@ -63,6 +63,21 @@ def test_what_neighbours_hold_changes_no_bit(backend: str, case: Case, dtype: to
     assert_same_bits(type(found)(*(x[:, :1] for x in found)), type(first)(*(x[:, :1] for x in first)))
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("text", ["attend causal\nstop k where q.pos - k.pos > 3", "attend causal and window(5)"])
+def test_scores_of_any_size_change_no_bit_of_rows_that_do_not_see_them(backend: str, text: str):
+    """One query a thousand times as large, and one key: out, lse and dQ of the other rows, which may be worked out another way where scores are large."""
+    tensors = qkv(40, heads=1, dtype=torch.float32)
+    first = run(text, backend, tensors)
+    for place, size in ((0, 1000.0), (1, 1000.0)):
+        other = [x.clone() for x in tensors]
+        other[place][:, :, 30] *= size
+        found = run(text, backend, other)
+        for x, y in ((found.out, first.out), (found.lse, first.lse), (found.dq, first.dq)):
+            assert torch.equal(x[:, :, :30], y[:, :, :30])
+            assert not torch.equal(x[:, :, 30], y[:, :, 30])
+
+
 @FEW
 @given(ANY_BACKEND, cases(most_steps=4), st.integers(0, 4), st.integers(1, 3))
 def test_a_row_alone_is_the_row_in_a_batch_with_padding(backend: str, case: Case, short: int, batch: int):
