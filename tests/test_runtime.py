@@ -17,8 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 import srt_masks as srt
 from srt_masks.compiler import boxes
-from srt_masks.kernels import attention as kernels_attention
-from srt_masks.kernels import op
+from srt_masks.kernels import op, planning
 from srt_masks.testing import Case
 from srt_masks.testing.comparing import compare_case
 
@@ -235,7 +234,7 @@ def test_a_plan_beyond_the_budget_is_refused_before_memory_is_taken(monkeypatch)
         raise AssertionError("it was begun")
 
     for name in ("make_plan", "count_asking"):
-        monkeypatch.setattr(kernels_attention, name, never)
+        monkeypatch.setattr(planning, name, never)
     monkeypatch.setattr(boxes, "classify", never)
     huge = torch.zeros(1, 1, 1, 1).expand(1, 1, 2**29, 1)
     for text, words in (

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from srt_masks.kernels import op
+from srt_masks.kernels import traced
 
 
 class Watch(TorchDispatchMode):
@@ -20,7 +20,7 @@ class Watch(TorchDispatchMode):
         kwargs = kwargs or {}
         if func.namespace == "srt_masks":
             with self:
-                return {"srt_masks::forward": op._forward, "srt_masks::backward": op._backward}[func._schema.name](*args, **kwargs)
+                return {"srt_masks::attention": traced._forward, "srt_masks::attention_backward": traced._backward}[func._schema.name](*args, **kwargs)
         result = func(*args, **kwargs)
         self.saw(func, args, result)
         return result

@@ -11,24 +11,23 @@ import torch
 from torch import Tensor
 
 from ..binding import Call, Sizes, batch_of, bind_call, check_tokens, layer_number, number_of_scalar
-from ..compiler.batch import BatchRow, count_asking
 from ..compiler.choice import AUTO, Ordering, every_candidate
-from ..compiler.memory import PLAN_MEMORY, check_memory, footprint
-from ..compiler.numbers import come_to
+from ..compiler.memory import PLAN_MEMORY
 from ..compiler.order import NATURAL
-from ..compiler.pipeline import Compiled, Plan, compile_checked, make_plan
+from ..compiler.pipeline import Compiled, Plan, compile_checked
 from ..compiler.plan import Geometry
-from ..compiler.slices import Capacity, capacity, reads_tokens
 from ..diagnostics import BackendError, InputError, did_you_mean, listing
 from ..grammar.checked import Checked, Layout
 from ..query_ranges import bind_queries
 from ..reference import attention as reference_attention
 from ..reference import masks as reference_masks
 from ..spec import Spec
-from . import op
+from . import op, traced
 from .backend import Operands
 from .cache import PlanCache
 from .dispatch import backend_of, check_reference, pick, settle
+from .planned import Planned, PlannedCall, planned_call
+from .planning import Asked, find_plan, rows_asking
 
 BACKENDS = ("auto", "reference", "tiled", "triton")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -54,6 +53,7 @@ class Attention:
         self.options = options
         self.compiled, self.twins = compile_checked(spec.checked)
         self.plans = PlanCache(options.plan_memory)
+        self.identity = traced.identify(self)
 
     def __reduce__(self):
         return Attention, (self.spec, self.options)
@@ -86,37 +86,13 @@ class Attention:
         row of the batch. Raises InputError naming the argument that is wrong, BackendError where the backend cannot do it.
         """
         q, k, v, hidden_k, hidden_v = _autocast(q, k, v, hidden_k, hidden_v)
-        check_tensors(q, k, v)
-        twins = self._check_twins(k, v, hidden_k, hidden_v)
-        call, layer = self._bind(q, k, layer, lengths, queries, given, inputs, inputs_and_params)
-        factor = q.shape[-1] ** -0.5 if scale is None else number_of_scalar("scale", scale)
-        if isinstance(factor, bool) or not isinstance(factor, int | float):
-            raise InputError(f"scale is a number; got {factor!r}")
-        if not math.isfinite(factor):
-            raise InputError(f"scale is a finite number; got {factor!r}")
-        rows = q.shape[2]
+        beside = {"layer": layer, "lengths": lengths, "queries": queries, "given": given, "scale": scale, "inputs": inputs, **inputs_and_params}
         if self.options.backend == "reference":
-            check_reference(q.device)
-            out, lse = self._reference(q, k, v, twins, call, layer, float(factor))
+            out, lse = self._reference(q, k, v, hidden_k, hidden_v, **beside)
+        elif traced.is_watched(q):
+            out, lse = traced.attend(self.identity, q, k, v, hidden_k, hidden_v, beside)
         else:
-            operands = Operands.of(q, k, v)
-            backend = pick(self.options.backend, self.compiled, operands)
-            tile = self.options.tile or backend.tile(self.compiled, operands)
-            ordering = Ordering(self.options.order, backend.costs(operands, tile))
-            planned = op.Planned(self._plan(self.compiled, call, rows, layer, tile, operands.heads_per_key, ordering), self.compiled)
-            hidden = None
-            if twins is not None:
-                # A rule that never applies leaves no work for the twins; they still are what the output rests on.
-                work = (
-                    None
-                    if self.twins is None
-                    else op.Planned(self._plan(self.twins, call, rows, layer, tile, operands.heads_per_key, ordering, like=planned.plan), self.twins)
-                )
-                hidden = op.Hidden(*twins, work)
-            if self.options.backend == "auto":
-                works = [planned] if hidden is None or hidden.planned is None else [planned, hidden.planned]
-                backend = settle(backend, [(w.plan, w.compiled) for w in works], operands)
-            out, lse = op.attend(q, k, v, planned, backend, float(factor), hidden)
+            out, lse = op.run(self.planned_call(q, k, v, hidden_k, hidden_v, **beside), q, k, v, hidden_k, hidden_v)
         return (out, lse) if return_lse else out
 
     def plan(
@@ -155,16 +131,25 @@ class Attention:
         tile = options.tile or planner.tile(self.compiled, operands)
         call = self._call(Sizes(tokens, keys, heads, options.layers, batch), lengths, asking, given, inputs, inputs_and_params)
         rows = tokens if asking is None else max((len(r) for r in asking), default=0)
+        asked = self._asked(call, rows, number, tile, 1, Ordering(options.order, planner.costs(operands, tile)))
         if checked.asks is not None:
-            geometry = Geometry(batch, heads, 0, keys, tile, call.lengths, asking)
-            check_memory(self.compiled, replace(geometry, queries=rows), _rows(call), options.plan_memory)
-            rows = count_asking(self.compiled.program, geometry, _rows(call), self._scalars(call, number))
-        return self._plan(self.compiled, call, rows, number, tile, 1, Ordering(options.order, planner.costs(operands, tile)))
+            asked = replace(asked, geometry=replace(asked.geometry, queries=rows_asking(self.plans, asked)))
+        return find_plan(self.plans, asked)
 
     # ------------------------------------------------------------------------------------------ arguments
 
     def _bind(
-        self, q: Tensor, k: Tensor, layer: int | None, lengths: Any, queries: Any, given: Any, inputs: Mapping[str, Any] | None, named: Mapping[str, Any]
+        self, q: Tensor, k: Tensor, v: Tensor, hidden_k: Tensor | None, hidden_v: Tensor | None, *, layer: Any = None, lengths: Any = None,
+        queries: Any = None, given: Any = None, scale: Any = None, inputs: Any = None, **named: Any,
+    ) -> tuple[Call, int, float]:  # fmt: skip
+        """A call, its layer, and what scores are multiplied by. Raises InputError for anything that is wrong with it."""
+        check_tensors(q, k, v)
+        self._check_twins(k, v, hidden_k, hidden_v)
+        call, number = self._bind_beside(q, k, layer, lengths, queries, given, inputs, named)
+        return call, number, _scale(scale, q.shape[-1])
+
+    def _bind_beside(
+        self, q: Tensor, k: Tensor, layer: Any, lengths: Any, queries: Any, given: Any, inputs: Any, named: Mapping[str, Any]
     ) -> tuple[Call, int]:  # fmt: skip
         checked, options = self.spec.checked, self.options
         batch, heads, nq, _ = q.shape
@@ -232,12 +217,12 @@ class Attention:
     def _reads_length(self) -> bool:
         return self.compiled.reads_length or (self.twins is not None and self.twins.reads_length)
 
-    def _check_twins(self, k: Tensor, v: Tensor, hidden_k: Tensor | None, hidden_v: Tensor | None) -> tuple[Tensor, Tensor] | None:
-        """hidden_k and hidden_v, where the text has `stop hidden`. Raises InputError unless they are there exactly then, and fit k and v."""
+    def _check_twins(self, k: Tensor, v: Tensor, hidden_k: Tensor | None, hidden_v: Tensor | None) -> None:
+        """Raises InputError unless hidden_k and hidden_v are there exactly where the text has `stop hidden`, and fit k and v."""
         if not self.spec.checked.has_hidden_rules:
             if hidden_k is not None or hidden_v is not None:
                 raise InputError("hidden_k= and hidden_v= belong to a text with `stop hidden`, and this one has none: leave them out")
-            return None
+            return
         if hidden_k is None or hidden_v is None:
             raise InputError(
                 "this spec has `stop hidden`, which acts on the state that k and v are projected from: give hidden_k= and hidden_v=, "
@@ -250,53 +235,37 @@ class Attention:
             # Asking a GPU would wait for it; on the CPU the question costs nothing.
             if twin.device.type == "cpu" and not torch.equal(torch.nan_to_num(twin.detach()), torch.nan_to_num(x.detach())):
                 raise InputError(f"{name} has the values of {name[-1]}, and these differ: project both from the same state, one of them detached")
-        return hidden_k, hidden_v
 
-    def _scalars(self, call: Call, layer: int) -> dict[str, int | float]:
-        return {"heads": call.sizes.heads, "layers": call.sizes.layers or 1, "layer": layer if self.spec.checked.speaks_of_layers else 0}
+    # ------------------------------------------------------------------------------------------ plans
 
-    def _plan(
-        self, compiled: Compiled, call: Call, rows: int, layer: int, tile: int, heads_per_key: int, ordering: Ordering, like: Plan | None = None
-    ) -> Plan:  # fmt: skip
-        sizes, scalars = call.sizes, self._scalars(call, layer)
+    def planned_call(self, q: Tensor, k: Tensor, v: Tensor, hidden_k: Tensor | None = None, hidden_v: Tensor | None = None, /, **beside: Any) -> PlannedCall:
+        """A call, checked and planned; `beside` is what `__call__` takes beside q, k, v and their twins. Raises as that does."""
+        call, layer, scale = self._bind(q, k, v, hidden_k, hidden_v, **beside)
+        operands = Operands.of(q, k, v)
+        backend = pick(self.options.backend, self.compiled, operands)
+        tile = self.options.tile or backend.tile(self.compiled, operands)
+        asked = self._asked(call, q.shape[2], layer, tile, operands.heads_per_key, Ordering(self.options.order, backend.costs(operands, tile)))
+        plan = find_plan(self.plans, asked)
+        # A rule that never applies leaves no work for the twins.
+        twins = None if self.twins is None else Planned(find_plan(self.plans, replace(asked, compiled=self.twins, like=plan)), self.twins)
+        if self.options.backend == "auto":
+            works = [(plan, self.compiled), *([(twins.plan, twins.compiled)] if twins else [])]
+            backend = settle(backend, works, operands)
+        return planned_call(q, k, v, Planned(plan, self.compiled), backend, scale, twins)
+
+    def _asked(self, call: Call, rows: int, layer: int, tile: int, heads_per_key: int, ordering: Ordering) -> Asked:
+        sizes = call.sizes
+        scalars = {"heads": sizes.heads, "layers": sizes.layers or 1, "layer": layer if self.spec.checked.speaks_of_layers else 0}
         # Where heads are alike they have one order whatever they share, and where there is one order nobody asks what it costs.
-        heads_per_key = heads_per_key if self.compiled.speaks_of_head else 1
-        wanted = ordering if self.compiled.candidates else None
-        geometry = Geometry(sizes.batch, sizes.heads, rows, sizes.keys, tile, call.lengths, call.asking, heads_per_key)
-        # NaN is refused and -0.0 is 0.0 in every gate, so equal numbers are the same call; so are those that come to the same.
-        numbers = {**scalars, **{name: value for name, value in call.params.items() if name not in call.row_params}}
-        key = (compiled is self.twins, come_to(compiled, numbers, call.inputs), tuple(call.row_params.items()))
-        wider = capacity(compiled, geometry)
-        # Inputs of every token are those of one call; only where they come again is it worth while to plan for more than was asked.
-        if wider is not None and (not reads_tokens(compiled) or self.plans.met((*key, wider), call.given)):
-            found = self.plans.find((*key, wider), call.given, lambda: self._capacity(compiled, wider, call, scalars))
-            if found is not None:
-                return found.rows(geometry)
-        orders = None if like is None else like.orders
-        return self.plans.find((*key, geometry, wanted, orders), call.given, lambda: self._make(compiled, geometry, call, scalars, wanted, like))
-
-    def _make(
-        self, compiled: Compiled, geometry: Geometry, call: Call, scalars: Mapping[str, int | float], ordering: Ordering | None, like: Plan | None
-    ) -> tuple[Plan, int]:  # fmt: skip
-        """A plan, and its bytes. Raises InputError where they are more than is allowed."""
-        nbytes = check_memory(compiled, geometry, _rows(call), self.options.plan_memory)
-        # The plan outlives the call, up to its backward: what the caller does to the inputs meanwhile must not reach it.
-        return make_plan(compiled, geometry, _rows(call.copied()), scalars, ordering, like), nbytes
-
-    def _capacity(self, compiled: Compiled, geometry: Geometry, call: Call, scalars: Mapping[str, int | float]) -> tuple[Capacity | None, int]:
-        """A plan that calls cut their rows out of, which lie in the caller's order; None where it would take more than is allowed."""
-        more = replace(call, lengths=None, asking=geometry.asking)
-        wanted = footprint(compiled, geometry, _rows(more))
-        if wanted.total > self.options.plan_memory:
-            return None, wanted.tables
-        plan, nbytes = self._make(compiled, geometry, more, scalars, None, None)
-        return Capacity(plan), nbytes
+        geometry = Geometry(sizes.batch, sizes.heads, rows, sizes.keys, tile, call.lengths, call.asking, heads_per_key if self.compiled.speaks_of_head else 1)
+        return Asked(self.compiled, call, geometry, scalars, ordering if self.compiled.candidates else None)
 
     # ------------------------------------------------------------------------------------------ the reference as a backend
 
-    def _reference(
-        self, q: Tensor, k: Tensor, v: Tensor, twins: tuple[Tensor, Tensor] | None, call: Call, layer: int, scale: float
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    def _reference(self, q: Tensor, k: Tensor, v: Tensor, hidden_k: Tensor | None, hidden_v: Tensor | None, **beside: Any) -> tuple[Tensor, Tensor]:
+        traced.check_is_real(q)
+        call, layer, scale = self._bind(q, k, v, hidden_k, hidden_v, **beside)
+        check_reference(q.device)
         sizes, call = call.sizes, call.copied()
         if not sizes.batch:  # no row to lay out, and no pair
             pick = [torch.ones(1, 1, device=q.device) > 0] * 5
@@ -309,7 +278,7 @@ class Attention:
                 among = sizes.tokens if call.asking is None else max(len(r) for r in call.asking)
                 raise InputError(f"q has {q.shape[2]} rows, and {dense.attend.shape[-2]} of the {among} tokens ask (`queries where`)")
             pick = [m.select(-4, layer).to(q.device) for m in (dense.attend, dense.gate_q, dense.gate_k, dense.gate_v, dense.gate_hidden)]
-        hidden_k, hidden_v = (x.double() for x in twins) if twins is not None else (None, None)
+        hidden_k, hidden_v = (None if x is None else x.double() for x in (hidden_k, hidden_v))
         out, lse = reference_attention.attention(q.double(), k.double(), v.double(), *pick, hidden_k=hidden_k, hidden_v=hidden_v, scale=scale)
         return out.to(q.dtype), lse if q.dtype is torch.float64 else lse.float()
 
@@ -363,11 +332,14 @@ def _briefly(value: Any) -> str:
     return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)[:60]
 
 
-def _rows(call: Call) -> list[BatchRow]:
-    def one(values: tuple[Any, ...] | None, row: int) -> Any:
-        return None if values is None else values[row]
-
-    return [BatchRow(one(call.lengths, b), *row, one(call.asking, b)) for b, row in enumerate(call.rows())]
+def _scale(scale: Any, head_dim: int) -> float:
+    """What scores are multiplied by. Raises InputError unless it is a finite number."""
+    factor = head_dim**-0.5 if scale is None else number_of_scalar("scale", scale)
+    if isinstance(factor, bool) or not isinstance(factor, int | float):
+        raise InputError(f"scale is a number; got {factor!r}")
+    if not math.isfinite(factor):
+        raise InputError(f"scale is a finite number; got {factor!r}")
+    return float(factor)
 
 
 def _why_whole(layout: Layout, tokens: int, reads_length: bool) -> str:

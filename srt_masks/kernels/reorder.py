@@ -1,10 +1,9 @@
-"""Tokens from the caller's order to a plan's, and results back: one gather each way, and the other way round for gradients."""
+"""Tokens from the caller's order to a plan's, and results back: one gather each way."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -26,19 +25,27 @@ class Permutation:
             return inverse(self.tokens)
         return torch.empty_like(self.tokens).scatter_(-1, self.tokens, torch.arange(self.tokens.shape[-1]).expand_as(self.tokens))
 
-    def to(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        return self.tokens.to(device), self.places.to(device)
+    def to(self, device: torch.device) -> Moves:
+        return Moves(self.tokens.to(device), self.places.to(device))
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """A permutation as indices on a device: to the order of a plan, and back to the caller's."""
+
+    there: Tensor
+    back: Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Arrangement:
-    """A plan's orders as indices on a device: (there, back) for queries and for keys; None where all tokens stay."""
+    """A plan's orders on a device, of queries and of keys."""
 
-    queries: tuple[Tensor, Tensor]
-    keys: tuple[Tensor, Tensor]
+    queries: Moves
+    keys: Moves
 
     def is_like(self, other: Arrangement | None) -> bool:
-        return other is not None and torch.equal(self.queries[0], other.queries[0]) and torch.equal(self.keys[0], other.keys[0])
+        return other is not None and torch.equal(self.queries.there, other.queries.there) and torch.equal(self.keys.there, other.keys.there)
 
 
 _ARRANGED: WeakKeyDictionary[Plan, dict[tuple[int, torch.device], Arrangement]] = WeakKeyDictionary()
@@ -74,26 +81,10 @@ def permutations(plan: Plan, heads_per_key: int) -> tuple[Permutation, Permutati
     return Permutation(queries), Permutation(keys)
 
 
-def reorder(x: Tensor, there: Tensor, back: Tensor) -> Tensor:
-    """x (batch, heads, tokens, ...) with `there[i]` at place i. Differentiable as often as one likes; forward mode raises."""
-    return _Reorder.apply(x, there, back)  # type: ignore[return-value]
-
-
-class _Reorder(torch.autograd.Function):
-    """A permutation: its gradient is the inverse one, a gather as well, so nothing is ever added up in an order of its own."""
-
-    @staticmethod
-    def forward(x: Tensor, there: Tensor, back: Tensor) -> Tensor:
-        if there.ndim == 1:
-            return x.index_select(2, there)
-        batch, heads = (torch.arange(n, device=x.device) for n in x.shape[:2])
-        return x[batch[:, None, None], heads[:, None], there]
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-        _, ctx.there, ctx.back = inputs
-        ctx.set_materialize_grads(False)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return None if grad is None else reorder(grad, ctx.back, ctx.there), None, None
+def reorder(x: Tensor, there: Tensor) -> Tensor:
+    """x (batch, heads, tokens, ...) with `there[i]` at place i, as a tensor of its own. A permutation: its gradient is the inverse one, a gather
+    as well, so nothing is ever added up in an order of its own."""
+    if there.ndim == 1:
+        return x.index_select(2, there)
+    batch, heads = (torch.arange(n, device=x.device) for n in x.shape[:2])
+    return x[batch[:, None, None], heads[:, None], there]
