@@ -449,10 +449,6 @@ def test_the_error_bound_sees_wrong_gradients(mend: str, dtype: torch.dtype, mon
     assert {n for n, holds in verdicts.items() if not holds} == wrong
 
 
-def test_the_raw_operator_says_what_it_is_not_for():
-    q = torch.randn(1, 1, 4, 4)
-
-
 def test_threads_share_a_callable(backend: str):
     from concurrent.futures import ThreadPoolExecutor
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
 from torch._subclasses.fake_tensor import is_fake
+from torch.autograd.forward_ad import _set_fwd_grad_enabled
 from torch.autograd.function import _SingleLevelFunction  # what torch.autograd.Function is, one level of torch.func at a time
 
 from ..diagnostics import BackendError
@@ -149,10 +151,23 @@ def _(dout, dlse, q, k, v, out, lse, top, rest, tensors, whole, form, identity, 
 # ------------------------------------------------------------------------------------------------ gradients
 
 
+@contextmanager
+def _below(modes: tuple[bool, bool]) -> Iterator[None]:
+    """Beneath autograd, where the next level of torch.func waits: it must find reverse and forward mode as the caller set them, and not switched off as
+    they are in the forward of an autograd function, or its own gradients would be zero."""
+    reverse, forward = modes
+    with torch.set_grad_enabled(reverse), _set_fwd_grad_enabled(forward), torch._C._AutoDispatchBelowAutograd():
+        yield
+
+
+def _modes() -> tuple[bool, bool]:
+    return torch.is_grad_enabled(), torch._C._is_fwd_grad_enabled()
+
+
 class _Attention(_SingleLevelFunction):
     @staticmethod
-    def forward(ctx: Any, q, k, v, hidden_k, hidden_v, whole, form, identity, *tensors) -> tuple[Tensor, ...]:
-        with torch._C._AutoDispatchBelowAutograd():
+    def forward(ctx: Any, modes, q, k, v, hidden_k, hidden_v, whole, form, identity, *tensors) -> tuple[Tensor, ...]:
+        with _below(modes):
             output = torch.ops.srt_masks.attention(q, k, v, hidden_k, hidden_v, tensors, whole, form, identity)
         ctx.whole, ctx.form, ctx.identity = whole, form, identity
         ctx.save_for_backward(q, k, v, *output, *tensors)
@@ -162,13 +177,13 @@ class _Attention(_SingleLevelFunction):
 
     @staticmethod
     def backward(ctx: Any, dout, dlse, *_: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        needs = ctx.needs_input_grad[:5]
+        needs = ctx.needs_input_grad[1:6]
         saved = ctx.saved_tensors  # checkpointing lets them be unpacked once
-        rest = (None,) * (len(ctx.needs_input_grad) - 5)
+        rest = (None,) * (len(ctx.needs_input_grad) - 6)
         if dout is None and dlse is None:
-            return (None,) * 5 + rest
+            return (None,) * 6 + rest
         found = torch.ops.srt_masks.attention_backward(dout, dlse, *saved[:7], saved[7:], ctx.whole, ctx.form, ctx.identity, list(needs))
-        return *(g if need else None for g, need in zip(found, needs, strict=True)), *rest
+        return None, *(g if need else None for g, need in zip(found, needs, strict=True)), *rest
 
     @staticmethod
     def jvp(ctx: Any, *_: Any) -> Any:
@@ -179,8 +194,8 @@ class _Gradients(_SingleLevelFunction):
     """The gradients have no derivative: where one is asked for, it says so."""
 
     @staticmethod
-    def forward(ctx: Any, dout, dlse, q, k, v, out, lse, top, rest, tensors, *others) -> tuple[Tensor, ...]:
-        with torch._C._AutoDispatchBelowAutograd():
+    def forward(ctx: Any, modes, dout, dlse, q, k, v, out, lse, top, rest, tensors, *others) -> tuple[Tensor, ...]:
+        with _below(modes):
             return torch.ops.srt_masks.attention_backward(dout, dlse, q, k, v, out, lse, top, rest, tensors, *others)
 
     @staticmethod
@@ -195,12 +210,12 @@ class _Gradients(_SingleLevelFunction):
 def _differentiable_forward(q, k, v, hidden_k, hidden_v, tensors, whole, form, identity):
     # Where torch.func is at work, this runs once for each of its levels.
     with enable_single_level_autograd_function():
-        return _Attention.apply(q, k, v, hidden_k, hidden_v, whole, form, identity, *tensors)  # pyright: ignore[reportAttributeAccessIssue]
+        return _Attention.apply(_modes(), q, k, v, hidden_k, hidden_v, whole, form, identity, *tensors)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _differentiable_backward(*arguments):
     with enable_single_level_autograd_function():
-        return _Gradients.apply(*arguments)  # pyright: ignore[reportAttributeAccessIssue]
+        return _Gradients.apply(_modes(), *arguments)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 torch.library.impl("srt_masks::attention", "Autograd", _differentiable_forward)
