@@ -75,11 +75,8 @@ OPTIONS = Group(
     ),
 )  # fmt: skip
 
-# What torch raises where a transform meets an operator that has no rule for it, and what the operators raise themselves.
 DOUBLE = Refusal("BackendError", "the gradient of a gradient (double backward) is not served")
-VMAP = Refusal("RuntimeError", "You tried to vmap over _Attend, but it does not have vmap support.")
-JVP = Refusal("NotImplementedError", "You must implement the jvp function for custom autograd.Function to use it with forward mode AD.")
-GRAD = Refusal("NotImplementedError", "Cannot access storage of TensorWrapper")
+FORWARD_MODE = Refusal("BackendError", "forward-mode differentiation (jvp, jacfwd, hessian, dual numbers) is not served")
 
 TRANSFORMS = Group(
     "what torch does with a call",
@@ -88,9 +85,10 @@ TRANSFORMS = Group(
         is_used("copy, pickle", "of the compiled attention: every rule stays", Use.COPIED),
         is_used("checkpoint", "torch.utils.checkpoint, use_reentrant=False", Use.CHECKPOINT),
         is_used("checkpoint, reentrant", "torch.utils.checkpoint, use_reentrant=True", Use.CHECKPOINT_REENTRANT),
-        is_used("torch.func.grad", "", Use.FUNC_GRAD, refused={"triton": GRAD}),
-        is_used("torch.func.vmap", "", Use.FUNC_VMAP, text="attend causal", refused={"tiled": VMAP, "triton": VMAP}),
-        is_used("forward mode", "torch.func.jvp", Use.FUNC_JVP, text="attend causal", refused={"tiled": JVP, "triton": GRAD}),
+        is_used("torch.compile", "the call is one operator of the graph", Use.COMPILE),
+        is_used("torch.func.grad", "and vjp, jacrev", Use.FUNC_GRAD),
+        is_used("torch.func.vmap", "the mapped axis becomes rows of the batch", Use.FUNC_VMAP, text="attend causal"),
+        is_used("forward mode", "torch.func.jvp", Use.FUNC_JVP, text="attend causal", refused={"tiled": FORWARD_MODE, "triton": FORWARD_MODE}),
         is_used("double backward", "create_graph=True, and again", Use.DOUBLE_BACKWARD, text="attend causal", refused={"tiled": DOUBLE, "triton": DOUBLE}),
     ),
 )  # fmt: skip

@@ -30,7 +30,7 @@ class Use(Enum):
     COPIED = "a deep copy of what was pickled"
     CHECKPOINT = "recomputed in the backward"
     CHECKPOINT_REENTRANT = "recomputed in the backward, by the reentrant checkpoint"
-    COMPILE = "traced by torch.compile, with eager graphs"
+    COMPILE = "inside torch.compile, with eager graphs"
     FUNC_GRAD = "torch.func.grad"
     FUNC_VMAP = "torch.func.vmap"
     FUNC_JVP = "torch.func.jvp"

@@ -1,7 +1,10 @@
 """Plans -> outputs and gradients.
 
-attention      the callable: checks what it is given, plans, calls the operator
-op             the boundary to autograd; `backend` says what a backend is, `dispatch` which one there is
+attention      the callable: checks what it is given, plans, and runs; `planning` finds the plan, `cache` keeps it
+planned        a planned call without autograd: forward and gradients; `reorder` moves tokens to a plan's order and back
+op             the boundary to autograd of a planned call; `backend` says what a backend is, `dispatch` which one there is
+traced         the boundary to torch.compile, export and torch.func: a whole call as one operator, planned within; `flat` makes its
+               arguments, `folding` is its vmap
 
 the backend in torch alone:
 tiled          which of its two designs does a call; `tiled_plan` is a plan as both read it, `tiled_products` what both compute alike

@@ -17,7 +17,7 @@ from .backend import Attended, Backend
 from .planned import Needs, Planned, PlannedCall, planned_call
 
 NO_SECOND_ORDER = 'the gradient of a gradient (double backward) is not served; backend="reference" has it, slowly'
-NO_FORWARD_MODE = "forward-mode differentiation (jvp, jacfwd, hessian, dual numbers) is not served; reverse mode is: torch.func.vjp, grad and jacrev"
+NO_FORWARD_MODE = "forward-mode differentiation (jvp, jacfwd, hessian, dual numbers) is not served; reverse mode is: torch.func.vjp, grad and jacrev; backend='reference' has both"
 
 
 @dataclass(frozen=True, slots=True)
