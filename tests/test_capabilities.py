@@ -282,7 +282,7 @@ def test_it_prints_and_goes_to_programs():
 @pytest.mark.parametrize(("arguments", "words"), [
     ({"device": "nowhere"}, "device is a torch.device or its name; got 'nowhere'"), ({"device": 1.5}, "got 1.5"), ({"device": "meta"}, "hold no numbers"),
     ({"device": "cpu", "capability": (9, 0)}, 'give device="cuda"'), ({"capability": 90}, r"two whole numbers, \(9, 0\) for sm_90; got 90"),
-    ({"capability": (9,)}, "two whole numbers"), ({"capability": (9, 10)}, "two whole numbers"), ({"dtype": torch.int8}, "got torch.int8"), ({"dtype": "float16"}, "got 'float16'"),
+    ({"capability": (9,)}, "two whole numbers"), ({"capability": (9, 10)}, "two whole numbers"), ({"capability": (True, False)}, r"got \(True, False\)"), ({"dtype": torch.int8}, "got torch.int8"), ({"dtype": "float16"}, "got 'float16'"),
     ({"head_dim": 0}, "1 or more; got 0"), ({"head_dim": True}, "got True"),
 ])  # fmt: skip
 def test_what_cannot_be_asked(arguments: dict[str, Any], words: str):

@@ -197,6 +197,17 @@ def test_wrong_shapes_in_a_compiled_call_are_said_as_in_a_plain_one(shapes: tupl
     assert str(plain.value) == str(compiled.value)
 
 
+@pytest.mark.parametrize("place", range(1, 4))
+def test_one_meta_tensor_in_a_graph_makes_no_numbers(place: int):
+    data = [*tensors(40), torch.zeros(40, dtype=torch.int64)]
+    attend = srt.compile(srt.parse("input doc: int per token\nattend causal and same(doc)"))
+    data[place] = data[place].to("meta")
+    with pytest.raises(Exception, match="meta"):
+        attend(*data[:3], doc=data[3])
+    with pytest.raises(Exception, match="is a meta tensor, which holds no numbers"):
+        torch.compile(lambda q, k, v, doc: attend(q, k, v, doc=doc), backend="aot_eager", fullgraph=True)(*data)
+
+
 def test_the_reference_is_kept_out_of_a_graph():
     attend = srt.compile(srt.parse("attend causal"), backend="reference")
     x = torch.randn(1, 1, 6, 4)
@@ -456,6 +467,21 @@ def test_vmap_is_a_call_for_each(name: str):
             torch.testing.assert_close(a[n], b, rtol=1e-6, atol=1e-6)
 
 
+def test_vmap_over_nothing_is_nothing():
+    attend, x, docs = (
+        srt.compile(srt.parse("input doc: int per token\nattend causal and same(doc)")),
+        torch.randn(0, 2, 3, 20, 8),
+        torch.zeros(0, 20, dtype=torch.int64),
+    )
+
+    def loss(x: Tensor, doc: Tensor) -> tuple[Tensor, Tensor]:
+        out = attend(x, x, x, doc=doc)
+        return out.square().sum(), out
+
+    grads, out = torch.vmap(torch.func.grad(loss, has_aux=True))(x, docs)
+    assert grads.shape == out.shape == (0, 2, 3, 20, 8)
+
+
 def test_jacobians_by_rows_and_gradients_for_each_sample():
     attend, doc = srt.compile(srt.parse(DOCUMENTS), tile=16), torch.arange(6) // 4
     q = torch.randn(1, 2, 6, 4, dtype=torch.float64)
@@ -524,6 +550,8 @@ def test_what_is_not_served_says_so(backend: str):
             second()
     with pytest.raises(srt.BackendError, match="scale= is mapped over by vmap"):
         torch.vmap(lambda s: attend(x, x, x, scale=s))(torch.tensor([0.5, 1.0]))
+    with pytest.raises(srt.BackendError, match=r"torch.jit.trace would fix the plan .* torch.export"):
+        torch.jit.trace(lambda y: call(y), (x,))
 
 
 # ------------------------------------------------------------------------------------------------ copies and threads

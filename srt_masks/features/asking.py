@@ -63,7 +63,7 @@ def _card(place: torch.device, capability: tuple[int, int] | None) -> tuple[int,
             if not torch.cuda.is_available():
                 raise InputError("no CUDA card is here to be asked: give capability=, for example (9, 0) for sm_90")
             return torch.cuda.get_device_capability(place)
-        case (int() as major, int() as minor) if major >= 1 and 0 <= minor <= 9:
+        case (int() as major, int() as minor) if not any(isinstance(x, bool) for x in (major, minor)) and major >= 1 and 0 <= minor <= 9:
             return major, minor
         case _:
             raise InputError(f"capability is two whole numbers, (9, 0) for sm_90; got {capability!r}")

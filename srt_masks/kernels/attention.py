@@ -85,6 +85,8 @@ class Attention:
         projections. Inputs and value params of the spec are given by name, or in `inputs`; a param is a number, or a vector with one for each
         row of the batch. Raises InputError naming the argument that is wrong, BackendError where the backend cannot do it.
         """
+        if not torch.compiler.is_compiling() and torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+            raise BackendError("torch.jit.trace would fix the plan of this one call: torch.export and torch.compile keep the call, for any length")
         q, k, v, hidden_k, hidden_v = _autocast(q, k, v, hidden_k, hidden_v)
         beside = {"layer": layer, "lengths": lengths, "queries": queries, "given": given, "scale": scale, "inputs": inputs, **inputs_and_params}
         if self.options.backend == "reference":

@@ -22,9 +22,9 @@ def fold(x: Tensor, dim: int | None, count: int) -> Tensor:
     return x.flatten(0, 1)
 
 
-def unfold(x: Tensor, count: int) -> Tensor:
-    """(count, batch, ...) again."""
-    return x.unflatten(0, (count, x.shape[0] // count))
+def unfold(x: Tensor, count: int, batch: int) -> Tensor:
+    """(count, batch, ...) again; of a count of 0 only the caller knows the batch."""
+    return x.unflatten(0, (count, batch))
 
 
 def fold_arguments(

@@ -26,7 +26,7 @@ from torch._subclasses.fake_tensor import is_fake
 from torch.autograd.forward_ad import _set_fwd_grad_enabled
 from torch.autograd.function import _SingleLevelFunction  # what torch.autograd.Function is, one level of torch.func at a time
 
-from ..diagnostics import BackendError
+from ..diagnostics import BackendError, InputError
 from .backend import Attended
 from .flat import flatten, unflatten
 from .folding import fold, fold_arguments, unfold
@@ -136,8 +136,15 @@ torch.library.impl("srt_masks::attention", "CompositeExplicitAutograd", _forward
 torch.library.impl("srt_masks::attention_backward", "CompositeExplicitAutograd", _backward)
 
 
+def _check_meta(q: Tensor, *others: Tensor | None) -> None:
+    """Of shapes alone there is no result on a device: one tensor on meta would make numbers that nobody worked out."""
+    if q.device.type != "meta" and any(x is not None and x.device.type == "meta" for x in others):
+        raise InputError(f"q lies on {q.device}, and one of k, v and the inputs is a meta tensor, which holds no numbers: give x.to(q.device)")
+
+
 @torch.library.register_fake("srt_masks::attention")
 def _(q, k, v, hidden_k, hidden_v, tensors, whole, form, identity):
+    _check_meta(q, k, v, hidden_k, hidden_v, *tensors)
     # Of any extents: what is wrong with them is said at run time, by the message of every other call.
     exact = torch.float64 if q.dtype is torch.float64 else torch.float32
     return q.new_empty((*q.shape[:-1], v.shape[-1])), *(q.new_empty(q.shape[:-1], dtype=exact) for _ in range(3))
@@ -230,7 +237,7 @@ def _vmap_forward(info, dims, q, k, v, hidden_k, hidden_v, tensors, whole, form,
     folded = [None if x is None else fold(x, dim, count) for x, dim in zip((q, k, v, hidden_k, hidden_v), dims, strict=False)]
     arguments = fold_arguments(_attention(identity).spec.checked, form, tensors, dims[5], whole, batch, count)
     output = torch.ops.srt_masks.attention(*folded, *arguments, identity)
-    return tuple(unfold(x, count) for x in output), (0,) * 4
+    return tuple(unfold(x, count, batch) for x in output), (0,) * 4
 
 
 def _vmap_backward(info, dims, dout, dlse, q, k, v, out, lse, top, rest, tensors, whole, form, identity, needs):
@@ -238,7 +245,7 @@ def _vmap_backward(info, dims, dout, dlse, q, k, v, out, lse, top, rest, tensors
     folded = [None if x is None else fold(x, dim, count) for x, dim in zip((dout, dlse, q, k, v, out, lse, top, rest), dims, strict=False)]
     arguments = fold_arguments(_attention(identity).spec.checked, form, tensors, dims[9], whole, batch, count)
     grads = torch.ops.srt_masks.attention_backward(*folded, *arguments, identity, needs)
-    return tuple(unfold(g, count) if need else g for g, need in zip(grads, needs, strict=True)), tuple(0 if need else None for need in needs)
+    return tuple(unfold(g, count, batch) if need else g for g, need in zip(grads, needs, strict=True)), tuple(0 if need else None for need in needs)
 
 
 def _batch_of(q: Tensor, dim: int | None) -> int:
