@@ -89,11 +89,12 @@ def sized(scheme: Scheme, length: int) -> tuple[srt.Spec, int, dict[str, Any]]:
 
 def plan_of(scheme: Scheme, length: int, repeat: int) -> tuple[Plan, float]:
     spec, tokens, inputs = sized(scheme, length)
-    _, few, short = sized(scheme, 4096)
     best, plan = float("inf"), None
     for _ in range(repeat):
         attend = srt.compile(spec, tile=TILE, order="natural", plan_memory=2**40)
-        attend.plan(few, inputs=short)  # what the text alone decides is found
+        if spec.checked.queries.rows_per_step:  # not a layout of one length
+            _, few, short = sized(scheme, 4096)
+            attend.plan(few, inputs=short)  # what the text alone decides is found
         plan = None
         begin = time.process_time()
         plan = attend.plan(tokens, inputs=inputs)
