@@ -3,7 +3,7 @@
 An operator takes tensors, whole numbers (symbolic ones too) and strings. The `form` says what became of every argument, in words: `name=kind`, with
 `given.step` for an entry of given= and `inputs.doc` for one of inputs=. Kinds: `t` the next tensor; `i` the next number; `r` a range, the next three;
 `l5` a list, the next five; `n` None; `y` and `f` true and false; `w:` words, in rows. Python's floats become tensors of 64 bits, which torch.compile
-passes from call to call without compiling again. `flatten` is traced by torch.compile: it is written in what that understands.
+passes from call to call without compiling again. `flatten` is traced by torch.compile: it is written in what that understands (of torch 2.9, not `isinstance(x, A | B)`).
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ def _kind(name: str, value: Any, tensors: list[Tensor], whole: list[int]) -> str
     if isinstance(value, Tensor):
         tensors.append(value)
         return "t"
-    if isinstance(value, int | torch.SymInt):
+    if isinstance(value, (int, torch.SymInt)):
         whole.append(value)  # type: ignore[arg-type]
         return "i"
-    if isinstance(value, float | torch.SymFloat):
+    if isinstance(value, (float, torch.SymFloat)):
         # Of products torch.compile knows that a float may be a tensor; of other ways to make one it compiles again.
         tensors.append(torch.ones((), dtype=torch.float64, device="cpu") * value)  # type: ignore[operator]
         return "t"
@@ -66,7 +66,7 @@ def _kind(name: str, value: Any, tensors: list[Tensor], whole: list[int]) -> str
     if isinstance(value, np.ndarray):
         tensors.append(torch.as_tensor(value))
         return "t"
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         return _kind_of_list(name, value, tensors, whole)
     raise InputError(
         f"`{name}`, where torch compiles or watches a call, is a tensor, a number, a range, or a list of numbers or names; got {type(value).__name__}"
@@ -74,10 +74,10 @@ def _kind(name: str, value: Any, tensors: list[Tensor], whole: list[int]) -> str
 
 
 def _kind_of_list(name: str, value: Sequence[Any], tensors: list[Tensor], whole: list[int]) -> str:
-    if all(isinstance(x, int | torch.SymInt) and not isinstance(x, bool) for x in value):
+    if all(isinstance(x, (int, torch.SymInt)) and not isinstance(x, bool) for x in value):
         whole.extend(value)
         return f"l{len(value)}"
-    rows = value if isinstance(value[0], list | tuple) else [value]
+    rows = value if isinstance(value[0], (list, tuple)) else [value]
     if all(isinstance(x, str) for row in rows for x in row):
         return "w:" + "/".join(",".join(_word(x) for x in row) for row in rows) + ("/" if rows is value else "")
     wide = torch.float64 if all(isinstance(x, float) for row in rows for x in row) else None
