@@ -77,3 +77,10 @@ def test_links_lead_somewhere():
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "editors" / "README.md"]:
         for target in re.findall(r"\]\(([^)#]+)\)", BLOCK.sub("", page.read_text())):
             assert target.startswith("https://") or (page.parent / target).exists(), (page, target)
+
+
+def test_flags_given_to_the_compile_gate_are_its_own():
+    known = (ROOT / "benchmarks" / "kernels_report.py").read_text(encoding="utf-8")
+    for line in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines():
+        for flag in re.findall(r"--[a-z-]+", line.partition("make kernels-report")[2]):
+            assert f'"{flag}"' in known, line
