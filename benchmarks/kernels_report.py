@@ -18,6 +18,7 @@ import platform
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -207,7 +208,7 @@ def main() -> int:
         found = pool.imap_unordered(partial(_work, until=until), wanted)
         rows += filter(None, tqdm(found, total=len(wanted), desc="compiling", unit="kernel", mininterval=5))
     rows.sort(key=lambda r: (r["card"], r["head_dim"], list(SPECS).index(r["spec"]), DTYPES.index(r["dtype"]), Kernel[r["kernel"]].value, r["grouped"]))
-    text = report(rows, len(wanted) - len(rows))
+    text = report(rows, Counter(cell.dtype for cell in wanted) - Counter(row["dtype"] for row in rows))
     print(text)
     if options.out:
         options.out.write_text(text)
@@ -219,7 +220,7 @@ def _is_faulty(row: dict[str, Any]) -> bool:
     return bool(row["tried"]) and any(one["problems"] for one in row["tried"][0]["launches"])
 
 
-def report(rows: list[dict[str, Any]], missing: int) -> str:
+def report(rows: list[dict[str, Any]], missing: Counter[str]) -> str:
     import torch
     import triton
 
@@ -249,7 +250,9 @@ def report(rows: list[dict[str, Any]], missing: int) -> str:
     faulty, open_ = [r for r in rows if _is_faulty(r)], [r for r in rows if not r["tried"]]
     lines += [
         "",
-        f"{len(rows) - len(open_)} kernels, {len(faulty)} whose config in the table is no good" + (f"; {missing} more were not compiled." if missing else "."),
+        f"{len(rows) - len(open_)} kernels, {len(faulty)} whose config in the table is no good"
+        + ("; not compiled yet: " + ", ".join(f"{n} in {dtype}" for dtype, n in missing.items()) if missing else "")
+        + ".",
     ]
     for r in faulty:
         last = r["tried"][-1]

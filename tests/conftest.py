@@ -32,12 +32,15 @@ def _seeded():
 def pytest_configure(config):
     # The Triton kernels run in Triton's interpreter, on CPU tensors, except under `-m gpu`. It has to be asked for before triton is
     # imported, so before any test file is.
-    if config.option.markexpr != "gpu":
+    if config.option.markexpr != "gpu" or config.option.interpreted:
         os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="accept what the golden tests find")
+    parser.addoption(
+        "--interpreted", action="store_true", help="with -m gpu: what a card is to run, small and in Triton's interpreter, to try the tests themselves"
+    )
     parser.addoption("--filled", action="store_true", help="run in memory that torch fills with NaN: what is read before it is written shows")
 
 
@@ -69,6 +72,8 @@ def backend(request) -> str:
 
 def pytest_collection_modifyitems(config, items):
     reason = "needs a CUDA card; none is here" if not torch.cuda.is_available() else "on a card, and not in the interpreter: pytest -m gpu"
+    if config.option.markexpr == "gpu" and config.option.interpreted:
+        return
     for item in items:
         if item.get_closest_marker("gpu") and (config.option.markexpr != "gpu" or not torch.cuda.is_available()):
             item.add_marker(pytest.mark.skip(reason=reason))

@@ -49,9 +49,7 @@ def configs_of(compiled: Compiled, operands: Operands, source: Source | None = N
     """The configs of a call. `source`: the predicate as planned, else what it most often is; `tile`: that of the plan. Raises BackendError, with the
     remedy, for a call that the kernels cannot do, or not without spilling."""
     target = target_of(compiled, operands)
-    start = from_table(target, operands)
-    if tile is not None:
-        start = start.within(tile)
+    start = _start(target, operands, tile)
     # A card that is only spoken of is asked of the table: there is nothing to compile with.
     if target.capability == INTERPRETER or operands.capability is not None:
         return start
@@ -61,6 +59,13 @@ def configs_of(compiled: Compiled, operands: Operands, source: Source | None = N
 def choice(compiled: Compiled, operands: Operands) -> Callable[[Source, int], Configs]:
     """What of a predicate and the tile of a plan tells the configs."""
     return lambda source, tile: configs_of(compiled, operands, source, tile)
+
+
+@lru_cache(maxsize=1024)
+def _start(target: Target, operands: Operands, tile: int | None) -> Configs:
+    """Where the steps begin; asked for at every launch."""
+    found = from_table(target, operands)
+    return found if tile is None else found.within(tile)
 
 
 def from_table(target: Target, operands: Operands) -> Configs:
