@@ -140,6 +140,31 @@ def test_what_was_found_is_remembered_by_content(card):
     assert len(looked) > count
 
 
+KEPT = '"DQ": [64, 64, 4, 2], "DKV": [64, 64, 4, 2]}'
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        b"",
+        b'{"FORWARD": [64',
+        b"{}",
+        b"[]",
+        b"\xff",
+        *(f'{{"FORWARD": {x}, {KEPT}'.encode() for x in ("[64, 64]", "[512, 512, 4, 2]", "[48, 0, 4, 2]", "[64, 64, 4, 99]", "7")),
+    ],
+)
+def test_a_file_that_nobody_can_have_kept_is_found_anew(card, tmp_path, file):
+    card(lambda *_: False)
+    operands, compiled = Operands(HALF, 64, 64, 1, CUDA), _compiled("attend causal")
+    wanted = fit.configs_of(compiled, operands)
+    (kept,) = (tmp_path / "cache").glob("*.json")
+    good = kept.read_bytes()
+    kept.write_bytes(file)
+    fit._fitted.cache_clear()
+    assert fit.configs_of(compiled, operands) == wanted and kept.read_bytes() == good
+
+
 def test_a_plan_of_another_predicate_finds_configs_within_its_tile(card):
     """Numbers of 64 bits, or an order of tokens: the tile is settled by then."""
     card(lambda kernel, config: config.cols > 32)

@@ -25,7 +25,7 @@ from ..diagnostics import BackendError
 from .backend import Operands
 from .call import Call
 from .cards import INTERPRETER, SHARED_BYTES, stand_in
-from .configs import Config, Configs, Kernel, Target, choose, splits
+from .configs import SMALLEST, Config, Configs, Kernel, Target, choose, splits
 from .cubin import usage
 from .emit import Source
 from .offline import compiling, current
@@ -92,16 +92,34 @@ def _none(kernel: Kernel, target: Target, operands: Operands, why: str) -> Backe
 @lru_cache(maxsize=1024)
 def _fitted(compiled: Compiled, operands: Operands, target: Target, source: Source, start: Configs) -> Configs:
     name = f"srt_masks_configs_{_key(compiled, operands, target, source, start)}.json"
-    known = kept(name)
-    if known is None:
-        known = json.dumps({kernel.name: _steps(kernel, compiled, operands, target, source, start) for kernel in Kernel})
-        keep(name, known)
-    found = json.loads(known)
+    found = _read(kept(name), start)
+    if found is None:
+        found = {kernel.name: _steps(kernel, compiled, operands, target, source, start) for kernel in Kernel}
+        keep(name, json.dumps(found))
     for kernel in Kernel:
         if isinstance(found[kernel.name], str):
             raise _none(kernel, target, operands, f"not even the smallest: {found[kernel.name]}")
     forward, dq, dkv = (Config(*found[kernel.name]) for kernel in Kernel)
     return Configs(forward, dq, dkv, start.splits)
+
+
+def _read(text: str | None, start: Configs) -> dict[str, Any] | None:
+    """What was kept, if it is what `_steps` can have said: a file may be cut short, or somebody else's."""
+    try:
+        found = json.loads(text or "")
+        return found if all(_is_a_step(found[kernel.name], start.of(kernel)) for kernel in Kernel) else None
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _is_a_step(said: Any, start: Config) -> bool:
+    """Whether it is words, or the numbers of a config whose tile the one that the search began with holds."""
+    if isinstance(said, str):
+        return True
+    if not (isinstance(said, list) and len(said) == 4 and all(type(x) is int and x > 0 and x & (x - 1) == 0 for x in said[:3]) and said[3] in range(1, 8)):
+        return False
+    rows, cols, warps, _ = said
+    return SMALLEST <= rows <= start.rows and SMALLEST <= cols <= start.cols and warps <= 32
 
 
 def _steps(kernel: Kernel, compiled: Compiled, operands: Operands, target: Target, source: Source, start: Configs) -> tuple[int, ...] | str:

@@ -71,7 +71,7 @@ def kept(name: str) -> str | None:
     """What `keep` put under a name; None where it did not, or it cannot be read."""
     try:
         return (folder() / name).read_text()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return None
 
 
