@@ -165,6 +165,18 @@ def test_a_graph_holds_one_operator_a_direction_and_no_planning():
     assert list(map(str, called)) == ["srt_masks.attention"]
 
 
+@pytest.mark.parametrize("rows", [[0.1, 1] * 4, [[0.1, 1] * 4, [1, 0.1] * 4]])
+def test_floats_in_lists_keep_their_bits_beside_whole_numbers(rows: list[Any]):
+    """0.1 in float32 is more than 0.1, and the key would not be seen."""
+    attend = srt.compile(srt.parse("input g: float per token\nattend q.pos == k.pos or k.g <= 0.1"), tile=16)
+
+    def call(*x: Tensor) -> Tensor:
+        return attend(*x, g=rows)
+
+    data = tensors(8)
+    assert_same(results(torch.compile(call, backend="eager"), data), results(call, data))
+
+
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "input": ({"doc": torch.zeros(39, dtype=torch.int64)}, r"input `doc` has the axes \(token 40\)"),
     "missing": ({}, "missing input `doc`"),

@@ -80,9 +80,10 @@ def _kind_of_list(name: str, value: Sequence[Any], tensors: list[Tensor], whole:
     rows = value if isinstance(value[0], (list, tuple)) else [value]
     if all(isinstance(x, str) for row in rows for x in row):
         return "w:" + "/".join(",".join(_word(x) for x in row) for row in rows) + ("/" if rows is value else "")
-    wide = torch.float64 if all(isinstance(x, float) for row in rows for x in row) else None
     try:
-        tensors.append(torch.tensor(value, dtype=wide, device="cpu"))
+        found = torch.tensor(value, device="cpu")
+        # Python's floats have 64 bits, and keep them, at any depth and beside whole numbers.
+        tensors.append(torch.tensor(value, dtype=torch.float64, device="cpu") if found.is_floating_point() else found)
     except (TypeError, ValueError, RuntimeError):
         raise InputError(f"`{name}` is a tensor, or numbers in rows of one length; got {type(value).__name__}") from None
     return "t"
