@@ -15,6 +15,7 @@ from srt_masks.compiler import slices
 from srt_masks.compiler.labels import PARTIAL, State, state
 from srt_masks.compiler.plan import Plan
 from srt_masks.kernels import attention as kernels_attention
+from srt_masks.kernels import planning
 from srt_masks.reference.attention import attention
 
 TEXTS = {
@@ -65,14 +66,14 @@ def call_of(name: str, data: st.DataObject, most: int = 270) -> tuple[srt.Spec, 
 def planned(attend: Any, q: torch.Tensor, k: torch.Tensor, **options: Any) -> Plan:
     """The plan of a call."""
     found: list[Plan] = []
-    original = type(attend)._plan
+    original = kernels_attention.find_plan
 
-    def spied(self: Any, *arguments: Any, **more: Any) -> Plan:
-        found.append(original(self, *arguments, **more))
+    def spied(*asked: Any) -> Plan:
+        found.append(original(*asked))
         return found[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(attend), "_plan", spied)
+        patch.setattr(kernels_attention, "find_plan", spied)
         attend(q, k, k, **options)
     return found[0]
 
@@ -165,15 +166,15 @@ def test_slices_on_triton():
 
 def test_a_thousand_steps_are_planned_once(monkeypatch):
     made = []
-    honest = kernels_attention.make_plan
-    monkeypatch.setattr(kernels_attention, "make_plan", lambda *a, **o: made.append(a[1]) or honest(*a, **o))
+    honest = planning.make_plan
+    monkeypatch.setattr(planning, "make_plan", lambda *a, **o: made.append(a[1]) or honest(*a, **o))
     attend = srt.compile(srt.parse(STOP), tile=128)
     for tokens in range(8193, 9193):
         attend.plan(tokens, queries=range(tokens - 1, tokens), heads=4)
     assert len(made) == 1 and made[0].keys == 16384
     assert (attend.plans.made, attend.plans.found) == (1, 999)
     whole = attend.plan(9192, queries=range(9000, 9192), heads=4).to_dense()
-    monkeypatch.setattr(kernels_attention, "capacity", lambda *_: None)
+    monkeypatch.setattr(planning, "capacity", lambda *_: None)
     alone = srt.compile(srt.parse(STOP), tile=128).plan(9192, queries=range(9000, 9192), heads=4)
     assert len(made) == 2 and torch.equal(whole, alone.to_dense())
 

@@ -58,7 +58,7 @@ def is_watched(q: Any) -> bool:
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
-        or getattr(type(q), "__torch_dispatch__", _PLAIN) is not _PLAIN
+        or (getattr(type(q), "__torch_dispatch__", _PLAIN) is not _PLAIN and not q.is_nested)  # a nested tensor is refused as in any call
     )
 
 
