@@ -92,9 +92,10 @@ def _none(kernel: Kernel, target: Target, operands: Operands, why: str) -> Backe
 @lru_cache(maxsize=1024)
 def _fitted(compiled: Compiled, operands: Operands, target: Target, source: Source, start: Configs) -> Configs:
     name = f"srt_masks_configs_{_key(compiled, operands, target, source, start)}.json"
-    found = _read(kept(name), start)
+    found: dict[str, Any] | None = _read(kept(name), start)
     if found is None:
-        found = {kernel.name: _steps(kernel, compiled, operands, target, source, start) for kernel in Kernel}
+        steps: dict[str, Any] = {kernel.name: _steps(kernel, compiled, operands, target, source, start) for kernel in Kernel}
+        found = steps
         keep(name, json.dumps(found))
     for kernel in Kernel:
         if isinstance(found[kernel.name], str):
