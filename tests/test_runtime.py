@@ -268,7 +268,7 @@ def test_the_budget_it_asks_for_is_enough():
 
 CALLS = {  # a text; rows of q and k, batch; what else is given; how many functions may be called before the kernels
     "known": ("attend causal\nstop k where q.pos < 3", 50, 50, 1, {}, 105),
-    "documents": ("input docs: int per token\nattend causal and q.docs == k.docs", 50, 50, 1, {"docs": torch.zeros(50, dtype=torch.int64)}, 120),
+    "documents": ("input docs: int per token\nattend causal and q.docs == k.docs", 50, 50, 1, {"docs": torch.zeros(50, dtype=torch.int64)}, 115),
     "batch": ("attend causal", 50, 50, 16, {}, 110),
     "range": ("attend causal", 10, 50, 16, {"queries": range(40, 50)}, 140),
 }

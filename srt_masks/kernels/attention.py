@@ -85,13 +85,14 @@ class Attention:
         projections. Inputs and value params of the spec are given by name, or in `inputs`; a param is a number, or a vector with one for each
         row of the batch. Raises InputError naming the argument that is wrong, BackendError where the backend cannot do it.
         """
-        if not torch.compiler.is_compiling() and torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+        is_watched = traced.is_watched(q)
+        if not is_watched and torch._C._is_tracing():
             raise BackendError("torch.jit.trace would fix the plan of this one call: torch.export and torch.compile keep the call, for any length")
         q, k, v, hidden_k, hidden_v = _autocast(q, k, v, hidden_k, hidden_v)
         beside = {"layer": layer, "lengths": lengths, "queries": queries, "given": given, "scale": scale, "inputs": inputs, **inputs_and_params}
         if self.options.backend == "reference":
             out, lse = self._reference(q, k, v, hidden_k, hidden_v, **beside)
-        elif traced.is_watched(q):
+        elif is_watched:
             out, lse = traced.attend(self.identity, q, k, v, hidden_k, hidden_v, beside)
         else:
             out, lse = op.run(self.planned_call(q, k, v, hidden_k, hidden_v, **beside), q, k, v, hidden_k, hidden_v)
