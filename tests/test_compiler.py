@@ -131,7 +131,8 @@ def _expressions(draw: st.DrawFn, depth: int = 3) -> tuple[ir.Expr, dict[ir.Expr
     def number(level: int) -> ir.Expr:
         if level == 0 or draw(st.booleans()):
             leaf = ir.scalar(f"x{len(leaves)}")
-            ends = sorted((draw(_ENDS), draw(_ENDS)))
+            first = draw(_ENDS)
+            ends = sorted((first, draw(st.just(first) | _ENDS)))  # often a constant
             leaves[leaf] = (ends[0], ends[1])
             return leaf
         op = draw(st.sampled_from([Op.ADD, Op.SUB, Op.MUL, Op.MIN, Op.MAX, Op.NEG, Op.ABS, Op.FLOORDIV, Op.MOD, Op.SELECT]))
@@ -148,21 +149,50 @@ def _expressions(draw: st.DrawFn, depth: int = 3) -> tuple[ir.Expr, dict[ir.Expr
     return (truth(depth) if draw(st.booleans()) else number(depth)), leaves
 
 
-@given(_expressions(), st.randoms(use_true_random=False))
+@given(_expressions(), st.booleans(), st.randoms(use_true_random=False))
 @settings(max_examples=300)
-def test_sampled_points_lie_inside_the_bounds(drawn, random):
+def test_sampled_points_lie_inside_the_bounds(drawn, has_range, random):
+    """Also where the leaves say between which numbers their ends lie, as those of a plan do: so must every bound then."""
     expr, leaves = drawn
-    of: dict[ir.Expr, Bound] = {leaf: Interval(np.array([lo]), np.array([hi])) for leaf, (lo, hi) in leaves.items()}
+    of: dict[ir.Expr, Bound] = {
+        leaf: Interval(np.array([lo]), np.array([hi]), *((lo, hi) if has_range else ())) for leaf, (lo, hi) in leaves.items()
+    }  # fmt: skip
     with np.errstate(all="ignore"):
         for node in ir.postorder(expr):
             if node not in of:
                 of[node] = bound(node, [of[a] for a in ir.children(node)])
+    for node, found in of.items():
+        if isinstance(found, Interval):
+            assert found.least <= found.lo.item() and found.hi.item() <= found.most, ir.listing({"expr": node})
     for _ in range(8):
         point = {leaf.name: random.choice([lo, hi, random.randint(lo, hi)]) for leaf, (lo, hi) in leaves.items() if isinstance(leaf, ir.Scalar)}
         value = int(_value(expr, point))
         found = of[expr]
         ends = (found.must, found.may) if isinstance(found, Truth) else (found.lo, found.hi)
         assert ends[0].item() <= value <= ends[1].item(), (ir.listing({"expr": expr}), point, leaves)
+
+
+@pytest.mark.parametrize("op", [Op.ADD, Op.SUB, Op.MUL, Op.FLOORDIV, Op.MOD, Op.MIN, Op.MAX, Op.ABS, Op.NEG])
+@pytest.mark.parametrize("least", [-6, 0, 2**63 - 9, -(2**63)])
+def test_bounds_beside_a_constant_hold_every_value_and_stay_in_range(op: Op, least: int):
+    """Every interval of nine numbers, in the middle and at both ends of 64 bits, by every small constant: a box each, all at once."""
+    numbers = [least + i for i in range(9)]
+    ends = [(lo, hi) for lo in numbers for hi in numbers if lo <= hi]
+    a = Interval(np.array([lo for lo, _ in ends]), np.array([hi for _, hi in ends]), numbers[0], numbers[-1])
+    x, y = ir.scalar("x"), ir.scalar("y")
+    node = ir.apply(op, *((x, y)[: op.value[1]]))
+    for constant in range(-3, 4):
+        b = Interval(np.array(constant), np.array(constant), constant, constant)
+        with np.errstate(all="ignore"):
+            found = bound(node, [a, b][: op.value[1]])
+        assert isinstance(found, Interval) and bool((found.least <= found.lo).all()) and bool((found.hi <= found.most).all())
+        lo, hi = (np.broadcast_to(e, len(ends)).tolist() for e in (found.lo, found.hi))
+        value = {n: int(_value(node, {"x": n, "y": constant})) for n in numbers}
+        for i, (first, last) in enumerate(ends):
+            own = [value[n] for n in numbers if first <= n <= last]
+            assert lo[i] <= min(own) and max(own) <= hi[i], (constant, first, last)
+            if least in (-6, 0) and op is not Op.MOD and not (op is Op.FLOORDIV and constant <= 0):
+                assert (lo[i], hi[i]) == (min(own), max(own)), (constant, first, last)
 
 
 @pytest.mark.parametrize(
