@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import alone, machine, peak, table
+from measuring import alone, machine, peak, publish, table
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -218,10 +218,7 @@ def main() -> None:
             f"Forward and backward of `tiled`, beyond inputs, output and gradients; wanted: under {PEAK_MB} MB, where one head's dense float32 mask is 268 MB.",
             table(["mask", "tokens", "MB"], peaks),
         ]
-    text = "\n\n".join(page) + "\n"
-    print(text)
-    if options.out:
-        options.out.write_text(text)
+    publish(page, options.out)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -45,3 +46,11 @@ def machine() -> str:
 def table(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def publish(page: list[str], out: Path | None) -> None:
+    """Print a page of paragraphs and tables, and write it to a file if one is named."""
+    text = "\n\n".join(page) + "\n"
+    print(text)
+    if out is not None:
+        out.write_text(text)

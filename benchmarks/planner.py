@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import alone, fastest, machine, peak, table
+from measuring import alone, fastest, machine, peak, publish, table
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
@@ -210,10 +210,7 @@ def main() -> None:
             table(["mask", "ours ms", "eager ms", "compiled ms", "first compiled call ms", "eager / ours", "compiled / ours"], rows),
         ]
     page += ["## Tiles called PARTIAL, the zoo at about 8,000 tokens", table(["scheme", "PARTIAL", "really EMPTY", "really FULL"], precision())]
-    text = "\n\n".join(page) + "\n"
-    print(text)
-    if options.out:
-        options.out.write_text(text)
+    publish(page, options.out)
 
 
 if __name__ == "__main__":

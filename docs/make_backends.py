@@ -33,7 +33,7 @@ A text means the same on every backend: it is honoured exactly, or refused with 
 | | what it is | what it is for |
 |---|---|---|
 | `"reference"` | dense, every pair with its own copies of q, k and v, differentiated by torch, in float64 | the truth that the others are held to; small sizes; derivatives of derivatives |
-| `"tiled"` | plain torch on the tiles that the mask visits | any device that torch has: training and inference on a CPU, and wherever `triton` is not |
+| `"tiled"` | torch alone: on a CPU torch's flash attention over rectangles of what the mask visits, elsewhere and for large scores products tile by tile | any device that torch has: training and inference on a CPU, and wherever `triton` is not |
 | `"triton"` | Triton kernels on the same tiles, the mask compiled into them | CUDA cards |
 | `"auto"` | the default: `triton` on {measured}, and `tiled` elsewhere | |
 
