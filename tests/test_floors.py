@@ -29,11 +29,12 @@ ALLOWED = {
     "packed": {"diagnostics"},
     "highlight": {"diagnostics", "grammar", "highlight"},
     "highlight_pygments": {"highlight", "highlight_pygments"},
-    "explanation": {"diagnostics", "grammar", "reference", "spec", "surface"},
+    "explanation": {"diagnostics", "grammar", "reference", "spec", "surface", "proofs"},
     "surface": {"diagnostics", "grammar", "reference", "kernels", "spec", "binding"},
-    "elsewhere": {"diagnostics", "grammar", "reference", "spec", "binding", "packed", "surface", "elsewhere"},
+    "elsewhere": {"diagnostics", "grammar", "reference", "spec", "binding", "packed", "surface", "elsewhere", "proofs"},
     "models": {"diagnostics", "grammar", "compiler", "kernels", "spec", "binding", "models"},
-    "testing": {"packed", "diagnostics", "grammar", "reference", "kernels", "spec", "binding", "surface", "testing"},
+    "proofs": {"diagnostics", "grammar", "compiler", "reference", "spec", "proofs"},
+    "testing": {"packed", "diagnostics", "grammar", "reference", "kernels", "spec", "binding", "surface", "testing", "proofs"},
     "view": {"diagnostics", "grammar", "compiler", "spec", "surface", "view"},
 }
 NO_TORCH = [

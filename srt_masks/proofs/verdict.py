@@ -1,0 +1,83 @@
+"""What a proof attempt ends with: the verdict, and for what is refuted the call and the path that do it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from torch import Tensor
+
+from ..diagnostics import Span
+from ..grammar.checked import Checked
+from ..reference.masks import Row, lay_out_row
+
+
+class Outcome(StrEnum):
+    PROVED = "proved"  # for all sizes and inputs of the scope
+    REFUTED = "refuted"  # by a path, replayed
+    CHECKED = "checked"  # every call up to a size, no further
+    UNKNOWN = "unknown"  # with a reason; never a pass
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """One call on a spec: its extents and what it is given. `inputs` are without batch axis, and may be longer than the row along `token` (a row
+    shorter than its batch); `layout` holds role, step and slot of a `layout given`."""
+
+    tokens: int
+    keys: int
+    heads: int = 1
+    layers: int = 1
+    params: Mapping[str, int | float] = field(default_factory=dict)
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)
+    layout: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def row(self, checked: Checked) -> Row:
+        return lay_out_row(
+            checked, tokens=self.tokens, keys=self.keys, heads=self.heads, layers=self.layers,
+            inputs=self.inputs, layout=self.layout, params=self.params,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """A pair that lets something through: the query, at this position, reads the key at that one, in a head of a layer."""
+
+    query: int
+    key: int
+    head: int = 0
+    layer: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """From the token whose state is read (`source`) to the one whose output shows it (`sink`): hops in the order they happen, so each query is the
+    next hop's key. No hops: the row's own residual stream, or a pair or row that stands alone."""
+
+    source: int
+    sink: int
+    hops: tuple[Hop, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is known of one claim. True in an `if` only where it is proved.
+
+    `claim` is its text (an automatic one is `assert no leak`), `scope` the sizes and inputs it was judged for, `path` and `world` the refutation,
+    `replay` what running it showed, `seconds` the wall time.
+    """
+
+    claim: str
+    outcome: Outcome
+    reason: str
+    scope: str
+    seconds: float = 0.0
+    line: int | None = None  # where the claim stands in the text; None: automatic
+    span: Span | None = None
+    path: Path | None = None
+    world: World | None = None
+    replay: str = ""
+
+    def __bool__(self) -> bool:
+        return self.outcome is Outcome.PROVED
