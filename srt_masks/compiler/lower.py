@@ -5,6 +5,7 @@ Input: `Checked`. Output: `Program`. Non-goals: making it smaller (`simplify.py`
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import assert_never
 
 from ..grammar import checked as c
@@ -20,7 +21,8 @@ _OPS = {
 }  # fmt: skip
 
 
-def lower(checked: Checked) -> Program:
+def translate(checked: Checked) -> Callable[[c.Expr], Expr]:
+    """A function from the expressions of a spec to IR; what is alike in two of them is translated once."""
     lets: dict[tuple[str, c.Side], Expr] = {}
     bodies = {let.name: let for let in checked.lets}
 
@@ -55,6 +57,12 @@ def lower(checked: Checked) -> Program:
                 return ir.apply(_OPS[op], *(expr(a) for a in args))
             case _:
                 assert_never(e)
+
+    return expr
+
+
+def lower(checked: Checked) -> Program:
+    expr = translate(checked)
 
     def gate(target: str) -> Gate:
         opens: list[Expr] = []
