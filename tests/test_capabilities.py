@@ -245,7 +245,7 @@ def test_a_card_that_is_named_is_as_one_that_is_here(card: tuple[int, int], dtyp
     assert here == named and here.capability == card
     for name in ("attend", "any, all over many", "lookup by a pair"):
         compiled = srt.compile(srt.parse(named[name].text)).compiled
-        backend = dispatch.pick("auto", compiled, Operands(dtype, 64, 64, 1, torch.device("cuda")), tell=False)
+        backend = dispatch.pick("auto", (compiled,), Operands(dtype, 64, 64, 1, torch.device("cuda")), tell=False)
         assert backend.name == named[name].auto
     for seen in (dispatch.why_tiled, target._target):
         seen.cache_clear()
@@ -300,7 +300,7 @@ def test_names_that_are_none():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the card that is here would be asked")
 def test_without_a_card_one_has_to_be_named():
-    with pytest.raises(srt.InputError, match=r"give capability=, for example \(9, 0\)"):
+    with pytest.raises(srt.InputError, match=r"name one, for sm_90 capability=\(9, 0\)"):
         capabilities(device="cuda")
 
 
@@ -317,3 +317,16 @@ def test_the_command_line(capsys):
     assert capsys.readouterr().out == f"{capabilities(device='cpu')}\n"
     assert main(["capabilities", "--device", "cpu", "--capability", "9.0"]) == 2
     assert "--capability is that of a CUDA card" in capsys.readouterr().err
+    for card in ("9", "9.10", "0.5", "(9, 0)"):
+        with pytest.raises(SystemExit):
+            main(["capabilities", "--capability", card])
+        assert "wants X.Y, for example 9.0 for sm_90" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the card that is here would be asked")
+def test_the_command_line_names_a_card_as_its_flag_takes_it(capsys):
+    assert main(["capabilities", "--device", "cuda"]) == 2
+    said = re.search(r"name one, for sm_90 (--capability=\S+)$", capsys.readouterr().err.strip())
+    assert said is not None
+    assert main(["capabilities", "--device", "cuda", said[1]]) == 0
+    assert capsys.readouterr().out == f"{capabilities(capability=(9, 0))}\n"

@@ -376,13 +376,13 @@ def test_auto_says_once_why_a_card_runs_tiled():
         operands = Operands(dtype, 64, 64, 1, torch.device("cuda"), card)
         dispatch.why_tiled.cache_clear(), dispatch._warn.cache_clear()
         if why is None:
-            assert dispatch.pick("auto", compiled.compiled, operands).name == "triton"
+            assert dispatch.pick("auto", compiled.predicates, operands).name == "triton"
             continue
         with pytest.warns(UserWarning, match=f"tiled.*({why})"):
-            assert dispatch.pick("auto", compiled.compiled, operands).name == "tiled"
-        assert dispatch.pick("auto", compiled.compiled, operands).name == "tiled"  # and says no more of it: a warning is an error here
+            assert dispatch.pick("auto", compiled.predicates, operands).name == "tiled"
+        assert dispatch.pick("auto", compiled.predicates, operands).name == "tiled"  # and says no more of it: a warning is an error here
     dispatch.why_tiled.cache_clear(), dispatch._warn.cache_clear()
-    assert dispatch.pick("auto", attend.compiled, Operands(torch.float32, 64, 64, 1, torch.device("cpu"))).name == "tiled"
+    assert dispatch.pick("auto", attend.predicates, Operands(torch.float32, 64, 64, 1, torch.device("cpu"))).name == "tiled"
 
 
 def test_float_predicates_round_as_the_planner_does():

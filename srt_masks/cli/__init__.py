@@ -52,17 +52,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code or 0
 
 
-_ARGUMENT = re.compile(r"\b(\w+)=(?!=)(?=(.?))")
+_ARGUMENT = re.compile(r"\b(\w+)=(?!=)(?:\((\d+), (\d+)\))?(?=(.?))")
 
 
 def in_flags(message: str, flags: Collection[str]) -> str:
-    """`give layers=` -> `give --layers`: errors below speak of Python's arguments, a user here of flags, those that this command has."""
+    """`give layers=` -> `give --layers`, `capability=(9, 0)` -> `--capability=9.0`: errors below speak of Python's arguments, a user here of flags,
+    those that this command has."""
 
     def flag(found: re.Match[str]) -> str:
         if found[1] not in flags:
             return found[0]
-        before_a_value = " " if found[2] == "{" else "" if found[2] in (*" ,;.:)", "") else "="
-        return f"--{found[1].replace('_', '-')}{before_a_value}"
+        name, major, minor, after = found.groups()
+        before_a_value = " " if after == "{" else "" if after in (*" ,;.:)", "") else "="
+        return f"--{name.replace('_', '-')}" + (before_a_value if major is None else f"={major}.{minor}")
 
     return _ARGUMENT.sub(flag, message)
 

@@ -111,6 +111,6 @@ def value(text: str) -> Any:
 
 def card(item: str) -> tuple[int, int]:
     major, dot, minor = item.partition(".")
-    if not (dot and major.isdecimal() and minor.isdecimal()):
+    if not (dot and item.isascii() and major.isdecimal() and minor.isdecimal() and int(major) and len(minor) == 1):
         raise argparse.ArgumentTypeError(f"wants X.Y, for example 9.0 for sm_90; got {item!r}")
     return int(major), int(minor)

@@ -61,7 +61,7 @@ def _card(place: torch.device, capability: tuple[int, int] | None) -> tuple[int,
             return None
         case None:
             if not torch.cuda.is_available():
-                raise InputError("no CUDA card is here to be asked: give capability=, for example (9, 0) for sm_90")
+                raise InputError("no CUDA card is here to be asked: name one, for sm_90 capability=(9, 0)")
             return torch.cuda.get_device_capability(place)
         case (int() as major, int() as minor) if not any(isinstance(x, bool) for x in (major, minor)) and major >= 1 and 0 <= minor <= 9:
             return major, minor
@@ -71,21 +71,21 @@ def _card(place: torch.device, capability: tuple[int, int] | None) -> tuple[int,
 
 def _row(group: str, feature: Feature, asked: Operands) -> Row:
     example = feature.example
-    compiled, refused = _compiled(feature.name)
-    if compiled is None:
+    predicates, refused = _compiled(feature.name)
+    if predicates is None:
         return Row(feature.name, group, feature.words, example.text, tuple(Cell(name, refused) for name in BACKENDS), "tiled")
     operands = _operands(example, asked)
-    cells = tuple(Cell(name, _refusal(name, compiled, operands) or feature.refused.get(name)) for name in BACKENDS)
-    auto = pick("auto", compiled, operands, tell=False).name
-    return Row(feature.name, group, feature.words, example.text, cells, auto, why_tiled(compiled, operands) or "")
+    cells = tuple(Cell(name, _refusal(name, predicates, operands) or feature.refused.get(name)) for name in BACKENDS)
+    auto = pick("auto", predicates, operands, tell=False).name
+    return Row(feature.name, group, feature.words, example.text, cells, auto, why_tiled(predicates, operands) or "")
 
 
 @cache
-def _compiled(name: str) -> tuple[Compiled | None, Refusal | None]:
+def _compiled(name: str) -> tuple[tuple[Compiled, ...] | None, Refusal | None]:
     """The example of a feature, compiled; or why compile refuses it, whatever the backend."""
     example = next(f for group in GROUPS for f in group.features if f.name == name).example
     try:
-        return compile_spec(parse(example.text), **example.options).compiled, None
+        return compile_spec(parse(example.text), **example.options).predicates, None
     except BackendError as error:
         return None, Refusal(type(error).__name__, str(error))
 
@@ -96,8 +96,8 @@ def _operands(example: Example, asked: Operands) -> Operands:
     return Operands(dtype, head_dim, example.value_dim or head_dim, example.heads // example.key_heads, asked.device, asked.capability)
 
 
-def _refusal(backend: str, compiled: Compiled, operands: Operands) -> Refusal | None:
-    error = refusal(backend, compiled, operands)
+def _refusal(backend: str, predicates: tuple[Compiled, ...], operands: Operands) -> Refusal | None:
+    error = refusal(backend, predicates, operands)
     return None if error is None else Refusal(type(error).__name__, str(error))
 
 

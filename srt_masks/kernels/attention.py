@@ -130,7 +130,7 @@ class Attention:
             raise InputError(f"head_dim is a whole number, 1 or more; got {head_dim!r}")
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         operands = Operands(dtype or torch.float32, head_dim, head_dim, 1, device)
-        planner = pick("tiled" if options.backend == "reference" else options.backend, self.compiled, operands, tell=False)
+        planner = pick("tiled" if options.backend == "reference" else options.backend, self.predicates, operands, tell=False)
         tile = options.tile or planner.tile(self.compiled, operands)
         call = self._call(Sizes(tokens, keys, heads, options.layers, batch), lengths, asking, given, inputs, inputs_and_params)
         rows = tokens if asking is None else max((len(r) for r in asking), default=0)
@@ -217,8 +217,13 @@ class Attention:
                 raise InputError(str(error) + ("" if asking is None else _why_whole(layout, count, self._reads_length))) from None
 
     @property
+    def predicates(self) -> tuple[Compiled, ...]:
+        """That of k and v, and that of their twins if the text has `stop hidden` and they learn anything."""
+        return (self.compiled,) if self.twins is None else (self.compiled, self.twins)
+
+    @property
     def _reads_length(self) -> bool:
-        return self.compiled.reads_length or (self.twins is not None and self.twins.reads_length)
+        return any(compiled.reads_length for compiled in self.predicates)
 
     def _check_twins(self, k: Tensor, v: Tensor, hidden_k: Tensor | None, hidden_v: Tensor | None) -> None:
         """Raises InputError unless hidden_k and hidden_v are there exactly where the text has `stop hidden`, and fit k and v."""
@@ -245,7 +250,7 @@ class Attention:
         """A call, checked and planned; `beside` is what `__call__` takes beside q, k, v and their twins. Raises as that does."""
         call, layer, scale = self._bind(q, k, v, hidden_k, hidden_v, **beside)
         operands = Operands.of(q, k, v)
-        backend = pick(self.options.backend, self.compiled, operands)
+        backend = pick(self.options.backend, self.predicates, operands)
         tile = self.options.tile or backend.tile(self.compiled, operands)
         asked = self._asked(call, q.shape[2], layer, tile, operands.heads_per_key, Ordering(self.options.order, backend.costs(operands, tile)))
         plan = find_plan(self.plans, asked)

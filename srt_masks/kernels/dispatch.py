@@ -38,11 +38,12 @@ def backend_of(name: str) -> Backend:
             raise BackendError(f'no backend is called {name!r}; backend="tiled" runs on any device')
 
 
-def pick(name: str, compiled: Compiled, operands: Operands, tell: bool = True) -> Backend:
-    """The backend of a call. `auto` is `triton` on a card where it was measured, and `tiled` elsewhere; on a GPU it tells why, once."""
+def pick(name: str, predicates: tuple[Compiled, ...], operands: Operands, tell: bool = True) -> Backend:
+    """The backend of a call, whose predicates are that of k and v and, if the text has `stop hidden`, that of their twins. `auto` is `triton` on a
+    card where it was measured, if that does all of them, and `tiled` elsewhere; on a GPU it tells why, once."""
     if name != "auto":
         return backend_of(name)
-    why = why_tiled(compiled, operands)
+    why = why_tiled(predicates, operands)
     if why is None:
         return backend_of("triton")
     if tell and operands.device.type == "cuda":
@@ -50,13 +51,13 @@ def pick(name: str, compiled: Compiled, operands: Operands, tell: bool = True) -
     return backend_of("tiled")
 
 
-def refusal(name: str, compiled: Compiled, operands: Operands) -> BackendError | None:
+def refusal(name: str, predicates: tuple[Compiled, ...], operands: Operands) -> BackendError | None:
     """What a backend that is asked for by name raises for such a call, the reference among them; None: it does it."""
     try:
         if name == "reference":
             check_reference(operands.device)
         else:
-            backend_of(name).tile(compiled, operands)
+            _check_all(backend_of(name), predicates, operands)
     except BackendError as error:
         return error
     return None
@@ -71,17 +72,23 @@ def check_reference(device: torch.device) -> None:
 
 
 @lru_cache(maxsize=1024)
-def why_tiled(compiled: Compiled, operands: Operands) -> str | None:
+def why_tiled(predicates: tuple[Compiled, ...], operands: Operands) -> str | None:
     """Why `auto` is `tiled` for such a call; None where it is `triton`."""
     if operands.device.type != "cuda":
         return f"`triton` is for CUDA cards, and this is for {operands.device.type}"
     if operands.dtype not in MEASURED.get(operands.card, ()):
         return f'backend="triton" has not been timed on sm_{operands.card} with {str(operands.dtype).removeprefix("torch.")}'
     try:
-        backend_of("triton").tile(compiled, operands)
+        _check_all(backend_of("triton"), predicates, operands)
     except BackendError as error:
         return str(error)
     return None
+
+
+def _check_all(backend: Backend, predicates: tuple[Compiled, ...], operands: Operands) -> None:
+    """Raises BackendError for the first predicate that the backend cannot do."""
+    for compiled in predicates:
+        backend.tile(compiled, operands)
 
 
 def settle(backend: Backend, planned: Iterable[tuple[Plan, Compiled]], operands: Operands) -> Backend:

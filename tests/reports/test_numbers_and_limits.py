@@ -219,7 +219,7 @@ def test_I7_a_card_with_little_shared_memory_is_served_or_told(card: int, dim: i
     dispatch.why_tiled.cache_clear(), dispatch._warn.cache_clear()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        names = {dispatch.pick("auto", compiled, operands).name for _ in range(3)}
+        names = {dispatch.pick("auto", (compiled,), operands).name for _ in range(3)}
     assert names == {"tiled"} and len(told) == 1 and f"sm_{card}" in str(told[0].message)
 
 
