@@ -90,7 +90,7 @@ def _arguments(cell: Cell) -> list[Any]:
     call.run = look  # type: ignore[assignment]
     try:
         with offline(cell.card, lambda *_: None):
-            compile_alone(Kernel[cell.kernel], Configs(some, some, some, splits(target)), compiled, operands, source)
+            compile_alone(Kernel[cell.kernel], Configs(some, some, some, splits(target.capability, target.head_dim)), compiled, operands, source)
     finally:
         call.run = real
     return seen
@@ -135,7 +135,7 @@ def compile_cell(cell: Cell) -> dict[str, Any]:
         begin = time.perf_counter()
         with offline(cell.card, lambda *_: None):
             try:
-                made = compile_alone(kernel, Configs(config, config, config, splits(target)), compiled, operands, source)
+                made = compile_alone(kernel, Configs(config, config, config, splits(target.capability, target.head_dim)), compiled, operands, source)
                 taken = [_taken(cell, config, one) for one in made]
             except Exception as error:  # Triton's own passes, or the assembler
                 taken = [{"problems": [f"{type(error).__name__}: {str(error).splitlines()[:1]}"[:160]], "stack": 1}]

@@ -74,6 +74,16 @@ def test_a_card_of_another_generation_is_refused_by_name():
     assert newer == known
 
 
+@pytest.mark.parametrize(("head_dim", "value_dim"), [(64, 64), (128, 128), (256, 64), (64, 256)])
+@pytest.mark.parametrize("card", CARDS)
+def test_what_an_order_is_thought_to_cost_knows_which_launches_there_are(card: int, head_dim: int, value_dim: int):
+    """Where dK and dV take a launch each, a tile of both is five products and not four."""
+    compiled, operands = _compiled("attend causal"), Operands(HALF, head_dim, value_dim, 1, CUDA, card)
+    found = dispatch.backend_of("triton").costs(operands, 128).launches
+    assert found == (("q", "k", "v") if fit.configs_of(compiled, operands).splits else ("q", "kv"))
+    assert (len(found) == 3) == (card in (90, 100) and max(head_dim, value_dim) == 256)
+
+
 # ------------------------------------------------------------------------------------------------ the step down
 
 
@@ -183,14 +193,32 @@ def test_where_no_config_is_without_spills_triton_refuses_and_auto_says_it_is_ti
         with pytest.raises(srt.BackendError, match=r"no config for the DQ kernel of this mask on sm_90.*spills 8 bytes.*tiled"):
             fit.configs_of(compiled, operands)
     with pytest.warns(UserWarning, match=r"`tiled`.*DQ kernel"):
-        assert dispatch.pick("auto", compiled, operands).name == "tiled"
-    assert dispatch.pick("auto", compiled, operands).name == "tiled"  # and says no more of it: a warning is an error here
+        assert dispatch.pick("auto", (compiled,), operands).name == "tiled"
+    assert dispatch.pick("auto", (compiled,), operands).name == "tiled"  # and says no more of it: a warning is an error here
+
+
+@pytest.mark.parametrize("whose", [0, 1], ids=["k and v", "twins"])
+def test_auto_asks_for_k_and_v_and_for_their_twins(whose: int, card, monkeypatch):
+    """A text with `stop hidden` has two predicates, and either may be what no config is without spills for."""
+    card(lambda kernel, config: False)
+    attend = srt.compile(srt.parse("layout memory * 2, repeat { token }\nattend causal\nstop hidden where k is memory"))
+    operands = Operands(HALF, 64, 64, 1, CUDA)
+    assert len(attend.predicates) == 2 and dispatch.pick("auto", attend.predicates, operands).name == "triton"
+    dispatch.why_tiled.cache_clear()
+    monkeypatch.setattr(fit, "problem", lambda kernel, configs, compiled, *_: fit.Problem("too much") if compiled is attend.predicates[whose] else None)
+    fit._fitted.cache_clear()
+    monkeypatch.setenv("SRT_MASKS_CACHE", f"{os.environ['SRT_MASKS_CACHE']} of {whose}")  # and nothing of it is known
+    assert isinstance(dispatch.refusal("triton", attend.predicates, operands), srt.BackendError)
+    monkeypatch.setattr(Operands, "of", lambda *_: operands)
+    x = torch.randn(1, 1, 20, 64)
+    with pytest.warns(UserWarning, match=r"`tiled`.*FORWARD kernel.*too much"):
+        assert attend.planned_call(x, x, x, x, x).backend.name == "tiled"
 
 
 def test_auto_leaves_triton_where_only_the_plan_shows_that_nothing_fits(card, monkeypatch):
     card(lambda kernel, config: False)
     compiled, operands = _compiled("attend causal"), Operands(HALF, 64, 64, 1, CUDA)
-    backend = dispatch.pick("auto", compiled, operands)
+    backend = dispatch.pick("auto", (compiled,), operands)
     plan = srt.compile(srt.parse("attend causal"), tile=128).plan(300)
     monkeypatch.setattr(backend, "pack", lambda *_: [])
     assert dispatch.settle(backend, [(plan, compiled)], operands) is backend

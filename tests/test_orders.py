@@ -328,6 +328,17 @@ def test_the_order_that_is_taken(text: str, tokens: int, options: dict, taken: s
         assert srt.compile(srt.parse(text), tile=32, order="natural").plan(tokens, **options).active_tiles > attend.plan(tokens, **options).active_tiles
 
 
+@pytest.mark.parametrize(
+    ("rules", "products"),
+    [("", (5, 7, 8)), ("stop v", (4, 6, 6)), ("stop k", (4, 5, 5)), ("stop q", (4, 4, 5)), ("stop q, k", (2, 2, 2)), ("stop k, v", (3, 3, 3)), ("stop q, k, v", (0, 0, 0))],
+)  # fmt: skip
+def test_the_products_of_a_tile_are_those_of_the_launches_there_are(rules: str, products: tuple[int, int, int]):
+    """Backward, beside two forward: of one launch (`tiled`), of dQ and dK/dV, and of dQ, dK and dV; S and dP are worked out anew in each that needs them."""
+    group = srt.compile(srt.parse(f"attend full\n{rules}"), tile=16).plan(32).groups[0]
+    found = [choice._Count.of(group.boxes, 32, 32, 16, launches).products for launches in (("qkv",), ("q", "kv"), ("q", "k", "v"))]
+    assert found == [4 * (2 + n) for n in products]
+
+
 def test_moving_tokens_is_paid_for():
     """What is saved has to exceed the gathers and scatters."""
     spec, tokens = srt.parse(NEAR), 1600

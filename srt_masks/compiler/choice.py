@@ -47,6 +47,8 @@ class Costs:
     row: float  # the same, for each head
     run: float  # a run, for each head, in each direction
     token: float  # one row of q, k, v, out or a gradient, gathered or scattered
+    # Of the backward: the gradients that each launch works out, from an S of its own, and for q and k from a dP of its own.
+    launches: tuple[str, ...] = ("qkv",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +271,7 @@ class _Probe:
         for group, order in zip(self.groups, orders, strict=True):
             leaves = group.leaves if order is None else order.picked(group.leaves)
             found.append(classify(search.questions, leaves, *self.tokens, search.tile, TRIAL_PAIRS))
-        counts = [_Count.of(boxes, *self.tokens, search.tile) for boxes in found]
+        counts = [_Count.of(boxes, *self.tokens, search.tile, search.ordering.costs.launches) for boxes in found]
         work = 0.0
         for group, order, count in zip(self.groups, orders, counts, strict=True):
             members = search.rows * len(group.heads)
@@ -297,16 +299,14 @@ class _Count:
     runs: int
 
     @staticmethod
-    def of(boxes: Boxes, queries: int, keys: int, tile: int) -> _Count:
+    def of(boxes: Boxes, queries: int, keys: int, tile: int, launches: tuple[str, ...]) -> _Count:
         rows, cols = -(-queries // tile), -(-keys // tile)
         level, label = boxes.level.astype(np.int64), boxes.label
         tiles = np.ones(len(label), np.int64)
         for place, count in ((boxes.row, rows), (boxes.col, cols)):
             tiles = tiles * (np.minimum((place + 1) << level, count) - (place << level))
         flows = {g: state(label, g) != State.NONE for g in "qkv"}
-        score = flows["q"] | flows["k"]
-        # S and O forward; S again, dP where dS is wanted, and each gradient backward.
-        products = 2 + sum(f.astype(np.int64) for f in (score | flows["v"], score, *flows.values()))
+        products = 2 + sum(_products(flows, launch) for launch in launches)  # S and O forward
         mixed = np.zeros(len(label), bool)
         for gate in "qkv":
             mixed |= state(label, gate) == State.MIXED
@@ -321,6 +321,14 @@ class _Count:
         once = costs.operator * (2 * operators[0] * self.partial + operators[1] * self.mixed) + 2 * costs.start * self.rows
         each = (self.products + costs.partial * self.partial_products) / 2 + 2 * (costs.row * self.rows + costs.run * self.runs)
         return once + members * each
+
+
+def _products(flows: dict[str, np.ndarray], launch: str) -> np.ndarray:
+    """Products of blocks that a launch of the backward takes in each box: one for each gradient that flows there, one for S where any does, and
+    one for dP where that of q or k does."""
+    found = [flows[g] for g in launch]
+    through_scores = [flows[g] for g in launch if g in "qk"]
+    return np.sum(found, 0) + np.any(found, 0) + (np.any(through_scores, 0) if through_scores else 0)
 
 
 DIVISION = 12  # operators that a division or a remainder counts for: it floors, and asks about zero (measured)

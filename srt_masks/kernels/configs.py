@@ -131,10 +131,10 @@ def choose(kernel: Kernel, target: Target) -> Config | None:
     return None
 
 
-def splits(target: Target) -> bool:
+def splits(capability: int, head_dim: int) -> bool:
     """Whether dK and dV take a launch each, five products instead of four. On sm_90 and sm_100 a product has 64 rows or more for four
     warps, and two sums of 256 columns do not fit their registers; on the others 32 rows do."""
-    return target.generation in (9, 10) and target.head_dim == 256
+    return capability // 10 in (9, 10) and head_dim > 128
 
 
 # Small and uneven, so that tests meet tiles of the plan that hold several of a kernel's.

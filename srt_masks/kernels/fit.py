@@ -74,7 +74,7 @@ def from_table(target: Target, operands: Operands) -> Configs:
     for kernel, config in zip(Kernel, found, strict=True):
         if config is None:
             raise _none(kernel, target, operands, "in the table: those that were tried spill")
-    return Configs(*found, splits(target))  # type: ignore[arg-type]
+    return Configs(*found, splits(target.capability, target.head_dim))  # type: ignore[arg-type]
 
 
 def _none(kernel: Kernel, target: Target, operands: Operands, why: str) -> BackendError:

@@ -15,7 +15,7 @@ from .backend import Attended, Operands
 from .call import Call, dense_rows
 from .fit import choice, configs_of
 from .packing import Packed, pack
-from .target import target_of
+from .target import launches_of, target_of
 
 
 class TritonBackend:
@@ -29,8 +29,8 @@ class TritonBackend:
 
     def costs(self, operands: Operands, tile: int) -> Costs:
         # On an H200 (benchmarks/results/gpu_attention.md) a window of 9 tiles a row takes 1.24 times as long for each tile as causal, where nearly
-        # all are FULL: that fits these two. The others are not measured.
-        return Costs(partial=1.7, operator=0.0, start=0.0, row=0.7, run=0.1, token=0.01)
+        # all are FULL: that fits `partial` and `row`. The others are not measured.
+        return Costs(partial=1.7, operator=0.0, start=0.0, row=0.9, run=0.13, token=0.013, launches=launches_of(operands))
 
     def pack(self, plan: Plan, compiled: Compiled, operands: Operands) -> list[Tensor]:
         known = self._packed.setdefault(plan, {})

@@ -12,7 +12,7 @@ from ..compiler.ir import Side
 from ..diagnostics import BackendError
 from .backend import Operands
 from .cards import CARDS, INTERPRETER, stand_in
-from .configs import Kind, Target
+from .configs import Kind, Target, splits
 from .emit import Source, Unfit, emit
 from .offline import current
 from .run import INTERPRETED
@@ -70,6 +70,14 @@ def _capability(operands: Operands, elsewhere: int | None) -> int:
     if operands.capability is None and elsewhere is not None:
         return elsewhere
     return INTERPRETER if operands.capability is None and INTERPRETED else operands.card
+
+
+def launches_of(operands: Operands) -> tuple[str, ...]:
+    """The gradients that each launch of the backward works out: dQ, and dK and dV together or, where their sums do not fit the registers, apart."""
+    elsewhere = current()
+    is_card = operands.device.type == "cuda" or elsewhere is not None
+    apart = is_card and splits(_capability(operands, None if elsewhere is None else elsewhere.capability), max(operands.head_dim, operands.value_dim))
+    return ("q", "k", "v") if apart else ("q", "kv")
 
 
 def block_of(dim: int) -> int:

@@ -33,7 +33,7 @@ class TiledBackend:
         return TILE
 
     def costs(self, operands: Operands, tile: int) -> Costs:
-        # Measured with one thread at tile 128 and head_dim 64, where a FULL tile takes 92 us forward.
+        # Measured with one thread at tile 128 and head_dim 64, where a FULL tile takes 92 us forward. All gradients are made of one S and one dP.
         area, dim = (128 / tile) ** 2, 128 / (operands.head_dim + operands.value_dim)
         return Costs(partial=1.14, operator=0.12 * dim, start=area * dim, row=0.3 * area * dim, run=0.05 * area, token=0.00055 * area)
 
