@@ -16,6 +16,7 @@ from torch import Tensor
 from .diagnostics import InputError, did_you_mean, listing
 from .grammar.checked import Checked, Layout, Type
 from .grammar.constants import param_value
+from .grammar.facts import Broken, holds
 
 DTYPES = {Type.BOOL: torch.bool, Type.INT: torch.int64, Type.FLOAT: torch.float64}
 NO_FLOAT64 = {"mps"}  # types of devices
@@ -199,7 +200,7 @@ def bind_lengths(checked: Checked, lengths: Any, sizes: Sizes, mid_step: bool = 
 def bind_params(checked: Checked, values: Mapping[str, Any], batch: int) -> tuple[dict[str, int | float], dict[str, tuple[int | float, ...]]]:
     """Values of every param, those given at the call in place of the text's; and of those given as a vector, one for each row of the batch.
 
-    Structural ones cannot be given here. Raises InputError.
+    Structural ones cannot be given here. Raises InputError, for values too against which the text states a fact.
     """
     bound: dict[str, int | float] = {p.name: p.value for p in checked.params}
     rows: dict[str, tuple[int | float, ...]] = {}
@@ -218,7 +219,19 @@ def bind_params(checked: Checked, values: Mapping[str, Any], batch: int) -> tupl
                 f"param `{param.name}` sizes the layout, a range or a table: set it with spec.with_params({param.name}={number!r}), not at the call"
             )
         bound[param.name] = number
+    if values:
+        _hold_facts_of_params(checked, bound, rows)
     return bound, rows
+
+
+def _hold_facts_of_params(checked: Checked, bound: Mapping[str, int | float], rows: Mapping[str, tuple[int | float, ...]]) -> None:
+    """Raises InputError for the first row of the batch in which a param is not what the text says of it. Its own values were held to it as it was read."""
+    bodies = {let.name: let.body for let in checked.lets} if checked.facts_of_params else {}
+    for fact in checked.facts_of_params:
+        for number, own in enumerate(zip(*rows.values(), strict=True) if rows else [()]):
+            here = {**bound, **dict(zip(rows, own, strict=True))}
+            if not holds(fact, here, bodies):
+                raise InputError(f"param {Broken(fact, (((), here[fact.name]),), row=number if rows else None)}")
 
 
 def bind_given(checked: Checked, given: Any, sizes: Sizes) -> dict[str, Tensor]:

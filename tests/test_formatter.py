@@ -40,6 +40,7 @@ def formatted(text: str) -> str:
 @pytest.mark.parametrize(("text", "want"), [
     ("param   n=-3", "param n = -3"), ("param n = + 3", "param n = +3"), ("param n=1_000", "param n = 1_000"), ("param x=2e-3", "param x = 2e-3"),
     ("input doc:int per step", "input doc: int per step"), ("input t : float [ a,b ] per query ,key", "input t: float[a, b] per query, key"),
+    ("param n=3 given-1<n", "param n = 3 given -1 < n"), ("input a:int[ b ] per head given a [ 1 ]>-2", "input a: int[b] per head given a[1] > -2"),
     ("data a,b", "data a, b"), ("layout repeat{token,reason*reasons}", "layout repeat { token, reason * reasons }"),
     ("queries  layout repeat n{a},b*-1", "queries layout repeat n { a }, b * -1"), ("layout given{ c,d }", "layout given { c, d }"),
     ("layout repeat (n+1)*2{a}", "layout repeat (n + 1) * 2 { a }"), ("layout repeat -n { a }", "layout repeat -n { a }"),
@@ -69,6 +70,19 @@ def test_lines(text: str, want: str):
 
 
 BROKEN = [
+    """
+input distances: int[rows, columns]
+    per token, head
+    given all(distances[i, j] >= 0 for i in range(3))
+        or all(distances[i, i] < 0 for i in range(3))
+""",
+    """
+queries layout given {
+    a_role_with_a_long_name,
+    another_role_with_a_long_name,
+    a_third_role_with_a_long_name
+}
+""",
     """
 attend q is noisy and k is noisy and same(block)
     or q is noisy and k is clean and k.block < q.block

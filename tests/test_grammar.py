@@ -17,9 +17,9 @@ from srt_masks.grammar.tables import grammar
 GRAMMAR = resources.files("srt_masks.grammar").joinpath("mask.lark").read_text()
 
 WHOLE_LANGUAGE = """
-param reasons = 4  param trickle = -0.25  param rate = 1e-3
+param reasons = 4 given 0 < reasons <= 8  param trickle = -0.25  param rate = 1e-3
 input doc: int per step                    # comments end a line
-input gap: int per layer, head
+input gap: int per layer, head given gap >= 1
 input random: int[blocks, picks] per head
 input gate: float per query, key
 queries layout repeat { target }

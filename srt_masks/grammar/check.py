@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ..diagnostics import MOST_FOUND, Diagnostic, Source, Span, listing
+from ..diagnostics import MOST_FOUND, Diagnostic, InputError, Source, Span, listing
 from . import checked as c
 from . import syntax as t
 from .calls import NUMBERS
@@ -16,6 +16,7 @@ from .checked import Kind, Side, Type
 from .constants import number_of, param_value
 from .explain_syntax import no_target
 from .expressions import Expressions
+from .facts import Broken, fact_of_input, fact_of_param, holds
 from .layouts import layout_of, role_of, roles_of
 from .missing import NOTHING_MISSING, Missing
 from .prelude import prelude, prelude_tree
@@ -78,6 +79,7 @@ class _Checker:
         self.predictions: list[c.Prediction] = []
         self.asks: c.Expr | None = None
         self.claims: list[c.Claim] = []
+        self.facts: list[c.Fact] = []
         self.order = 0
         self.predicts = False
 
@@ -124,7 +126,7 @@ class _Checker:
         params = tuple(c.Param(p.name, p.type, p.value, p.name in names.structural) for p in self.params)
         return c.Checked(
             tuple(self.roles), self.data, queries, self.layouts.get("keys"), params, tuple(self.inputs), tuple(self.lets),
-            self.attend, tuple(self.rules), self.position, tuple(self.predictions), self.asks, tuple(self.claims),
+            self.attend, tuple(self.rules), self.position, tuple(self.predictions), self.asks, tuple(self.claims), tuple(self.facts),
         )  # fmt: skip
 
     # -------------------------------------------------------------------------------------- before the statements
@@ -180,7 +182,7 @@ class _Checker:
     # -------------------------------------------------------------------------------------- statements
 
     def statement(self, s: t.Statement) -> None:
-        self.names.floats_allowed = isinstance(s, t.Rule | t.Let)
+        self.names.floats_allowed = isinstance(s, t.Rule | t.Let | t.Param)
         match s:
             case t.Param():
                 self.param(s)
@@ -247,6 +249,19 @@ class _Checker:
         param = c.Param(name, type, value, structural=False)
         self.define(s.name, param)
         self.params.append(param)
+        if s.given is not None and (fact := fact_of_param(self.names, s.given, param)) is not None:
+            self.facts.append(fact)
+            self.hold(fact)
+
+    def hold(self, fact: c.Fact) -> None:
+        """Of the values of this text; one from outside is no mistake of the text."""
+        values = {p.name: p.value for p in self.params}
+        if holds(fact, values, self.names.let_bodies):
+            return
+        broken = Broken(fact, (((), values[fact.name]),))
+        if not self.overrides.keys().isdisjoint(values):
+            raise InputError(f"param {broken}")
+        self.names.mistake("fact-broken", f"`{fact.name}` is {values[fact.name]}, against what is stated with it", fact.span, "this does not hold")
 
     def input(self, s: t.Input) -> None:
         before = len(self.names.mistakes)
@@ -274,8 +289,13 @@ class _Checker:
                 number = self.names.structural_int(size, "a size", least=0)
                 sizes.append(number if number is not None else 0)
         declared = c.Input(s.name.text, Type(s.type), tuple(a for a in axes if a != "sequence"), tuple(sizes))
-        self.define(s.name, declared if len(self.names.mistakes) == before else POISON)
+        right = len(self.names.mistakes) == before
+        self.define(s.name, declared if right else POISON)
         self.inputs.append(declared)
+        if s.given is not None and right:
+            self.names.floats_allowed = True
+            if (fact := fact_of_input(self.names, s.given, declared)) is not None:
+                self.facts.append(fact)
 
     def let(self, s: t.Let) -> None:
         if s.parameters is not None:

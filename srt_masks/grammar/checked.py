@@ -271,6 +271,20 @@ class Claim:
     span: Span = field(compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What is stated with an input or a param (`given`), and held to every call.
+
+    `where` is about one token, of either side where there is one layout (`own`), else of the queries or of the keys, as the input is; or about a
+    query and a key, where the input has an entry for each pair; or about numbers. `said` quotes it, with its line.
+    """
+
+    name: str
+    where: Expr
+    span: Span = field(compare=False)
+    said: str = field(compare=False)
+
+
 @dataclass(frozen=True)
 class Checked:
     """A whole spec, checked. What every call asks of it is found once."""
@@ -288,6 +302,7 @@ class Checked:
     predictions: tuple[Prediction, ...]
     asks: Expr | None  # `queries where`: which tokens ask; None: all
     claims: tuple[Claim, ...]
+    facts: tuple[Fact, ...] = ()
 
     @cached_property
     def has_hidden_rules(self) -> bool:
@@ -305,6 +320,14 @@ class Checked:
     @cached_property
     def speaks_of_layers(self) -> bool:
         return self.mentions("layer") or self.mentions("layers") or any("layer" in i.axes for i in self.inputs)
+
+    @cached_property
+    def facts_of_params(self) -> tuple[Fact, ...]:
+        return tuple(f for f in self.facts if f.name in {p.name for p in self.params})
+
+    @cached_property
+    def facts_of_inputs(self) -> tuple[Fact, ...]:
+        return tuple(f for f in self.facts if f.name in {i.name for i in self.inputs})
 
     @property
     def token_roots(self) -> tuple[Expr, ...]:
@@ -330,14 +353,16 @@ class Checked:
         """Whether any expression but a claim reads a global such as `head` or `layer`, an input indexed by it included."""
         roots = [self.attend, *(let.body for let in self.lets), *(e for r in self.rules for e in (r.where, r.factor) if e)]
         roots += [e for p in self.predictions for e in (p.target, p.weight, p.where) if e] + ([self.position] if self.position else [])
+        roots += [f.where for f in self.facts]
         return any(isinstance(e, Global) and e.name == name for root in roots for e in walk(root))
 
     def __str__(self) -> str:
         lines = [f"layout {self.queries.describe(self.roles)}" if self.keys is None else f"queries layout {self.queries.describe(self.roles)}"]
         lines += [f"keys layout {self.keys.describe(self.roles)}"] if self.keys else []
         lines += [f"data {', '.join(self.roles[r] for r in self.data)}"] if self.data else []
-        lines += [f"param {p.name}: {p.type.value} = {p.value}{'  # structural' if p.structural else ''}" for p in self.params]
-        lines += [f"input {i}" for i in self.inputs]
+        given = {f.name: f" given {show(f.where, self.roles)}" for f in self.facts}
+        lines += [f"param {p.name}: {p.type.value} = {p.value}{given.get(p.name, '')}{'  # structural' if p.structural else ''}" for p in self.params]
+        lines += [f"input {i}{given.get(i.name, '')}" for i in self.inputs]
         lines += [f"queries where {show(self.asks, self.roles)}"] if self.asks else []
         lines += [f"let {x.name}: {x.kind.value} {x.type.value} = {show(x.body, self.roles)}" for x in self.lets]
         lines += [f"attend {show(self.attend, self.roles)}"]

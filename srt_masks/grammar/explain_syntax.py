@@ -32,7 +32,7 @@ def misspelt(statement: list[Token]) -> str:
 # ------------------------------------------------------------------------------------------------ the statement's first word
 
 _EVERY_STATEMENT = "one of param, input, layout, queries, keys, data, let, attend, stop, scale, position, predict, assert"
-_GOES_ON = ("where", "weight", "by", "per", "and", "or", "not", "implies", "if", "else")  # what begins the second line of a statement
+_GOES_ON = ("where", "weight", "by", "per", "given", "and", "or", "not", "implies", "if", "else")  # what begins the second line of a statement
 _BY_SIGN = {"=": "let", ":": "input", "->": "predict"}
 _BEGINNINGS = {"query": "queries", "key": "keys"}
 _PRELUDE = {s.partition("(")[0]: s for s in SIGNATURES}
@@ -265,6 +265,25 @@ def no_target(word: str, span: Span) -> Diagnostic:
 
 # ------------------------------------------------------------------------------------------------ clauses and their order
 
+
+def _fact(p: Place) -> Diagnostic | None:
+    """`input rank: int where 0 <= rank`, `attend causal given ...`"""
+    found, words = p.token.key, [x.key for x in p.statement[: p.at]]
+    if p.word in ("input", "param") and found in ("where", "if") and not p.operand_wanted and "given" not in words and {":", "="} & {*words}:
+        return p.says(f"write `given {p.quote(p.at + 1, len(p.statement) - 1)}`")
+    if p.word == "input" and found == "per" and "given" in words:
+        return p.says("`per` comes before `given`: `input doc: int per token given 0 <= doc`")
+    if found != "given" or p.operand_wanted:
+        return None
+    if p.word == "input" and p.back(1).key == ",":
+        return p.says("no comma before `given`", first=p.at - 1)
+    if NAME in p.expected:
+        return None
+    if p.word not in ("input", "param"):
+        return p.says("a fact is stated with an `input` or a `param`")
+    return p.says("`given` comes last: " + ("`param n = 4 given 0 < n`" if p.word == "param" else "`input doc: int per token given 0 <= doc`"))
+
+
 _WHERE_COMES_LAST = {
     "predict": "`predict ROLE -> EXPR weight EXPR where EXPR`: `where` comes last",
     "scale": "`scale k, v by EXPR where EXPR`: `where` comes last",
@@ -330,6 +349,7 @@ _RULES: tuple[Callable[[Place], Diagnostic | None], ...] = (
     _quotes,
     _comment,
     _foreign_sign,
+    _fact,
     _word_as_name,
     _clause,
     _misspelt_word,

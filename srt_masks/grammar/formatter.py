@@ -126,7 +126,7 @@ def _spaces(words: Sequence[str]) -> Iterator[bool]:
 
 # A line breaks before these words, and between the members of a list. `is` and `in` stay with what they ask about: a long set breaks inside.
 _LOOSEST_FIRST = (
-    ("where", "by", "weight", "per", "for"),
+    ("where", "by", "weight", "per", "given", "for"),
     ("list",),
     ("else",),
     ("if",),
@@ -174,7 +174,7 @@ def _level(words: Sequence[str], spaces: Sequence[bool], i: int) -> int | None:
     word, before = words[i], words[i - 1]
     if before == "," or (spaces[i] and (before == "{" or word == "}")):  # the braces of a layout have spaces inside, and break like its commas
         return _LIST
-    if word in "+-" and not _ends_an_operand(before):
+    if (word in "+-" and not _ends_an_operand(before)) or (word == "given" and words[i + 1] == "{"):  # a sign; a layout
         return None
     return _LEVEL.get(word)
 

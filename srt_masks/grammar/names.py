@@ -254,18 +254,18 @@ class Names(Scope, ABC):
         for s in subscripts:
             self.typed(s, (Type.INT,), "a subscript")
         own = side or Side.OWN
+        mine = self.own_axes.intersection(axes) if side is None and not {"query", "key"} <= {*axes} else frozenset()
         indices: list[c.Expr] = []
         for axis in axes:
             match axis:
                 case "token" | "step":
                     indices.append(c.Attribute(own, "pos" if axis == "token" else "step", Type.INT))
-                case "query":
-                    indices.append(c.Attribute(Side.QUERY, "pos", Type.INT))
-                case "key":
-                    indices.append(c.Attribute(Side.KEY, "pos", Type.INT))
+                case "query" | "key":
+                    of = Side.OWN if axis in mine else Side.QUERY if axis == "query" else Side.KEY
+                    indices.append(c.Attribute(of, "pos", Type.INT))
                 case "head" | "layer":
                     indices.append(c.Global(axis))
-        is_token = side is None and ("token" in axes or "step" in axes)
+        is_token = side is None and ("token" in axes or "step" in axes or bool(mine))
         if side is None and not is_token and ("query" in axes) != ("key" in axes):
             which = "q" if "query" in axes else "k"
             return self.mistake("whose", f"`{name}` is an attribute of the {'query' if which == 'q' else 'key'}", span, f"write `{which}.{name}`")
@@ -296,7 +296,7 @@ class Names(Scope, ABC):
                     name not in self._bound
                     and entry is not None
                     and isinstance(entry.what, c.Input)
-                    and not (not entry.what.sizes and is_attribute(entry.what, Side.QUERY))
+                    and not (not entry.what.sizes and (is_attribute(entry.what, Side.QUERY) or self.own_axes.intersection(entry.what.axes)))
                 ):
                     return self._read(entry.what, None, indices, expr.span)
                 return self._at(expr, self.check(expr.base), indices)

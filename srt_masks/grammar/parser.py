@@ -115,7 +115,7 @@ def _as_meant(tokens: list[Token], tables: Tables) -> t.Statement | None:
 # --------------------------------------------------------------------------------------------- cutting into statements
 
 # After one of these on the same line a statement word stands where a name or an expression should: it begins no statement.
-_CONNECTING_WORDS = ("is", "not", "no", "in", "for", "per", "and", "or", "implies", "if", "else", "where", "by", "weight", "repeat", "all")
+_CONNECTING_WORDS = ("is", "not", "no", "in", "for", "per", "and", "or", "implies", "if", "else", "where", "by", "weight", "given", "repeat", "all")
 _CONNECTORS = t.STATEMENTS - {"queries", "keys"} | {*_CONNECTING_WORDS, *",([{.=+-*/%<>", "->", "//", "**", "==", "!=", "<=", ">="}
 # Behind one of the first, one of the second at the begin of a line continues nothing: it is a statement without its word.
 _ENDS = frozenset([NAME, NUMBER, "true", "false", "q", "k", "bool", "int", "float", "query", "leak", "cacheable", "attends", *")]}"])
@@ -225,7 +225,8 @@ def _predict(span: Span, role: t.Word, target: t.Expr, *rest: Any) -> t.Predict:
 def _input(span: Span, name: t.Word, type: t.Word, *rest: Any) -> t.Input:
     sizes = next((r[1] for r in rest if r[0] == "shape"), ())
     axes = next((r[1] for r in rest if r[0] == "per"), ())
-    return t.Input(span, name, type.text, sizes, axes)
+    given = next((r[1] for r in rest if r[0] == "fact"), None)
+    return t.Input(span, name, type.text, sizes, axes, given)
 
 
 def _let(span: Span, name: t.Word, *rest: Any) -> t.Let:
@@ -256,11 +257,12 @@ def _quantify(span: Span, word: t.Word, body: t.Expr, variable: t.Word, domain: 
 
 
 _NODES: dict[str, Callable[..., Any]] = {
-    "param": lambda s, name, value: t.Param(s, name, value),
+    "param": lambda s, name, value, *rest: t.Param(s, name, value, rest[0][1] if rest else None),
     "signed": lambda s, *parts: "".join(p.text for p in parts),
     "input": _input,
     "shape": lambda s, *sizes: ("shape", sizes),
     "per": lambda s, *axes: ("per", axes),
+    "fact": lambda s, expr: ("fact", expr),
     "data": lambda s, roles: t.Data(s, roles),
     "layout": _layout,
     "side": lambda s, word: word.text,

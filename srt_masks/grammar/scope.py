@@ -108,6 +108,7 @@ class Scope:
     _variables: tuple[str, ...] = ()  # those of the `any` and `all` in force, the innermost last
     source: Source = field(default_factory=lambda: Source(""))  # of the text, to quote from
     _calls: tuple[tuple[Function, t.Call], ...] = ()  # the functions whose bodies are being checked for a call, the innermost last
+    own_axes: frozenset[str] = frozenset()  # in a fact: of `query` and `key` those whose inputs are read of the token at hand
     _token_statement: tuple[str, t.Expr] | None = None  # in a statement about the token at hand: what the statement is called, and its expression
     roles_known: bool = True  # no layout is lost to a mistake
     _about_pairs: bool = False  # in a statement about a query and a key, where a bare attribute does not say whose it is

@@ -214,6 +214,7 @@ class Param:
     span: Span
     name: Word
     value: str
+    given: Expr | None = None  # the fact stated with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +224,7 @@ class Input:
     type: str
     sizes: tuple[Expr, ...]
     axes: tuple[Word, ...]
+    given: Expr | None = None
 
 
 @dataclass(frozen=True, slots=True)
