@@ -53,10 +53,12 @@ def worlds(checked: Checked, size: World) -> tuple[Iterator[World], bool]:
     """Worlds of a size whose inputs satisfy the facts of the text, and whether they are all there are."""
     shapes = {i.name: _shape(checked, i, size) for i in checked.inputs}
     bits = sum(_numbers(shape) for shape in shapes.values())
-    countable = all(i.type is Type.BOOL and not any(isinstance(n, str) for n in i.sizes) for i in checked.inputs)
-    if countable and bits <= MOST_BITS and (checked.queries.given is None or not size.tokens):
-        return (world for world in _every(checked, size, shapes, bits) if _broken(checked, world) is None), True
+    bounded = not any(isinstance(n, str) for i in checked.inputs for n in i.sizes)
+    countable = bits <= MOST_BITS and all(i.type is Type.BOOL for i in checked.inputs) and checked.queries.given is None
     generator = torch.Generator().manual_seed(size.tokens * 64 + size.keys)
+    if bounded and (countable or size.tokens + bits == 0):
+        size = replace(size, layout=_layout(checked.queries.given, 0, generator)) if checked.queries.given is not None else size
+        return (world for world in _every(size, shapes, bits) if _broken(checked, world) is None), True
     return (world for _ in range(DRAWS) if (world := _drawn(checked, size, generator)) is not None), False
 
 
@@ -75,7 +77,7 @@ def _numbers(shape: tuple[int, ...]) -> int:
     return int(torch.Size(shape).numel())
 
 
-def _every(checked: Checked, size: World, shapes: Mapping[str, tuple[int, ...]], bits: int) -> Iterator[World]:
+def _every(size: World, shapes: Mapping[str, tuple[int, ...]], bits: int) -> Iterator[World]:
     """All values of inputs that are truth values, false ones first."""
     names = list(shapes)
     parts = [_numbers(shapes[n]) for n in names]
