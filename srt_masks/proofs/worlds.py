@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..grammar.checked import Checked, Input, Layout, Type
+from ..reference.masks import DTYPE
 from .verdict import World
 
 MOST_BITS = 10  # of all inputs of a size together, for every value of them to be tried
@@ -58,7 +59,7 @@ def worlds(checked: Checked, size: World) -> tuple[Iterator[World], bool]:
     generator = torch.Generator().manual_seed(size.tokens * 64 + size.keys)
     if bounded and (countable or size.tokens + bits == 0):
         size = replace(size, layout=_layout(checked.queries.given, 0, generator)) if checked.queries.given is not None else size
-        return (world for world in _every(size, shapes, bits) if _broken(checked, world) is None), True
+        return (world for world in _every(checked, size, shapes, bits) if _broken(checked, world) is None), True
     return (world for _ in range(DRAWS) if (world := _drawn(checked, size, generator)) is not None), False
 
 
@@ -77,13 +78,12 @@ def _numbers(shape: tuple[int, ...]) -> int:
     return int(torch.Size(shape).numel())
 
 
-def _every(size: World, shapes: Mapping[str, tuple[int, ...]], bits: int) -> Iterator[World]:
-    """All values of inputs that are truth values, false ones first."""
-    names = list(shapes)
-    parts = [_numbers(shapes[n]) for n in names]
+def _every(checked: Checked, size: World, shapes: Mapping[str, tuple[int, ...]], bits: int) -> Iterator[World]:
+    """All values of inputs that are truth values, or have none, false ones first."""
+    parts = [_numbers(shape) for shape in shapes.values()]
     for values in product((False, True), repeat=bits):
-        own = torch.tensor(values, dtype=torch.bool).split(parts) if names else ()
-        yield replace(size, inputs={n: x.reshape(shapes[n]) for n, x in zip(names, own, strict=True)})
+        own = torch.tensor(values, dtype=torch.bool).split(parts) if parts else ()
+        yield replace(size, inputs={i.name: x.reshape(shapes[i.name]).to(DTYPE[i.type]) for i, x in zip(checked.inputs, own, strict=True)})
 
 
 def _drawn(checked: Checked, size: World, generator: torch.Generator) -> World | None:
@@ -107,23 +107,20 @@ def _drawn(checked: Checked, size: World, generator: torch.Generator) -> World |
             return None  # of a param
         old = world.inputs[name]
         new = _values(declared[name].type, tuple(old.shape), size.tokens, generator)
-        if where is not None and declared[name].axes[:1] == ("token",):
-            new = torch.where(where.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+        if where.shape == old.shape[: where.ndim]:
+            new = torch.where(where.reshape(*where.shape, *[1] * (old.ndim - where.ndim)), new, old)  # what holds is kept
         world = replace(world, inputs={**world.inputs, name: new})
     return None
 
 
-def _broken(checked: Checked, world: World) -> tuple[str, Tensor | None] | None:
-    """The name of an input or param of which a fact of the text does not hold, and the tokens where it does not, if it speaks of tokens."""
-    facts = getattr(checked, "facts", ())
-    if not facts:
-        return None
-    row = world.row(checked)
-    for fact in facts:
-        for layer, head in product(range(world.layers), range(world.heads)):
-            holds = row.words(head, layer).value(fact.where)
-            if not bool(holds.all()):
-                return fact.name, ~holds if holds.shape == row.own["pos"].shape else None
+def _broken(checked: Checked, world: World) -> tuple[str, Tensor] | None:
+    """The name of an input or param of which a fact of the text does not hold, and where it does not."""
+    row = world.row(checked) if checked.facts else None
+    for fact, layer, head in product(checked.facts, range(world.layers), range(world.heads)):
+        assert row is not None
+        holds = row.words(head, layer).value(fact.where)
+        if not bool(holds.all()):
+            return fact.name, ~holds.squeeze()
     return None
 
 

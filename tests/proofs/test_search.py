@@ -387,6 +387,29 @@ def test_given_layouts_are_drawn():
     assert refutation("layout given { a, b }\nattend k.step <= q.step\nassert no flow where k is b and q is a").path.hops
 
 
+@pytest.mark.parametrize(("text", "holds"), [
+    # What would refute each, without its fact, is a value that the fact shuts out.
+    ("input back: int per token given 0 <= back <= 3\nattend k.pos == q.pos - q.back\nassert k.pos <= q.pos", True),
+    ("input back: int per token\nattend k.pos == q.pos - q.back\nassert k.pos <= q.pos", False),
+    ("input rank: int per step given rank >= step\nattend k.rank <= q.step\nassert k.step <= q.step", True), ("input rank: int per step\nattend k.rank <= q.step\nassert k.step <= q.step", False),
+    ("param n = 2 given n > 0\nattend causal and window(n)\nassert every query attends", True), ("param n = 2\nattend causal and window(n)\nassert every query attends", False),
+    ("input open: bool per token given open or pos > 0\nattend k.open and causal\nassert every query attends", True),
+    ("input open: bool per token given open or pos < 1\nattend k.open and causal\nassert every query attends", False),
+    ("input seen: bool per query, key given not seen or k.pos < q.pos\nattend seen\nassert k.pos < q.pos", True),
+    ("input seen: bool per query, key given not seen or k.pos <= q.pos\nattend seen\nassert k.pos < q.pos", False),
+    ("input w: float per head, token given w > 0.3\nattend k.w > 0.1 and causal\nassert every query attends", True),
+    ("input w: float per head, token given w > 0\nattend k.w > 0.3 and causal\nassert every query attends", False),
+])  # fmt: skip
+def test_inputs_and_params_satisfy_the_facts_of_the_text(text: str, holds: bool):
+    found = tried(text, 6)
+    assert isinstance(found, Covered) == holds, found
+    assert not holds or found.worlds > 5
+
+
+def test_a_fact_that_nothing_satisfies_leaves_nothing_tried():
+    assert covered("input rank: int per token given rank == 1000 + pos\nattend k.rank == q.rank\nassert k.pos == q.pos", 4).worlds == 1  # of no tokens
+
+
 def test_a_path_between_rows_is_preferred_to_a_rows_own_residual():
     text = "attend causal or k.pos == 5\nassert no flow where k.pos >= q.pos"
     assert refutation(text).path == Path(5, 0, (Hop(0, 5),))
