@@ -12,6 +12,9 @@ Contenders, where they can do a thing at all:
 
 Every contender's output and gradients are compared with ours before anything is timed. Times are medians of CUDA events. TFLOP/s count attended pairs only:
 4 * head_dim operations a pair forward, 10 * head_dim backward. `--workers` compile FlexAttention's kernels beforehand, in processes of their own.
+
+`--dry-run` does all of it on a CPU, at tiny sizes, in Triton's interpreter, and fails if a contender does or is not right. FlexAttention has no backward
+there: its forward is held to a dense stand-in, which reads the same BlockMask and has one.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ import argparse
 import json
 import multiprocessing
 import os
+import sys
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -29,8 +34,11 @@ from pathlib import Path
 from typing import Any
 
 os.environ.pop("TRITON_INTERPRET", None)
+if "--dry-run" in sys.argv:
+    os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
+from places import IS_DRY, PLACE, folder
 from torch import Tensor
 
 import srt_masks as srt
@@ -38,8 +46,10 @@ from srt_masks.compiler.boxes import PARTIAL
 from srt_masks.compiler.plan import Plan
 from srt_masks.compiler.runs import Consumer
 
-TILE = 128
-STEP, HORIZON, WINDOW = 5, 16, 1024
+TILE = 16 if IS_DRY else 128
+STEP, HORIZON = 5, 4 if IS_DRY else 16
+WINDOW = DOCUMENT = 24 if IS_DRY else 1024
+WRONG = 0.03  # a difference from ours that rounding does not explain
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,7 @@ class Spec:
 SPECS = {
     "causal": Spec("attend causal", causal=True),
     "window": Spec(f"attend causal and window({WINDOW})"),
-    "documents": Spec("input doc: int per token\nattend causal and same(doc)", documents=1024),
+    "documents": Spec("input doc: int per token\nattend causal and same(doc)", documents=DOCUMENT),
     "self reasoning": Spec(
         f"layout repeat {{ token, reason * {STEP - 1} }}\nlet soon = k is reason and 0 < q.step - k.step <= {HORIZON}\nattend causal\nstop k, v where soon",
         stops=True,
@@ -81,7 +91,7 @@ class Case:
     @property
     def inputs(self) -> dict[str, Tensor]:
         count = self.about.documents
-        return {"doc": torch.arange(self.tokens, device="cuda") // count} if count else {}
+        return {"doc": torch.arange(self.tokens, device=PLACE.device) // count} if count else {}
 
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -110,12 +120,40 @@ def sdpa(case: Case) -> Attend:
 
 @cache
 def _flex() -> Any:
+    if IS_DRY:
+        return flex_in_a_dry_run
     import torch._functorch.config
     from torch.nn.attention.flex_attention import flex_attention
 
     torch._dynamo.config.cache_size_limit = 64
     torch._functorch.config.donated_buffer = False  # a backward that is timed runs many times on one graph
     return torch.compile(flex_attention, dynamic=False)
+
+
+def flex_in_a_dry_run(q: Tensor, k: Tensor, v: Tensor, *, block_mask: Any, return_lse: bool = False) -> Any:
+    """Dense attention by the tiles and the mask of a BlockMask: what flex_attention, whose forward it is held to, has no backward of on a CPU."""
+    from torch.nn.attention.flex_attention import create_mask, flex_attention
+
+    queries, keys = q.shape[2], k.shape[2]
+
+    def pairs(counts: Tensor, indices: Tensor) -> Tensor:
+        tiles = torch.zeros(-(-queries // TILE), -(-keys // TILE), dtype=torch.bool)
+        for row, count in enumerate(counts[0, 0].tolist()):
+            tiles[row, indices[0, 0, row, :count].long()] = True
+        return tiles.repeat_interleave(TILE, 0).repeat_interleave(TILE, 1)[:queries, :keys]
+
+    wanted = create_mask(block_mask.mask_mod, 1, 1, queries, keys, device="cpu")[0, 0]
+    partial = pairs(block_mask.kv_num_blocks, block_mask.kv_indices)
+    seen = pairs(block_mask.full_kv_num_blocks, block_mask.full_kv_indices) | partial & wanted
+    assert torch.equal(seen, wanted), "the lists of a BlockMask and its mask differ"
+    scores = (q.float() @ k.float().mT * q.shape[-1] ** -0.5).masked_fill(~seen, -torch.inf)
+    out, lse = scores.softmax(-1).nan_to_num().to(q.dtype) @ v, scores.logsumexp(-1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "flex_attention called without torch.compile")
+        theirs = flex_attention(*(x.detach() for x in (q, k, v)), block_mask=block_mask, return_lse=True)
+    torch.testing.assert_close(out.detach(), theirs[0], rtol=WRONG, atol=WRONG)
+    torch.testing.assert_close(lse.detach(), theirs[1].float(), rtol=WRONG, atol=WRONG)
+    return (out, lse) if return_lse else out
 
 
 def tile_map(plan: Plan) -> tuple[Tensor, Tensor]:
@@ -142,7 +180,8 @@ def block_mask(text: str, case: Case, mask_mod: Any, repeat: bool = False) -> An
         partial, full = torch.cat([partial | full] * 2, 1), torch.zeros(full.shape[0], 2 * full.shape[1], dtype=torch.bool)
 
     def lists(tiles: Tensor) -> tuple[Tensor, Tensor]:
-        return tiles.sum(1).int()[None, None].cuda(), tiles.int().argsort(dim=1, descending=True, stable=True).int()[None, None].cuda()
+        found = tiles.sum(1).int(), tiles.int().argsort(dim=1, descending=True, stable=True).int()
+        return found[0][None, None].to(PLACE.device), found[1][None, None].to(PLACE.device)
 
     keys = case.tokens * (1 + repeat)
     return BlockMask.from_kv_blocks(*lists(partial), *lists(full), BLOCK_SIZE=TILE, mask_mod=mask_mod, seq_lengths=(case.tokens, keys))
@@ -209,8 +248,9 @@ def contenders(case: Case) -> dict[str, Callable[[Case], Attend]]:
 
 
 def tensors(case: Case) -> list[Tensor]:
-    generator = torch.Generator("cuda").manual_seed(0)
-    return [torch.randn(1, case.heads, case.tokens, case.head_dim, dtype=getattr(torch, case.dtype), device="cuda", generator=generator) for _ in range(4)]
+    generator = torch.Generator(PLACE.device).manual_seed(0)
+    shape, dtype = (1, case.heads, case.tokens, case.head_dim), getattr(torch, case.dtype)
+    return [torch.randn(shape, dtype=dtype, device=PLACE.device, generator=generator) for _ in range(4)]
 
 
 def pairs(case: Case) -> int:
@@ -227,6 +267,11 @@ def pairs(case: Case) -> int:
             return n * (n + 1) // 2
 
 
+def attended(case: Case) -> int:
+    """The same, counted."""
+    return int(srt.compile(srt.parse(case.about.text)).plan(case.tokens, inputs=case.inputs).to_dense().sum())
+
+
 def results(attend: Attend, case: Case) -> list[Tensor]:
     q, k, v, dout = tensors(case)
     leaves = [x.requires_grad_() for x in (q, k, v)]
@@ -239,23 +284,17 @@ def difference(a: list[Tensor], b: list[Tensor]) -> float:
 
 
 def measure(name: str, make: Callable[[Case], Attend], case: Case, truth: list[Tensor] | None, rep: int) -> tuple[dict[str, Any], list[Tensor]]:
-    from triton.testing import do_bench
-
     attend = make(case)
     found = results(attend, case)
     row: dict[str, Any] = {"spec": case.spec, "head_dim": case.head_dim, "tokens": case.tokens, "heads": case.heads, "contender": name}
-    row["difference"] = difference(found, truth) if truth is not None else 0.0
+    truth = found if name == "triton" else truth
+    row["difference"] = float("nan") if truth is None else difference(found, truth)  # nan: ours failed, and there is nothing to compare with
     q, k, v, dout = tensors(case)
     leaves = [x.requires_grad_() for x in (q, k, v)]
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    held = torch.cuda.memory_allocated()
+    row["peak MB"] = PLACE.peak(lambda: torch.autograd.grad(attend(*leaves), leaves, dout, retain_graph=True)) / 2**20
+    row["forward ms"] = PLACE.milliseconds(lambda: attend(*leaves), rep, rep // 4)
     out = attend(*leaves)
-    torch.autograd.grad(out, leaves, dout, retain_graph=True)
-    torch.cuda.synchronize()
-    row["peak MB"] = (torch.cuda.max_memory_allocated() - held) / 2**20
-    row["forward ms"] = do_bench(lambda: attend(*leaves), warmup=rep // 4, rep=rep, return_mode="median")
-    row["backward ms"] = do_bench(lambda: torch.autograd.grad(out, leaves, dout, retain_graph=True), warmup=rep // 4, rep=rep, return_mode="median")
+    row["backward ms"] = PLACE.milliseconds(lambda: torch.autograd.grad(out, leaves, dout, retain_graph=True), rep, rep // 4)
     work = pairs(case) * case.heads * case.head_dim
     row["forward TFLOP/s"] = 4 * work / row["forward ms"] / 1e9
     row["backward TFLOP/s"] = 10 * work / row["backward ms"] / 1e9
@@ -276,72 +315,104 @@ def table(rows: list[dict[str, Any]]) -> str:
     head = ["spec", "head_dim", "tokens", "contender", "forward ms", "TFLOP/s", "backward ms", "TFLOP/s", "both, ours = 1", "peak MB", "difference"]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "--:|" * 2 + "---|" + "--:|" * 7]
     for r in rows:
-        mine = next(x for x in rows if x["contender"] == "triton" and all(x[n] == r[n] for n in ("spec", "head_dim", "tokens")))
-        ratio = (r["forward ms"] + r["backward ms"]) / (mine["forward ms"] + mine["backward ms"])
+        mine = [x for x in rows if x["contender"] == "triton" and all(x[n] == r[n] for n in ("spec", "head_dim", "tokens"))]
+        ratio = (r["forward ms"] + r["backward ms"]) / (mine[0]["forward ms"] + mine[0]["backward ms"]) if mine else float("nan")
         cells = [r["spec"], r["head_dim"], f"{r['tokens']:,}", r["contender"], f"{r['forward ms']:.3f}", f"{r['forward TFLOP/s']:.0f}", f"{r['backward ms']:.3f}", f"{r['backward TFLOP/s']:.0f}", f"{ratio:.2f}", f"{r['peak MB']:.0f}", f"{r['difference']:.1e}"]  # fmt: skip
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 
 
-def main() -> None:
+def page(about: str, rows: list[dict[str, Any]]) -> str:
+    return "\n".join(
+        [
+            "# Attention on a card", "", f"`benchmarks/gpu_attention.py` on {about}.",
+            f"Window {WINDOW}; documents of {DOCUMENT} tokens; self reasoning: one word and {STEP - 1} reasoning tokens a step, k and v stopped for {HORIZON} steps.",
+            "`difference`: the largest of out, dq, dk, dv from ours, as norm of the difference over norm. `peak MB`: beyond what was held before the call.", "",
+            table(rows), "",
+        ]
+    )  # fmt: skip
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="a folder for gpu_attention.json and gpu_attention.md")
-    parser.add_argument("--lengths", type=int, nargs="+", default=[8_192, 32_768])
-    parser.add_argument("--head-dims", type=int, nargs="+", default=[64, 128])
+    parser.add_argument("--lengths", type=int, nargs="+", default=[80] if IS_DRY else [8_192, 32_768])
+    parser.add_argument("--head-dims", type=int, nargs="+", default=[16] if IS_DRY else [64, 128])
     parser.add_argument("--specs", nargs="+", default=list(SPECS), choices=list(SPECS))
-    parser.add_argument("--heads", type=int, default=16)
+    parser.add_argument("--heads", type=int, default=1 if IS_DRY else 16)
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])
-    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=1 if IS_DRY else 8)
     parser.add_argument("--compile-only", action="store_true", help="stop when everything is compiled, in the caches of Triton and Inductor")
     parser.add_argument("--rep", type=int, default=60, help="milliseconds that each median is taken over")
-    parser.add_argument("--longest", type=int, default=0, help="one more length, for causal and self reasoning at the last head_dim")
+    parser.add_argument("--longest", type=int, default=96 if IS_DRY else 0, help="one more length, for causal and self reasoning at the last head_dim")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin nothing after so many seconds")
-    options = parser.parse_args()
-    begin = time.monotonic()
+    parser.add_argument("--dry-run", action="store_true", help="everything at tiny sizes, without a card")
+    return parser.parse_args()
+
+
+def cases_of(options: argparse.Namespace) -> list[Case]:
     cases = [Case(s, d, n, options.heads, options.dtype) for n in options.lengths for d in options.head_dims for s in options.specs]
     if options.longest:
         cases += [Case(s, options.head_dims[-1], options.longest, options.heads, options.dtype) for s in options.specs if s in ("causal", "self reasoning")]
+    return cases
+
+
+def compile_all(cases: list[Case], workers: int) -> None:
+    jobs = [(case, name) for case in cases for name in contenders(case) if name not in ("sdpa", "tiled")]
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for trouble in filter(None, pool.map(warm, jobs[:2] if IS_DRY else jobs)):
+            print(trouble, flush=True)
+            assert not IS_DRY, trouble
+
+
+def measure_all(cases: list[Case], rep: int, until: float, write: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Writes a row for each contender of each case, and what there is after each case: a card may be lent for a time."""
+    rows: list[dict[str, Any]] = []
+    for case in cases:
+        assert not IS_DRY or pairs(case) == attended(case), case
+        truth = None
+        for name, make in contenders(case).items():
+            if time.monotonic() > until:
+                print("out of time: not measured:", case, name)
+                continue
+            try:
+                row, found = measure(name, make, case, truth, rep)
+            except Exception as error:
+                print(f"{case} {name}: {type(error).__name__}: {error}"[:300], flush=True)
+                if IS_DRY:
+                    raise
+                continue
+            truth = found if name == "triton" else truth
+            rows.append(row)
+            print({n: round(x, 4) if isinstance(x, float) else x for n, x in row.items()}, flush=True)
+            assert not IS_DRY or row["difference"] < WRONG, f"{name} is wrong: {row}"
+        PLACE.tidy()
+        write(rows)
+
+
+def main() -> None:
+    options = arguments()
+    begin = time.monotonic()
+    cases = cases_of(options)
     if options.workers:
-        jobs = [(case, name) for case in cases for name in contenders(case) if name not in ("sdpa", "tiled")]
-        with ProcessPoolExecutor(options.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            for trouble in pool.map(warm, jobs):
-                if trouble:
-                    print(trouble, flush=True)
+        compile_all(cases, options.workers)
         print(f"compiled in {time.monotonic() - begin:.0f} s", flush=True)
     if options.compile_only:
         return
     import triton
 
-    rows: list[dict[str, Any]] = []
-    for case in cases:
-        truth = None
-        for name, make in contenders(case).items():
-            if time.monotonic() - begin > options.seconds:
-                print("out of time: not measured:", case, name)
-                continue
-            try:
-                row, found = measure(name, make, case, truth, options.rep)
-            except Exception as error:
-                print(f"{case} {name}: {type(error).__name__}: {error}"[:300], flush=True)
-                continue
-            truth = truth if truth is not None else found
-            rows.append(row)
-            print({n: round(x, 4) if isinstance(x, float) else x for n, x in row.items()}, flush=True)
-        torch.cuda.empty_cache()
-    about = f"{torch.cuda.get_device_name()}, torch {torch.__version__}, triton {triton.__version__}; {options.dtype}, batch 1, {options.heads} heads; tile of our plan by config"
-    text = "\n".join(
-        [
-            "# Attention on a card", "", f"`benchmarks/gpu_attention.py` on {about}.",
-            f"Window {WINDOW}; documents of {SPECS['documents'].documents} tokens; self reasoning: one word and {STEP - 1} reasoning tokens a step, k and v stopped for {HORIZON} steps.",
-            "`difference`: the largest of out, dq, dk, dv from ours, as norm of the difference over norm. `peak MB`: beyond what was held before the call.", "",
-            table(rows), "",
-        ]
-    )  # fmt: skip
-    print(text)
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "gpu_attention.md").write_text(text)
-        (options.out / "gpu_attention.json").write_text(json.dumps({"about": about, "rows": rows}, indent=1))
+    about = f"{PLACE.name}, torch {torch.__version__}, triton {triton.__version__}; {options.dtype}, batch 1, {options.heads} heads; tile of our plan by config"
+    out = folder(options.out)
+
+    def write(rows: list[dict[str, Any]]) -> None:
+        if out is not None:
+            (out / "gpu_attention.md").write_text(page(about, rows))
+            (out / "gpu_attention.json").write_text(json.dumps({"about": about, "rows": rows}, indent=1))
+
+    measure_all(cases, options.rep, begin + options.seconds, write)
+    if out is not None:
+        print((out / "gpu_attention.md").read_text())
+        print(f"written to {out}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """Time candidate configs of each Triton kernel on the card that is here: what the table in `kernels/configs.py` should say.
 
-    python benchmarks/tune_kernels.py [--out FILE.json] [--length 16384] [--head-dims 64 128] [--workers 14] [--seconds 120]
+    python benchmarks/tune_kernels.py [--out DIR] [--length 16384] [--head-dims 64 128] [--workers 14] [--seconds 120]
 
 First all candidates are compiled by several processes, without the card; then each kernel is timed by itself, on one plan, against the time of the
 config that the table has now. A candidate that spills is timed, too: only a card can say whether that matters.
+
+`--dry-run` does all of it without a card: it compiles some candidates for an sm_90, and launches others once in Triton's interpreter, at a tiny length.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -21,8 +24,11 @@ from pathlib import Path
 from typing import Any
 
 os.environ.pop("TRITON_INTERPRET", None)
+if "--dry-run" in sys.argv and __name__ == "__main__":  # and not in the processes that compile
+    os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
+from places import IS_DRY, PLACE, folder
 
 import srt_masks as srt
 from srt_masks.kernels import launch, packing
@@ -34,7 +40,7 @@ from srt_masks.kernels.fit import from_table
 from srt_masks.kernels.offline import offline
 from srt_masks.kernels.target import target_of
 
-TILE = 128
+TILE = 32 if IS_DRY else 128
 SPECS = {
     "plain": "layout repeat { token, reason * 4 }\nlet soon = k is reason and 0 < q.step - k.step <= 16\nattend causal\nstop k, v where soon",
     "apart": "input doc: int per token\nattend causal and same(doc)\nstop k where q.pos - k.pos >= 512\nscale v by 0.5 where (q.pos - k.pos) % 4 == 0",
@@ -102,7 +108,7 @@ class Bench:
         self.compiled_spec = srt.compile(srt.parse(SPECS[spec]), backend="triton", tile=TILE)
         self.length = length // 5 * 5 if spec == "plain" else length
         self.compiled = self.compiled_spec.compiled
-        self.q, self.k, self.v, self.dout = (torch.randn(1, heads, self.length, head_dim, dtype=torch.bfloat16, device="cuda") for _ in range(4))
+        self.q, self.k, self.v, self.dout = (torch.randn(1, heads, self.length, head_dim, dtype=torch.bfloat16, device=PLACE.device) for _ in range(4))
         self.plan = self.compiled_spec.plan(self.length, heads=heads, dtype=torch.bfloat16, head_dim=head_dim, inputs=inputs_of(spec, self.length))
         self.operands = Operands.of(self.q, self.k, self.v)
         self.table = from_table(target_of(self.compiled, self.operands), self.operands)
@@ -123,60 +129,100 @@ class Bench:
         return lambda: call.key_gradients(self.dout, rows, True, True)
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--length", type=int, default=16_384)
-    parser.add_argument("--heads", type=int, default=16)
-    parser.add_argument("--head-dims", type=int, nargs="+", default=[64, 128])
-    parser.add_argument("--specs", nargs="+", default=list(SPECS))
-    parser.add_argument("--card", type=int, choices=CARDS, help="compile for this one, and time nothing, where there is none")
-    parser.add_argument("--workers", type=int, default=14, help="processes that compile beforehand; 0: compile what is timed")
+    parser.add_argument("--out", type=Path, help="a folder for tune_kernels.json and tune_kernels.md")
+    parser.add_argument("--length", type=int, default=80 if IS_DRY else 16_384)
+    parser.add_argument("--heads", type=int, default=1 if IS_DRY else 16)
+    parser.add_argument("--head-dims", type=int, nargs="+", default=[32] if IS_DRY else [64, 128])
+    parser.add_argument("--specs", nargs="+", default=list(SPECS), choices=list(SPECS))
+    parser.add_argument("--card", type=int, choices=CARDS, default=90 if IS_DRY else None, help="compile for this one, and time nothing, where there is none")
+    parser.add_argument("--workers", type=int, default=1 if IS_DRY else 14, help="processes that compile beforehand; 0: compile what is timed")
     parser.add_argument("--seconds", type=float, default=120, help="stop timing after so many seconds")
-    options = parser.parse_args()
-    begin = time.monotonic()
-    card = options.card or 10 * torch.cuda.get_device_capability()[0] + torch.cuda.get_device_capability()[1]
-    cases = [Case(s, kernel, d, c, card) for s in options.specs for d in options.head_dims for kernel in Kernel for c in candidates(kernel, d, card)]
-    print(len(cases), "candidates", flush=True)
-    broken = dict.fromkeys(cases, "")
-    if options.workers:
-        with ProcessPoolExecutor(options.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            broken = dict(zip(cases, pool.map(compile_case, cases, chunksize=2), strict=True))
-    print(f"compiled in {time.monotonic() - begin:.0f} s; {sum(map(bool, broken.values()))} do not compile", flush=True)
-    for why in sorted({w for w in broken.values() if w})[:5]:
-        print("  ", why)
-    if not torch.cuda.is_available():
-        return
-    import triton
-    from triton.testing import do_bench
+    parser.add_argument("--dry-run", action="store_true", help="everything at tiny sizes, without a card")
+    return parser.parse_args()
 
+
+def cases_of(options: argparse.Namespace, card: int) -> list[Case]:
+    cases = []
+    for spec, head_dim, kernel in itertools.product(options.specs, options.head_dims, Kernel):
+        some = list(candidates(kernel, head_dim, card))
+        cases += [Case(spec, kernel, head_dim, config, card) for config in (some[:2] if IS_DRY else some)]
+    return cases
+
+
+def compile_all(cases: list[Case], workers: int) -> dict[Case, str]:
+    """What is wrong with each candidate, as far as compiling it shows."""
+    jobs = [case for case in cases if case.spec == "plain"][::4] if IS_DRY else cases
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        broken = dict(zip(jobs, pool.map(compile_case, jobs, chunksize=2), strict=True))
+    for why in sorted(filter(None, set(broken.values())))[:5]:
+        print("  ", why)
+        assert not IS_DRY, why
+    return broken
+
+
+def time_all(cases: list[Case], options: argparse.Namespace, until: float, write: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Writes a row for each candidate and for what the table has now, and what there is after each kernel: a card may be lent for a time."""
     _patched()
     rows: list[dict[str, Any]] = []
     for spec, head_dim in itertools.product(options.specs, options.head_dims):
         bench = Bench(spec, head_dim, options.length, options.heads)
         for kernel in Kernel:
-            CHOSEN.clear()
             now = bench.table.of(kernel)
-            mine = [c for c in cases if (c.spec, c.kernel, c.head_dim) == (spec, kernel, head_dim) and not broken[c]]
-            for config in dict.fromkeys([now, *(c.config for c in mine)]):
-                if time.monotonic() - begin > options.seconds:
+            mine = [c.config for c in cases if (c.spec, c.kernel, c.head_dim) == (spec, kernel, head_dim)]
+            for config in dict.fromkeys([now, *mine]):
+                if time.monotonic() > until:
                     print("out of time")
                     break
                 CHOSEN.clear()
                 CHOSEN[kernel] = config
                 try:
-                    ms = do_bench(bench.launcher(kernel), warmup=5, rep=20, return_mode="median")
+                    ms = PLACE.milliseconds(bench.launcher(kernel), 20, 5)
                 except Exception as error:
                     print(spec, head_dim, kernel.name, config, f"{type(error).__name__}: {error}"[:120], flush=True)
+                    if IS_DRY:
+                        raise
                     continue
                 rows.append({"spec": spec, "head_dim": head_dim, "kernel": kernel.name, "config": str(config), "ms": ms, "now": config == now})
-            if options.out:
-                options.out.write_text(json.dumps({"rows": rows}, indent=1))
-            best = sorted((r for r in rows if (r["spec"], r["head_dim"], r["kernel"]) == (spec, head_dim, kernel.name)), key=lambda r: r["ms"])[:6]
-            print(spec, head_dim, kernel.name, "now", next((f"{r['config']} {r['ms']:.3f}" for r in rows if r["now"] and (r["spec"], r["head_dim"], r["kernel"]) == (spec, head_dim, kernel.name)), "-"), "| best", "; ".join(f"{r['config']} {r['ms']:.3f}" for r in best), flush=True)  # fmt: skip
-    about = {"card": torch.cuda.get_device_name(), "torch": torch.__version__, "triton": triton.__version__, "length": options.length, "heads": options.heads}
-    if options.out:
-        options.out.write_text(json.dumps({"about": about, "rows": rows}, indent=1))
+            write(rows)
+            print("\n".join(lines(rows, spec, head_dim, kernel)), flush=True)
+
+
+def lines(rows: list[dict[str, Any]], spec: str, head_dim: int, kernel: Kernel, most: int = 6) -> list[str]:
+    """Of a table: the config that `kernels/configs.py` has now, and the fastest ones."""
+    mine = sorted((r for r in rows if (r["spec"], r["head_dim"], r["kernel"]) == (spec, head_dim, kernel.name)), key=lambda r: r["ms"])
+    shown = mine[:most] + [r for r in mine[most:] if r["now"]]
+    return [f"| {spec} | {head_dim} | {kernel.name} | {r['config']}{' (now)' if r['now'] else ''} | {r['ms']:.3f} |" for r in shown]
+
+
+def main() -> None:
+    options = arguments()
+    begin = time.monotonic()
+    card = options.card or 10 * torch.cuda.get_device_capability()[0] + torch.cuda.get_device_capability()[1]
+    cases = cases_of(options, card)
+    print(len(cases), "candidates", flush=True)
+    if options.workers:
+        broken = compile_all(cases, options.workers)
+        cases = [case for case in cases if not broken.get(case)]
+        print(f"compiled in {time.monotonic() - begin:.0f} s; {sum(map(bool, broken.values()))} do not compile", flush=True)
+    if not (torch.cuda.is_available() or IS_DRY):
+        return
+    import triton
+
+    about = f"{PLACE.name}, torch {torch.__version__}, triton {triton.__version__}; bfloat16, {options.length} tokens, {options.heads} heads"
+    out = folder(options.out)
+
+    def write(rows: list[dict[str, Any]]) -> None:
+        if out is not None:
+            found = [line for s, d, kernel in itertools.product(options.specs, options.head_dims, Kernel) for line in lines(rows, s, d, kernel)]
+            head = [f"`benchmarks/tune_kernels.py` on {about}.", "", "| spec | head_dim | kernel | config | ms |", "|---|--:|---|---|--:|"]
+            (out / "tune_kernels.md").write_text("\n".join([*head, *found, ""]))
+            (out / "tune_kernels.json").write_text(json.dumps({"about": about, "rows": rows}, indent=1))
+
+    time_all(cases, options, begin + options.seconds, write)
+    if out is not None:
+        print(f"written to {out}")
 
 
 if __name__ == "__main__":
