@@ -231,7 +231,7 @@ def _hold_facts_of_params(checked: Checked, bound: Mapping[str, int | float], ro
         for number, own in enumerate(zip(*rows.values(), strict=True) if rows else [()]):
             here = {**bound, **dict(zip(rows, own, strict=True))}
             if not holds(fact, here, bodies):
-                raise InputError(f"param {Broken(fact, (((), here[fact.name]),), row=number if rows else None)}")
+                raise InputError(f"param {Broken(fact, (((), here[fact.name]),), row=number if rows else None)}: give another value, or change the text")
 
 
 def bind_given(checked: Checked, given: Any, sizes: Sizes) -> dict[str, Tensor]:

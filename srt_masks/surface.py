@@ -10,6 +10,7 @@ from torch import Tensor
 from .binding import Call, Sizes, batch_of, bind_call, resolve_heads, resolve_layers, resolve_tokens
 from .diagnostics import InputError
 from .kernels.attention import compile_spec as compile
+from .kernels.facts import hold_facts_by_reference, lay_out_call
 from .reference import masks
 from .reference.masks import DenseMasks, Row, TokenTable
 from .spec import Spec
@@ -57,7 +58,7 @@ def lay_out_one(
     call = _bound(spec, steps, heads, layers, lengths, inputs, given, needed)
     if call.sizes.batch != 1:
         raise InputError(f"one row of the batch is wanted; lengths, an input, a param or the given layout speak of {call.sizes.batch}")
-    return _laid_out(spec, call, 0)
+    return lay_out_call(spec.checked, call, 0)
 
 
 def lay_out_rows(
@@ -66,16 +67,7 @@ def lay_out_rows(
 ) -> tuple[list[Row], Sizes]:  # fmt: skip
     """Every row of the batch that the arguments describe, for the reference, and the extents of the call. Raises InputError."""
     call = _bound(spec, steps, heads, layers, lengths, inputs, given)
-    return [_laid_out(spec, call, number) for number in range(call.sizes.batch)], call.sizes
-
-
-def _laid_out(spec: Spec, call: Call, number: int) -> Row:
-    own, layout, params = call.row(number)
-    sizes = call.sizes
-    return masks.lay_out_row(
-        spec.checked, tokens=call.lengths[number] if call.lengths else sizes.tokens, keys=sizes.keys, heads=sizes.heads, layers=sizes.layers or 1,
-        inputs=own, layout=layout, params=params,
-    )  # fmt: skip
+    return [lay_out_call(spec.checked, call, number) for number in range(call.sizes.batch)], call.sizes
 
 
 def _bound(
@@ -89,4 +81,6 @@ def _bound(
     keys = tokens if checked.keys is None else resolve_tokens(checked, checked.keys, steps)
     batch = batch_of(checked, lengths, inputs, {}, given)
     sizes = Sizes(tokens, keys, resolve_heads(checked, heads), resolve_layers(checked, layers), batch)
-    return bind_call(checked, sizes, lengths, inputs, {}, given, needed=needed, by_name=False)
+    call = bind_call(checked, sizes, lengths, inputs, {}, given, needed=needed, by_name=False)
+    hold_facts_by_reference(checked, call)
+    return call

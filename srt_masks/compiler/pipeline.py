@@ -20,7 +20,8 @@ A plan is made for the shapes and inputs of a call:
     plan         all of that, printed; as others want it: `flex`, `intervals`, `shard`; and how many pairs it attends: `density`
 
 Around it, `memory` says what a plan will take before it is made, `numbers` when two calls have the same one, `slices` how a call finds its rows in a
-longer one. A model reads its `rows` off the IR: positions, targets, weights. `wording` says an expression in words.
+longer one, and `facts` holds what a text states of its inputs to their tensors. A model reads its `rows` off the IR: positions, targets, weights.
+`wording` says an expression in words.
 """
 
 from __future__ import annotations

@@ -260,7 +260,7 @@ class _Checker:
             return
         broken = Broken(fact, (((), values[fact.name]),))
         if not self.overrides.keys().isdisjoint(values):
-            raise InputError(f"param {broken}")
+            raise InputError(f"param {broken}: give another value, or change the text")
         self.names.mistake("fact-broken", f"`{fact.name}` is {values[fact.name]}, against what is stated with it", fact.span, "this does not hold")
 
     def input(self, s: t.Input) -> None:

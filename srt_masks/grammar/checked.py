@@ -7,7 +7,7 @@ Functions and `any`/`all` are expanded; `let`s without parameters are kept and r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -337,17 +337,21 @@ class Checked:
 
     def reads(self, *roots: Expr) -> frozenset[str]:
         """The inputs that some expressions read, through lets."""
+        return frozenset(e.input for e in self._through_lets(roots) if isinstance(e, Read))
+
+    def globals_in(self, *roots: Expr) -> frozenset[str]:
+        """Those of `head heads layer layers steps length` that some expressions read, through lets; an input per head reads `head`."""
+        return frozenset(e.name for e in self._through_lets(roots) if isinstance(e, Global))
+
+    def _through_lets(self, roots: Iterable[Expr]) -> Iterator[Expr]:
         bodies = {let.name: let.body for let in self.lets}
-        found, seen, stack = set(), set(), list(roots)
+        seen, stack = set(), list(roots)
         while stack:
             for node in walk(stack.pop()):
-                match node:
-                    case Read(input=name):
-                        found.add(name)
-                    case LetRef(name=name) if name not in seen:
-                        seen.add(name)
-                        stack.append(bodies[name])
-        return frozenset(found)
+                yield node
+                if isinstance(node, LetRef) and node.name not in seen:
+                    seen.add(node.name)
+                    stack.append(bodies[node.name])
 
     def mentions(self, name: str) -> bool:
         """Whether any expression but a claim reads a global such as `head` or `layer`, an input indexed by it included."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..binding import Call, Sizes, batch_of, bind_call, check_tokens, layer_number, number_of_scalar
 from ..compiler.choice import AUTO, Ordering, every_candidate
+from ..compiler.facts import lower_facts
 from ..compiler.memory import PLAN_MEMORY
 from ..compiler.order import NATURAL
 from ..compiler.pipeline import Compiled, Plan, compile_checked
@@ -26,6 +27,7 @@ from . import op, traced
 from .backend import Operands
 from .cache import PlanCache
 from .dispatch import backend_of, check_reference, pick, settle
+from .facts import hold_facts_by_reference
 from .planned import Planned, PlannedCall, planned_call
 from .planning import Asked, find_plan, rows_asking
 
@@ -53,6 +55,7 @@ class Attention:
         self.options = options
         self.compiled, self.twins = compile_checked(spec.checked)
         self.plans = PlanCache(options.plan_memory)
+        self.facts = lower_facts(spec.checked)
         self.identity = traced.identify(self)
 
     def __reduce__(self):
@@ -255,7 +258,7 @@ class Attention:
         asked = self._asked(call, q.shape[2], layer, tile, operands.heads_per_key, Ordering(self.options.order, backend.costs(operands, tile)))
         plan = find_plan(self.plans, asked)
         # A rule that never applies leaves no work for the twins.
-        twins = None if self.twins is None else Planned(find_plan(self.plans, replace(asked, compiled=self.twins, like=plan)), self.twins)
+        twins = None if self.twins is None else Planned(find_plan(self.plans, replace(asked, compiled=self.twins, like=plan, facts=None)), self.twins)
         if self.options.backend == "auto":
             works = [(plan, self.compiled), *([(twins.plan, twins.compiled)] if twins else [])]
             backend = settle(backend, works, operands)
@@ -266,7 +269,7 @@ class Attention:
         scalars = {"heads": sizes.heads, "layers": sizes.layers or 1, "layer": layer if self.spec.checked.speaks_of_layers else 0}
         # Where heads are alike they have one order whatever they share, and where there is one order nobody asks what it costs.
         geometry = Geometry(sizes.batch, sizes.heads, rows, sizes.keys, tile, call.lengths, call.asking, heads_per_key if self.compiled.speaks_of_head else 1)
-        return Asked(self.compiled, call, geometry, scalars, ordering if self.compiled.candidates else None)
+        return Asked(self.compiled, call, geometry, scalars, ordering if self.compiled.candidates else None, facts=self.facts)
 
     # ------------------------------------------------------------------------------------------ the reference as a backend
 
@@ -275,6 +278,7 @@ class Attention:
         call, layer, scale = self._bind(q, k, v, hidden_k, hidden_v, **beside)
         check_reference(q.device)
         sizes, call = call.sizes, call.copied()
+        hold_facts_by_reference(self.spec.checked, call, layer)
         if not sizes.batch:  # no row to lay out, and no pair
             pick = [torch.ones(1, 1, device=q.device) > 0] * 5
         else:

@@ -14,12 +14,14 @@ from ..binding import Call
 from ..compiler.batch import BatchRow, count_asking
 from ..compiler.choice import Ordering
 from ..compiler.compiled import Compiled
+from ..compiler.facts import Facts
 from ..compiler.make_plan import make_plan
 from ..compiler.memory import check_memory, footprint
 from ..compiler.numbers import come_to
 from ..compiler.plan import Geometry, Plan
 from ..compiler.slices import Capacity, capacity, reads_tokens
 from .cache import PlanCache
+from .facts import hold_facts
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Asked:
     scalars: Mapping[str, int | float]  # `heads`, `layer` and `layers`
     ordering: Ordering | None  # None: the text has one order
     like: Plan | None = None  # a plan of the same call, whose orders this one is to have
+    facts: Facts | None = None  # what the text states of its inputs, to be held to the call; None: it was
 
     @cached_property
     def mask(self) -> Hashable:
@@ -39,13 +42,16 @@ class Asked:
         same call; so are those that come to the same."""
         call = self.call
         numbers = {**self.scalars, **{name: value for name, value in call.params.items() if name not in call.row_params}}
-        return self.compiled, come_to(self.compiled, numbers, call.inputs), tuple(call.row_params.items())
+        stated = () if not self.facts else tuple(numbers[name] for name in self.facts.numbers if name in numbers)
+        return self.compiled, come_to(self.compiled, numbers, call.inputs), tuple(call.row_params.items()), stated
 
 
 def find_plan(plans: PlanCache, asked: Asked) -> Plan:
     """The plan of a call: cut out of a longer one, known, or made. Raises InputError where it would take more bytes than the cache may hold."""
     longer = _find_longer(plans, asked)
     if longer is not None:
+        if asked.facts:  # they may speak of this call alone: of its length, or of inputs that the mask does not read
+            plans.find(("facts", asked.mask, asked.call.sizes, asked.call.lengths), asked.call.given, lambda: (_hold(asked), 0))
         return longer.rows(asked.geometry)
     orders = None if asked.like is None else asked.like.orders
     return plans.find((asked.mask, asked.geometry, asked.ordering, orders), asked.call.given, lambda: _make(asked, plans.most_bytes))
@@ -74,7 +80,9 @@ def _find_longer(plans: PlanCache, asked: Asked) -> Capacity | None:
         return None
     call = replace(asked.call, lengths=None, asking=wider.asking)
     return plans.find(
-        (asked.mask, wider), asked.call.given, lambda: _make_longer(replace(asked, call=call, geometry=wider, ordering=None, like=None), plans.most_bytes)
+        (asked.mask, wider),
+        asked.call.given,
+        lambda: _make_longer(replace(asked, call=call, geometry=wider, ordering=None, like=None, facts=None), plans.most_bytes),
     )
 
 
@@ -87,9 +95,17 @@ def _make_longer(asked: Asked, most_bytes: int) -> tuple[Capacity | None, int]:
     return Capacity(plan), nbytes
 
 
+def _hold(asked: Asked) -> bool:
+    assert asked.facts is not None
+    hold_facts(asked.facts, batch_rows(asked.call.copied()), asked.call.sizes, asked.scalars)
+    return True
+
+
 def _make(asked: Asked, most_bytes: int) -> tuple[Plan, int]:
     """A plan, and its bytes. Raises InputError where they are more than is allowed."""
     nbytes = check_memory(asked.compiled, asked.geometry, batch_rows(asked.call), most_bytes)
     # The plan outlives the call, up to its backward: what the caller does to the inputs meanwhile must not reach it.
     rows = batch_rows(asked.call.copied())
+    if asked.facts:
+        hold_facts(asked.facts, rows, asked.call.sizes, asked.scalars)
     return make_plan(asked.compiled, asked.geometry, rows, asked.scalars, asked.ordering, asked.like), nbytes
