@@ -12,36 +12,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rows import claiming_cases, row_of
 
 import srt_masks as srt
 from srt_masks.grammar import checked as c
 from srt_masks.grammar.syntax import Claim
 from srt_masks.proofs.exhaust import Covered, Refutation, exhaust
 from srt_masks.proofs.search import MOST_TOKENS, about, edges, reach, refute, shortest_path
-from srt_masks.proofs.verdict import Hop, Path, World
+from srt_masks.proofs.verdict import Hop, Path
 from srt_masks.reference.masks import Row
-from srt_masks.testing.drawing import cases_of
-from srt_masks.testing.strategies import specs
+from srt_masks.testing.case import Case
 
 # ------------------------------------------------------------------------------------------------ a search written anew
-
-WHERES = ["k.pos > q.pos", "k.pos < q.pos", "q.pos != k.pos", "q.step - k.step == 1", "k.pos == 0 and q.pos > 2", "head == 0 and k.pos < q.pos", "layer == 1 and k.pos == 0", "full"]  # fmt: skip
-CLAIMS = [*(f"assert {kind} where {w}" for kind in ("no flow", "no grad", "flow", "grad") for w in WHERES), "assert k.pos <= q.pos", "assert head == 0 or k.pos > 1", "assert every query attends", "assert cacheable"]  # fmt: skip
-
-
-@st.composite
-def rows(draw: st.DrawFn) -> tuple[srt.Spec, dict[str, Any], Row]:
-    """A random text with claims, half the time one with other pairs in odd layers; the arguments of `srt.dense`, and its row."""
-    lines = draw(specs()).text.splitlines()
-    if draw(st.booleans()):
-        at = next(i for i, line in enumerate(lines) if line.startswith("attend"))
-        other = draw(st.sampled_from(["k.pos == q.pos - 1", "k.pos == q.pos + 1", "full", "not full"]))
-        lines[at] = f"attend ({lines[at].removeprefix('attend')}) if layer % 2 == 0 else {other}"
-    lines += draw(st.lists(st.sampled_from(CLAIMS), min_size=1, max_size=4, unique=True))
-    if any(line.startswith("predict") for line in lines):
-        lines.append("assert no leak")
-    case = draw(cases_of(srt.parse("\n".join(lines)), batches=False, most_tokens=10))
-    return case.spec, case.sizes, case.row()
 
 
 def graph(spec: srt.Spec, sizes: dict[str, Any], gradients: bool) -> list[set[tuple[int, int]]]:
@@ -103,10 +85,10 @@ def holds(spec: srt.Spec, sizes: dict[str, Any], row: Row, claim: c.Claim) -> tu
     return not bad, min((fewest[p] for p in bad if p[0] != p[1]), default=0)
 
 
-@given(rows())
+@given(claiming_cases())
 @settings(max_examples=60)
-def test_every_claim_of_random_texts_is_judged_as_a_search_written_anew_does(drawn: tuple[srt.Spec, dict[str, Any], Row]):
-    spec, sizes, row = drawn
+def test_every_claim_of_random_texts_is_judged_as_a_search_written_anew_does(case: Case):
+    spec, sizes, row = case.spec, case.sizes, case.row()
     for claim in spec.checked.claims:
         path = refute(row, claim)
         held, hops = holds(spec, sizes, row, claim)
@@ -130,10 +112,10 @@ def sound(row: Row, claim: c.Claim, path: Path) -> None:
     assert at == path.sink or not path.hops
 
 
-@given(rows(), st.booleans())
+@given(claiming_cases(), st.booleans())
 @settings(max_examples=30)
-def test_reach_and_the_shortest_path_are_those_of_a_search_written_anew(drawn: tuple[srt.Spec, dict[str, Any], Row], gradients: bool):
-    spec, sizes, row = drawn
+def test_reach_and_the_shortest_path_are_those_of_a_search_written_anew(case: Case, gradients: bool):
+    spec, sizes, row = case.spec, case.sizes, case.row()
     tokens = len(row.own["pos"])
     fewest = hops_between(spec, sizes, tokens, gradients)
     found = reach(row, gradients)
@@ -147,12 +129,6 @@ def test_reach_and_the_shortest_path_are_those_of_a_search_written_anew(drawn: t
 
 
 # ------------------------------------------------------------------------------------------------ decided by hand
-
-
-def row_of(text: str, tokens: int, **named: Any) -> tuple[Row, tuple[c.Claim, ...]]:
-    checked = srt.parse(text).checked
-    world = World(tokens, named.pop("keys", tokens), params={p.name: p.value for p in checked.params}, **named)
-    return world.row(checked), checked.claims
 
 
 def refuted(text: str, tokens: int, **named: Any) -> Path | None:
