@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..grammar.checked import Checked, Input, Layout, Type
+from ..reference.facts import about_everybody
 from ..reference.masks import DTYPE
 from .verdict import World
 
@@ -115,7 +116,7 @@ def _drawn(checked: Checked, size: World, generator: torch.Generator) -> World |
 
 def _broken(checked: Checked, world: World) -> tuple[str, Tensor] | None:
     """The name of an input or param of which a fact of the text does not hold, and where it does not."""
-    row = world.row(checked) if checked.facts else None
+    row = about_everybody(world.row(checked)) if checked.facts else None
     for fact, layer, head in product(checked.facts, range(world.layers), range(world.heads)):
         assert row is not None
         holds = row.words(head, layer).value(fact.where)
