@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .elsewhere.tables import from_dense
     from .explanation import explain
     from .features.asking import capabilities
+    from .flows.measure import flow
     from .models.builder import build_model
     from .models.checkpoint import load_model, save_model
     from .models.original import Transformer, stop_graddable_attn
@@ -34,15 +35,15 @@ _HOMES = {
     "Spec": "spec", "parse": "spec", "load": "spec",
     "compile": "surface", "dense": "surface", "tokens": "surface",
     "build_model": "models.builder", "save_model": "models.checkpoint", "load_model": "models.checkpoint",
-    "capabilities": "features.asking", "zoo": "schemes", "explain": "explanation", "documents": "packed",
+    "capabilities": "features.asking", "zoo": "schemes", "explain": "explanation", "flow": "flows.measure", "documents": "packed",
     "equivalent": "elsewhere.comparing", "from_config": "elsewhere.configs", "from_dense": "elsewhere.tables",
     "Transformer": "models.original", "stop_graddable_attn": "models.original",
     "Error": "diagnostics", "SpecError": "diagnostics", "InputError": "diagnostics", "BackendError": "diagnostics",
 }  # fmt: skip
-_NOT_YET = ("flow", "huggingface", "nn", "prove")
+_NOT_YET = ("huggingface", "nn", "prove")
 
 __all__ = [
-    "BackendError", "Error", "InputError", "Spec", "SpecError", "Transformer", "build_model", "capabilities", "compile", "dense", "documents", "equivalent", "explain", "from_config", "from_dense", "load",
+    "BackendError", "Error", "InputError", "Spec", "SpecError", "Transformer", "build_model", "capabilities", "compile", "dense", "documents", "equivalent", "explain", "flow", "from_config", "from_dense", "load",
     "load_model", "parse", "save_model", "stop_graddable_attn", "testing", "tokens", "zoo",
 ]  # fmt: skip
 

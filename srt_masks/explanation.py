@@ -1,4 +1,4 @@
-"""`explain`: does this token see that one, and does it learn from it? In words and values, by the reference.
+"""`explain`: does this token see that one, and does it learn from it, directly or through others? In words and values, by the reference.
 
     text -> tree --trace--> every expression and what it was checked to --evaluate at one pair--> a tree of texts and values
 
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from .diagnostics import InputError, Source
+from .flows.ways import Ways, ways
 from .grammar import checked as c
 from .grammar import syntax as t
 from .grammar.check import trace
@@ -85,7 +86,8 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What `explain` found; prints as text. `gates` are the factors of the gradients into query, key, value and hidden state."""
+    """What `explain` found; prints as text. `gates` are the factors of the gradients into query, key, value and hidden state;
+    `ways` lead from one row to the other through any heads, layers and rows."""
 
     query: Token
     key: Token
@@ -96,6 +98,7 @@ class Explanation:
     rules: tuple[Line, ...]
     silent: Line | None  # the `queries where` that the query does not meet
     gates: Mapping[str, float]
+    ways: Ways
 
     def plain(self) -> dict[str, Any]:
         """As nested dicts and lists, for JSON, which has no word for infinity and NaN: those are strings."""
@@ -105,7 +108,8 @@ class Explanation:
         where = f"head {self.head}, layer {self.layer}"
         parts = [f"query {self.query}", f"key   {self.key}", ""]
         if self.silent is not None:
-            return "\n".join([*parts, f"No: the query does not ask.{_reason(self.silent.where)}", "", *_drawn(self.silent)])
+            parts += [f"No: the query does not ask.{_reason(self.silent.where)}", "", *_drawn(self.silent)]
+            return "\n".join([*parts, "", *self._indirectly()])
         verdict = "Yes: the query sees the key" if self.sees else "No: the query does not see the key"
         parts += [f"{verdict} ({where}).{_reason(self.attend.where)}", "", *_drawn(self.attend)]
         for rule in self.rules:
@@ -116,7 +120,11 @@ class Explanation:
                 parts.append("Gates act on what attention reads of q, k and v; the asking row's output projection and feed-forward learn all the same.")
         else:
             parts += ["", "A pair that is not attended teaches nothing."]
-        return "\n".join(parts)
+        return "\n".join([*parts, "", *self._indirectly()])
+
+    def _indirectly(self) -> Iterator[str]:
+        teaches = (self.gates["k"] != 0 or self.gates["v"] != 0) and self.gates["hidden"] != 0
+        return self.ways.lines(self.sees, self.sees and teaches)
 
     def _is_spoken_of(self, gate: str) -> bool:
         return gate != "hidden" or any(gate in rule.targets for rule in self.rules)
@@ -194,7 +202,7 @@ class _Explainer:
         attended, *gates = pairs(checked, words, 1, 1)
         factors = {name: float(gate.flatten()[0]) for name, gate in zip(GATES, gates, strict=True)}
         sees = bool(attended[0, 0]) and asker.asks
-        return Explanation(asker, seen, self.head, self.layer, sees, attend, rules, None if asker.asks else silent, factors)
+        return Explanation(asker, seen, self.head, self.layer, sees, attend, rules, None if asker.asks else silent, factors, ways(self.row, query, key))
 
     def line(self, statement: t.Statement, parts: tuple[Traced, ...], words: Evaluator) -> Line:
         number, _ = self.source.place(statement.span.start)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .binding import Call, Sizes, batch_of, bind_call, resolve_heads, resolve_layers, resolve_tokens
 from .diagnostics import InputError
+from .grammar.checked import Checked
 from .kernels.attention import compile_spec as compile
 from .kernels.facts import hold_facts_by_reference, lay_out_call
 from .reference import masks
@@ -68,6 +70,28 @@ def lay_out_rows(
     """Every row of the batch that the arguments describe, for the reference, and the extents of the call. Raises InputError."""
     call = _bound(spec, steps, heads, layers, lengths, inputs, given)
     return [lay_out_call(spec.checked, call, number) for number in range(call.sizes.batch)], call.sizes
+
+
+def steps_in(checked: Checked, inputs: Mapping[str, Any]) -> int | None:
+    """The time steps that an input along the layout speaks of, if one does. What is no tensor or fits no number of steps is refused where inputs are
+    bound."""
+    layout = checked.queries
+    if not layout.rows_per_step:
+        return None
+    for declared in checked.inputs:
+        if not declared.axes or declared.axes[0] not in ("token", "step", "query") or declared.name not in inputs:
+            continue
+        try:
+            shape = torch.as_tensor(inputs[declared.name]).shape
+        except (TypeError, ValueError, RuntimeError):
+            continue
+        before = len(shape) - len(declared.axes) - len(declared.sizes)  # a batch axis
+        if before not in (0, 1):
+            continue
+        steps, rest = (shape[before], 0) if declared.axes[0] == "step" else divmod(shape[before] - layout.fixed, layout.rows_per_step)
+        if steps >= 0 and not rest:
+            return steps
+    return None
 
 
 def _bound(

@@ -73,7 +73,9 @@ def typed(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
     ("show examples/self_reasoning.mask --head 7", 2, "head is from 0 to 0"), ("emit examples/self_reasoning.mask --stage plan --steps -1", 2, "0 or more"),
     ("emit examples/self_reasoning.mask --stage nonsense", 2, "invalid choice"), ("emit {wrong} --stage ir", 1, "causl"), ("emit {broken} --stage tree", 1, "error["),
     ("plan examples/self_reasoning.mask --steps 400000000", 2, "plan_memory"), ("plan examples/self_reasoning.mask --tile 100", 2, "tile is one of"),
-    ("explain examples/self_reasoning.mask -1 0", 2, "0 or more"), ("explain examples/self_reasoning.mask 1", 2, "required"), ("explain {wrong} 0 0", 1, "causl"),
+    ("explain examples/self_reasoning.mask -1 0", 2, "0 or more"), ("explain examples/self_reasoning.mask 1", 2, "which pair? Give two positions"),
+    ("explain examples/self_reasoning.mask 1 0 --flow --head 2", 2, "leave out QUERY, KEY, --head, or leave out --flow"),
+    ("explain examples/self_reasoning.mask --flow --steps 5000", 2, "give fewer --steps, or smaller params"), ("explain {heads} --flow", 2, "give --heads"), ("explain {wrong} 0 0", 1, "causl"),
     ("test examples/self_reasoning.mask --law causality", 2, "no law is called"), ("test examples/self_reasoning.mask --examples 0", 2, "from 1; got 0"),
     ("test examples/self_reasoning.mask --backend cuda", 2, "backend is one of"),
     ("train examples/self_reasoning.mask --out /dev/null/runs --steps 1", 2, "cannot make the folder"),
@@ -347,6 +349,15 @@ def test_show_of_layouts_of_one_length_and_given(run, files):
 
 
 # ------------------------------------------------------------------------------------------------ explain, plan, emit
+
+
+def test_explain_says_what_flows_where(run, files):
+    said = run("explain", REASONING, "--flow", "--param", "reasons=2", "--steps", "4")
+    assert said.code == 0 and said.out.startswith(f"{REASONING} with reasons = 2, horizon = 16\n4 steps, 12 rows, any number of layers\n")
+    found = json.loads(run("explain", REASONING, "--flow", "--format", "json").out)
+    assert [r["distances"] for r in found["learns"] if r["returns"] == "never"] == [[[1, 16]], [[1, 16]]] and found["steps"] == 20
+    inputs = ("--input", "doc=[0,0,1]", "--input", "open=[1,1,1]", "--input", "w=1")
+    assert run("explain", files.inputs, "--flow", *inputs).out.splitlines()[1].startswith("3 steps, 3 rows")
 
 
 def test_explain_answers(run, files):

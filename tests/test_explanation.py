@@ -144,7 +144,7 @@ def test_the_members_that_decide_none_are_a_few():
 
 def test_the_tree_names_every_value():
     lines = str(explained("param far = 3\nattend causal and q.pos - k.pos < far", 5, 1)).splitlines()
-    assert lines[5:] == [
+    assert lines[5:-5] == [
         "line 2: attend causal and q.pos - k.pos < far",
         "  └ causal and q.pos - k.pos < far  false",
         "    ├ causal                        true",
@@ -227,6 +227,60 @@ def test_float_gates_of_an_input():
     assert [lessons(text, q, k, steps=2, inputs=inputs)["v"] for q, k in ((0, 0), (0, 1), (1, 0), (1, 1))] == [
         "0.125 of the gradient: scaled by line 3", "2 of the gradient: scaled by line 3", "inf of the gradient: scaled by line 3", "the whole gradient (scaled by 1 by line 3)",
     ]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------ through other rows
+
+
+def indirectly(text: str, query: int, key: int, **named: Any) -> str:
+    return str(explained(text, query, key, **named)).partition("\nIndirectly: ")[2]
+
+
+STOPPED = "layout repeat { token, reason }\nattend causal and window(3)\nstop k, v where k is reason and q is token"
+SOMEWHERE = "attend causal\nstop k, v where head == 0"
+
+
+@pytest.mark.parametrize(
+    ("text", "pair", "named", "words"),
+    [
+        ("attend causal", (3, 1), {}, "no shorter way than the pair itself, for what is read and for its gradient."),
+        ("attend causal", (1, 3), {}, "nothing of the key reaches the query, in any number of layers, among these 4 rows."),
+        ("attend causal", (3, 3), {}, "a row reaches itself, and learns from itself, along its residual stream."),
+        ("attend causal and k.pos < q.pos", (3, 3), {}, "a row reaches itself, and learns from itself, along its residual stream."),
+        ("attend causal\nstop k, v", (3, 1), {}, "no gradient returns to the key through other rows either, in any number of layers, among these 4 rows."),
+        ("attend causal\nstop k", (3, 1), {}, "no shorter way than the pair itself, for what is read and for its gradient."),
+        # Row 1 sees one key: its weight is 1 whatever the key says, and k alone lets nothing back.
+        ("attend k.pos == q.pos - 1\nstop v", (1, 0), {}, "no gradient returns to the key through other rows either, in any number of layers, among these 2 rows."),
+        ("attend causal and window(2)", (3, 1), {},
+         "the query reads the key in 2 hops, one a layer:\n  3: token (step 3, slot 0) reads 2: token (step 2, slot 0)\n"
+         "  2: token (step 2, slot 0) reads 1: token (step 1, slot 0)\nA gradient returns the same way."),
+        (STOPPED, (6, 1), {}, "the query reads the key in 3 hops, one a layer:\n  6: token (step 3, slot 0) reads 4: token (step 2, slot 0)\n"
+         "  4: token (step 2, slot 0) reads 2: token (step 1, slot 0)\n  2: token (step 1, slot 0) reads 1: reason (step 0, slot 0)\n"
+         "No gradient returns to the key through other rows either, in any number of layers, among these 8 rows."),
+        # The word stops its reading of the reason, and not that of the reason behind it.
+        ("layout repeat { token, reason }\nattend causal\nstop k, v where k is reason and q.pos == k.pos + 1", (2, 1), {"steps": 2},
+         "no gradient returns to the key through other rows either, in any number of layers, among these 4 rows."),
+        ("layout repeat { token, reason }\nattend causal\nstop k, v where k is reason and q.pos == k.pos + 3", (4, 1), {"steps": 3},
+         "a gradient returns in 2 hops, one a layer:\n  4: token (step 2, slot 0) reads 2: token (step 1, slot 0)\n"
+         "  2: token (step 1, slot 0) reads 1: reason (step 0, slot 0)"),
+        (SOMEWHERE, (3, 1), {"heads": 2}, "a gradient returns where 3: token (step 3, slot 0) reads 1: token (step 1, slot 0) in head 1."),
+        (SOMEWHERE, (3, 1), {"heads": 2, "head": 1}, "no shorter way than the pair itself, for what is read and for its gradient."),
+        ("attend head == 1", (0, 1), {"heads": 2}, "0: token (step 0, slot 0) reads 1: token (step 1, slot 0) in head 1.\n"
+         "A gradient returns where 0: token (step 0, slot 0) reads 1: token (step 1, slot 0) in head 1."),
+        # A path takes layers in order: what is read in layer 0 may go on in layer 1, not the other way round.
+        ("attend k.pos == q.pos - 1 and layer == q.pos - 1", (2, 0), {"layers": 2},
+         "the query reads the key in 2 hops, one a layer:\n  2: token (step 2, slot 0) reads 1: token (step 1, slot 0) in layer 1\n"
+         "  1: token (step 1, slot 0) reads 0: token (step 0, slot 0) in layer 0\nA gradient returns the same way."),
+        ("attend k.pos == q.pos - 1 and layer == 2 - q.pos", (2, 0), {"layers": 2}, "nothing of the key reaches the query, in 2 layers, among these 3 rows."),
+        ("layout memory * 2, repeat { token }\nqueries where role is token\nattend causal", (1, 0), {}, "nothing of the key reaches the query, in any number of layers, among these 2 rows."),
+        ("queries layout repeat { a }\nkeys layout b * 2\nattend k.pos == q.pos", (1, 0), {"steps": 2}, "nothing of the key reaches the query, in any head or layer."),
+        ("queries layout repeat { a }\nkeys layout b * 2\nattend full\nstop k, v", (1, 0), {"steps": 2}, "no gradient returns to the key, in any head or layer."),
+        ("attend causal", (9000, 3), {}, "paths are searched among at most"),
+    ],
+)  # fmt: skip
+def test_ways_through_other_rows(text: str, pair: tuple, named: dict, words: str):
+    said = indirectly(text, *pair, **named)
+    assert said.startswith(words) if words.endswith("most") else said == words
 
 
 # ------------------------------------------------------------------------------------------------ layouts, heads, layers

@@ -71,17 +71,11 @@ def inputs_of(spec: Spec, options: argparse.Namespace) -> dict[str, Any]:
 
 def steps_of(spec: Spec, options: argparse.Namespace, inputs: dict[str, Any]) -> int | None:
     """Time steps as given; else as many as an input along the layout has, if one does."""
-    layout = spec.checked.queries
-    if options.steps is not None or not layout.rows_per_step:
+    if options.steps is not None:
         return options.steps
-    for name, declared in spec.inputs.items():
-        if not declared.axes or declared.axes[0] not in ("token", "step", "query") or not inputs[name].ndim:
-            continue
-        length = inputs[name].shape[0]
-        steps, rest = (length, 0) if declared.axes[0] == "step" else divmod(length - layout.fixed, layout.rows_per_step)
-        if steps >= 0 and not rest:
-            return steps
-    return None
+    from ..surface import steps_in
+
+    return steps_in(spec.checked, inputs)
 
 
 def named_number(item: str) -> tuple[str, int | float]:

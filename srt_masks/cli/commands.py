@@ -15,6 +15,8 @@ from .planning import planning_of
 
 if TYPE_CHECKING:
     from ..diagnostics import Diagnostic
+    from ..explanation import Explanation
+    from ..flows.report import FlowReport
     from ..schemes import Entry
     from ..spec import Spec
 
@@ -116,15 +118,34 @@ def print_pictures(spec: Spec, plain: bool = False, **which: Any) -> None:
 
 
 def explain(options: argparse.Namespace) -> None:
-    from ..explanation import explain as answer
-
     spec = spec_of(options)
     inputs = inputs_of(spec, options)
-    found = answer(
-        spec, options.query, options.key, head=options.head or 0, layer=options.layer or 0, steps=steps_of(spec, options, inputs), heads=options.heads,
-        layers=options.layers, inputs=inputs, given=options.given,
-    )  # fmt: skip
+    sizes: dict[str, Any] = {
+        "steps": steps_of(spec, options, inputs),
+        "heads": options.heads,
+        "layers": options.layers,
+        "inputs": inputs,
+        "given": options.given,
+    }
+    found = _flow(spec, options, sizes) if options.flow else _explanation(spec, options, sizes)
     print(json.dumps(found.plain(), indent=1) if options.format == "json" else found)
+
+
+def _explanation(spec: Spec, options: argparse.Namespace, sizes: dict[str, Any]) -> Explanation:
+    from ..explanation import explain as answer
+
+    if options.query is None or options.key is None:
+        raise InputError("which pair? Give two positions, QUERY and KEY, or --flow for all rows at once")
+    return answer(spec, options.query, options.key, head=options.head or 0, layer=options.layer or 0, **sizes)
+
+
+def _flow(spec: Spec, options: argparse.Namespace, sizes: dict[str, Any]) -> FlowReport:
+    from ..flows.measure import flow
+
+    if one := [name for name in ("query", "key", "head", "layer") if getattr(options, name) is not None]:
+        said = ", ".join(f"--{n}" if n in ("head", "layer") else n.upper() for n in one)
+        raise InputError(f"--flow is about all rows, heads and layers: leave out {said}, or leave out --flow")
+    return flow(spec, **sizes)
 
 
 def emit(options: argparse.Namespace) -> None:

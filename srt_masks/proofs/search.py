@@ -139,9 +139,57 @@ def shortest_path(row: Row, source: int, sink: int, gradients: bool = False, *, 
     return Path(source, sink, tuple(reversed(hops)))
 
 
+def fewest_hops(row: Row, gradients: bool = False) -> Tensor:
+    """The hops of the shortest path from each token's state (column) to each token's output (row), int64 (tokens, tokens), with two layouts
+    (queries, keys): 0 from a token to itself, -1 where there is none.
+
+    Raises InputError as `edges` does.
+    """
+    layers = _between_tokens(row, edges(row, gradients))
+    if row.checked.keys is not None:
+        return torch.where(layers.any(0), 1, -1)
+    hops = torch.where(_itself(layers), 0, -1)
+    if row.checked.speaks_of_layers:
+        for number, found in enumerate(_in_order(layers)):
+            hops[found & (hops < 0)] = number
+        return hops
+    by_sink, counts = layers[0].T.nonzero()[:, 1], layers[0].sum(0)
+    flat, tokens = hops.flatten(), len(hops)
+    number, new = 0, (flat == 0).nonzero()[:, 0]  # those that were reached last, as places in `flat`
+    while len(new):
+        number, after = number + 1, _readers(layers[0], by_sink, counts, new)
+        new = after[flat[after] < 0].unique()
+        flat[new] = number
+    return flat.view(tokens, tokens)
+
+
+def _in_order(layers: Tensor) -> list[Tensor]:
+    """Whom each token reaches through layers that are taken once, in order, in at most 0, 1, 2 ... hops."""
+    within = [_itself(layers)] * (len(layers) + 1)
+    for layer in layers:
+        within = [within[0], *(more | _then(layer, fewer) for fewer, more in pairwise(within))]
+    return within
+
+
 def _then(last: Tensor, first: Tensor) -> Tensor:
     """Two relations in a row, (tokens, tokens) each."""
     return last.float() @ first.float() > 0
+
+
+def _readers(edge: Tensor, by_sink: Tensor, counts: Tensor, reached: Tensor) -> Tensor:
+    """Who reads what has been reached: of pairs (sink, source), as places in a flat (tokens, tokens), the pairs (reader of the sink, source).
+    `by_sink` are the readers of the first token, then those of the second, and so on; `counts`, how many each has."""
+    tokens = len(edge)
+    sinks, sources = reached // tokens, reached % tokens
+    each = counts[sinks]
+    if int(each.sum()) > tokens**2:
+        whole = torch.zeros(tokens**2, dtype=torch.bool)
+        whole[reached] = True
+        return _then(edge, whole.view(tokens, tokens)).flatten().nonzero()[:, 0]
+    # One by one where they are few: a chain of a thousand short hops would be a thousand products.
+    within = torch.arange(int(each.sum())) - (each.cumsum(0) - each).repeat_interleave(each)
+    first = (counts.cumsum(0) - counts)[sinks].repeat_interleave(each)
+    return by_sink[first + within] * tokens + sources.repeat_interleave(each)
 
 
 def _nearest(row: Row, wanted: Tensor, gradients: bool) -> tuple[int, int] | None:
@@ -150,11 +198,7 @@ def _nearest(row: Row, wanted: Tensor, gradients: bool) -> tuple[int, int] | Non
     layers = _between_tokens(row, edges(row, gradients))
     nothing = _itself(layers)
     if row.checked.speaks_of_layers:
-        # Whom each token reaches through the layers so far, in at most 0, 1, 2 ... hops.
-        within = [nothing] * (len(layers) + 1)
-        for layer in layers:
-            within = [nothing, *(more | _then(layer, fewer) for fewer, more in pairwise(within))]
-        return next((_first(found & wanted) for found in within if bool((found & wanted).any())), None)
+        return next((_first(found & wanted) for found in _in_order(layers) if bool((found & wanted).any())), None)
     doubled = [nothing | layers[0]]  # in at most 1, 2, 4 ... hops
     while not bool((doubled[-1] & wanted).any()):
         if torch.equal(wider := _then(doubled[-1], doubled[-1]), doubled[-1]):
