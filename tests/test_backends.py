@@ -411,7 +411,7 @@ def test_leaves_may_lie_on_another_device_than_q():
     device = torch.device("meta")
     flows = {"k": tiled.State.MIXED}
     mask = tiled.mask_of(leaves, program, slice(0, 16), [tiled.Stretch(0, 16)], device)
-    gates = tiled.gates_of(leaves, program, slice(0, 16), [tiled.Stretch(0, 16)], flows, torch.float32, device)
+    gates = tiled.gates_of(leaves, program, slice(0, 16), [tiled.Stretch(0, 16)], flows, mask, torch.empty(0, device=device))
     x, column = torch.empty(1, 2, 16, 8, device=device), torch.empty(1, 2, 16, 1, device=device)
     parts = tiled.tile_gradients(tiled.Asking(x, x, column, column, column), x, x, mask, flows, gates)
     assert mask.device == gates["k"].device == parts["k"].device == device
@@ -435,12 +435,12 @@ def test_the_error_bound_sees_wrong_gradients(mend: str, dtype: torch.dtype, mon
 
     honest = tiled_products.tile_gradients
 
-    def faulty(asking, keys, values, mask, flows, gates):
+    def faulty(asking, keys, values, mask, flows, gates, room):
         if mend == "no delta":
             asking = tiled_products.Asking(asking.queries, asking.upstream, asking.delta * 0, asking.top, asking.rest)
         if mend == "no gate":
             gates = {}
-        parts = honest(asking, keys, values, mask, flows, gates)
+        parts = honest(asking, keys, values, mask, flows, gates, room)
         return {n: x * 0.9 for n, x in parts.items()} if mend == "shrink" else parts
 
     monkeypatch.setattr(tiled_rectangles, "tile_gradients", faulty)

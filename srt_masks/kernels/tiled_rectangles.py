@@ -10,7 +10,8 @@ keeps it in two parts, and the backward makes good for the rounding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -21,13 +22,13 @@ from ..compiler.labels import PARTIAL, State
 from . import cpu_flash
 from .backend import Attended
 from .members import Index, Members, add_to_keys
-from .rectangles import Rectangle
+from .rectangles import Rectangle, Stretch
 from .tiled_plan import Work
-from .tiled_products import Asking, columns, exact_dtype, flows_of, gates_of, mask_of, tile_gradients, without_dead
+from .tiled_products import Asking, Room, columns, exact_dtype, flows_of, gates_of, length, mask_of, tile_gradients, without_dead
 
 LARGEST_LSE = 16.0  # of a forward: its rounding is at most 4 units in the last place of P
-CHUNK = 2**17  # numbers: with the two or three like it that are alive, they fit a core's own cache
-ROWS, COLUMNS = 256, 512  # of a chunk, for one head
+CHUNK = 2**17  # numbers: with the one like it that is alive, they fit a core's own cache
+ROWS, COLUMNS = 512, 256  # of a chunk, for one head
 ALL = {gate: State.ALL for gate in "qkv"}
 EVERYONE = (slice(None), slice(None))
 
@@ -138,7 +139,13 @@ class _Group:
     @cached_property
     def asking(self) -> Asking:
         """For products of our own."""
-        return Asking.of(self.here, *self.given)
+        asking = Asking.of(self.here, *self.given)
+        return asking if asking.rest is not None and bool(asking.rest.any()) else replace(asking, rest=None)
+
+    @cached_property
+    def room(self) -> Room:
+        scores, dscores = self.keys.new_empty(2, CHUNK).unbind()
+        return scores, dscores
 
     @cached_property
     def operands(self) -> _Operands:
@@ -174,32 +181,38 @@ def _by_operator(group: _Group, work: Work, program: Program, rectangle: Rectang
 def _by_products(
     group: _Group, work: Work, program: Program, rectangle: Rectangle, flows: dict[str, State], grads: dict[str, Tensor], scale: float
 ) -> None:  # fmt: skip
-    device = group.keys.device
-    mask = _mask(work, program, rectangle, device) if rectangle.kind & PARTIAL else None
-    gates = gates_of(work.leaves, program, rectangle.rows, rectangle.stretches, flows, group.keys.dtype, device)
-    offset = 0
-    for stretch in rectangle.stretches:
-        for start in range(stretch.start, stretch.stop, COLUMNS):
-            keys = slice(start, min(stretch.stop, start + COLUMNS))
-            cols = slice(offset, offset + keys.stop - keys.start)
-            offset = cols.stop
-            for top in range(0, rectangle.rows.stop - rectangle.rows.start, ROWS):
-                rows = slice(rectangle.rows.start + top, min(rectangle.rows.stop, rectangle.rows.start + top + ROWS))
-                pairs = slice(top, top + ROWS), cols
-                own_mask = mask[pairs] if mask is not None else None
+    mask = _mask(work, program, rectangle, group.keys.device) if rectangle.kind & PARTIAL else None
+    gates = gates_of(work.leaves, program, rectangle.rows, rectangle.stretches, flows, mask, group.keys)
+    pieces = _pieces(rectangle.stretches)
+    widest = max(length(cols) for _, cols in pieces)
+    for top in range(0, rectangle.height, ROWS):
+        own = slice(top, min(rectangle.height, top + ROWS))
+        rows = slice(rectangle.rows.start + own.start, rectangle.rows.start + own.stop)
+        for batch, heads in _chunks(group.keys.shape[0], group.keys.shape[1], length(rows) * widest):
+            asking = group.asking.part(batch, heads, rows)
+            for keys, cols in pieces:
+                own_mask = mask[own, cols] if mask is not None else None
                 if own_mask is not None and not bool(own_mask.any()):
                     continue
-                own_gates = {n: gate[pairs] for n, gate in gates.items()}
-                for batch, heads in _chunks(group.keys.shape[0], group.keys.shape[1], (rows.stop - rows.start) * (keys.stop - keys.start)):
-                    k, v = (x[batch, heads, keys] for x in (group.keys, group.values))
-                    if own_mask is not None and not group.is_finite:
-                        k, v = without_dead((k, v), own_mask, 0)
-                    parts = tile_gradients(group.asking.part(batch, heads, rows), k, v, own_mask, flows, own_gates)
-                    for gate, part in parts.items():
-                        if gate == "q":
-                            grads["q"][batch, heads, rows].add_(part, alpha=scale)
-                        else:
-                            grads[gate][batch, heads, keys] += part
+                own_gates = {n: gate[own, cols] for n, gate in gates.items()}
+                k, v = (x[batch, heads, keys] for x in (group.keys, group.values))
+                if own_mask is not None and not group.is_finite:
+                    k, v = without_dead((k, v), own_mask, 0)
+                for gate, part in tile_gradients(asking, k, v, own_mask, flows, own_gates, group.room).items():
+                    if gate == "q":
+                        grads["q"][batch, heads, rows].add_(part, alpha=scale)
+                    else:
+                        grads[gate][batch, heads, keys] += part
+
+
+def _pieces(stretches: Sequence[Stretch]) -> list[tuple[slice, slice]]:
+    """Keys of stretches, at most COLUMNS together, and where they lie among the keys of all stretches."""
+    pieces, offset = [], 0
+    for s in stretches:
+        for start in range(s.start, s.stop, COLUMNS):
+            stop = min(s.stop, start + COLUMNS)
+            pieces.append((slice(start, stop), slice(offset, offset := offset + stop - start)))
+    return pieces
 
 
 def _chunks(batch: int, heads: int, pairs: int) -> list[tuple[slice, slice]]:

@@ -19,7 +19,7 @@ from .backend import Attended
 from .members import Members, add_to_keys
 from .rectangles import Stretch
 from .tiled_plan import Work
-from .tiled_products import Asking, columns, exact_dtype, flows_of, gates_of, mask_of, tile_gradients, width, without_dead
+from .tiled_products import Asking, columns, exact_dtype, exp_, flows_of, gates_of, mask_of, tile_gradients, width, without_dead
 
 CHUNK = 2**23
 
@@ -48,7 +48,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, works: list[Work], program: Program
                     scores[..., width(full) :].masked_fill_(~mask, float("-inf"))
                 most = scores.amax(-1, keepdim=True)
                 dead = most == float("-inf")
-                weights = scores.sub_(torch.where(dead, 0.0, most)).exp_()
+                weights = exp_(scores.sub_(torch.where(dead, 0.0, most)))
                 total = weights.sum(-1, keepdim=True)
                 total = torch.where(dead, 1.0, total)
                 result = (weights @ values) / total
@@ -76,11 +76,11 @@ def backward(
                     if not flows:
                         continue
                     keys, values = (columns(x, members.key, mine).to(exact) for x in (k, v))
-                    gates = gates_of(work.leaves, program, row, mine, flows, exact, q.device)
                     mask = None
                     if kind & PARTIAL:
                         mask = mask_of(work.leaves, program, row, mine, q.device)
                         keys, values = without_dead((keys, values), mask, 0)
+                    gates = gates_of(work.leaves, program, row, mine, flows, mask, keys)
                     for gate, part in tile_gradients(asking, keys, values, mask, flows, gates).items():
                         if gate == "q":
                             total["q"][(*members.query, row)] += part * scale
