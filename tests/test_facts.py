@@ -19,6 +19,8 @@ from srt_masks.grammar import checked as c
 from srt_masks.kernels.facts import lay_out_call
 from srt_masks.kernels.planning import batch_rows
 from srt_masks.reference.facts import broken_in
+from srt_masks.testing import LAWS, Case, cases_of
+from srt_masks.testing.keeping import keeps
 
 # ------------------------------------------------------------------------------------------------ what a text may state
 
@@ -389,3 +391,59 @@ def test_the_compiler_and_the_reference_find_the_same_facts_broken(one: str, two
             assert found is other, (found, other)
         else:
             assert (found.fact, found.places, found.head, sorted(found.values)) == (other.fact, other.places, other.head, sorted(other.values))
+
+
+# ------------------------------------------------------------------------------------------------ random cases
+
+STATED = [
+    "input doc: int per token given pos == 0 or doc[pos - 1] <= doc  attend causal and same(doc)",
+    "input parent: int per token given -1 <= parent < pos  attend causal and k.pos >= q.parent",
+    "input seen: bool per query, key given seen implies k.pos <= q.pos  attend seen",
+    "param n = 3 given 0 < n < 6  param m = 2 given m < n  input reach: int per head given m <= reach < 2 * n  attend causal and q.pos - k.pos < reach",
+    "queries layout repeat { a }  keys layout b * 6  input open: bool per key given open or pos % 2 == 1  attend k.open",
+    "input pick: int[2] per step given pick[0] < pick[1] <= step + 1  layout repeat { token, note * 2 }  attend causal and q.step - k.step <= q.pick[0]",
+]
+
+
+@pytest.mark.parametrize("text", STATED)
+def test_random_cases_keep_to_what_the_text_states(text: str):
+    spec, varied = srt.parse(text), set()
+
+    @settings(max_examples=30, deadline=None, database=None)
+    @given(cases_of(spec))
+    def held(case: Case) -> None:
+        case.masks()  # raises, where a fact is broken
+        assert keeps(case)
+        varied.update(str(x.tolist()) for x in case.inputs.values())
+
+    held()
+    assert len(varied) > 2
+    srt.testing.check(spec, laws=["agrees_with_reference", "reuse", "formatting"], examples=8)
+
+
+def test_random_cases_that_cannot_be_are_said_so():
+    spec = srt.parse("input n: int given n > 3 and n < 3  attend causal and k.pos < n")
+    with pytest.raises(srt.InputError, match="no case was found"):
+        srt.testing.check(spec, laws=["poison"], examples=3)
+    with pytest.raises(srt.InputError, match="input `n` is 5;"):
+        srt.testing.check(spec, laws=["poison"], inputs={"n": torch.tensor(5)}, examples=3)
+
+
+def test_an_attention_that_looks_once_for_good_breaks_a_law(monkeypatch):
+    spec = srt.parse("input rank: int per token given rank < 9  attend causal and k.rank <= q.rank")
+    case = Case(spec, 4, inputs={"rank": torch.tensor([0, 1, 2, 8])})
+    LAWS["reuse"](case)  # which adds 1 to them
+    monkeypatch.setattr(Facts, "broken", lambda *_: None)
+    with pytest.raises(AssertionError, match="is served, though they no longer are what the text says"):
+        LAWS["reuse"](case)
+
+
+def test_documents_are_packed_where_their_facts_hold():
+    text = (
+        "input doc: int per token given pos == 0 or doc[pos - 1] <= doc  input rank: int per token given {}  attend causal and same(doc) and k.rank <= q.rank"
+    )
+    srt.testing.check(srt.parse(text.format("0 <= rank")), laws=["packing"], examples=10)
+    with pytest.raises(srt.testing.NotTried, match="what the text says of them"):
+        srt.testing.check(srt.parse(text.format("rank == pos")), laws=["packing"], examples=10)
+    with pytest.raises(AssertionError, match="documents packed into a row"):
+        srt.testing.check(srt.parse(text.format("0 <= rank").replace("same(doc) and ", "")), laws=["packing"], examples=20)

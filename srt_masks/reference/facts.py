@@ -35,12 +35,18 @@ def broken_in(fact: Fact, row: Row, layer: int | None = None) -> Broken | None:
     layers = range(row.layers if "layer" in spoken else 1) if layer is None else (layer,)
     for own, head in product(layers, range(row.heads if "head" in spoken else 1)):
         words = about_everybody(row).words(head, own)
-        places = (~words.value(fact.where)).nonzero()
+        places = (~truth(fact, row, head, own)).nonzero()
         if len(places):
             at = tuple(places[0].tolist())
             beside = {w: n for w, n in (("head", head), ("layer", own)) if w in spoken}
             return Broken(fact, tuple(_values(fact, words, at)), _named(fact, at), **beside)
     return None
+
+
+def truth(fact: Fact, row: Row, head: int = 0, layer: int = 0) -> Tensor:
+    """Where a fact holds in a row, bool: () of what speaks of no token, (tokens,) of tokens, (queries, keys) of pairs; with two layouts (queries, 1) or
+    (1, keys) of the tokens of a side."""
+    return about_everybody(row).words(head, layer).value(fact.where)
 
 
 def about_everybody(row: Row) -> Row:

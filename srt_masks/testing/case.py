@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..binding import Sizes, axis_extent, bind_given, resolve_tokens
+from ..binding import Sizes, axis_extent, bind_call, bind_given, resolve_tokens
 from ..kernels.attention import Attention, compile_spec
+from ..kernels.facts import lay_out_call
 from ..reference.masks import DenseMasks, Row
 from ..spec import Spec, parse
 from ..surface import dense, lay_out_one
@@ -86,6 +87,12 @@ class Case:
     def row(self) -> Row:
         """The one row of the batch, laid out, for the reference. Raises InputError if there are several."""
         return lay_out_one(self.spec, **self.sizes)
+
+    def rows(self) -> list[Row]:
+        """Every row of the batch, laid out, for the reference, whatever the text states of its inputs."""
+        checked = self.spec.checked
+        call = bind_call(checked, self.extents, self.lengths, self.inputs, self.params, self.given)
+        return [lay_out_call(checked, call, number) for number in range(self.batch)]
 
     def tensors(self, dtype: torch.dtype = torch.float64, *, seed: int | None = None, head_dim: int = HEAD_DIM) -> list[Tensor]:
         """q, k, v and a gradient of the output, normally distributed."""

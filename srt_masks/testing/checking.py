@@ -129,7 +129,7 @@ def _phases(spec: Spec, law: Law, examples: int, fixed: bool) -> list[tuple[Any,
 def _try_many(law: Law, cases: Any, examples: int, backend: str, met: dict[str, bool]) -> int:
     """Random cases, the failing one shrunk; the most tokens that one had. What conditions were met is added to `met`."""
     from hypothesis import HealthCheck, Phase, Verbosity, given, settings
-    from hypothesis.errors import HypothesisWarning
+    from hypothesis.errors import HypothesisWarning, Unsatisfiable
 
     last: list[tuple[Case, AssertionError]] = []
     most = [0]
@@ -159,6 +159,8 @@ def _try_many(law: Law, cases: Any, examples: int, backend: str, met: dict[str, 
         warnings.simplefilter("ignore", category=HypothesisWarning)
         try:
             tried()
+        except Unsatisfiable:
+            raise InputError("no case was found whose inputs are what the text says of them (`given`): give inputs=") from None
         except AssertionError:
             if not last:
                 raise

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -22,6 +23,7 @@ from ..grammar import checked as c
 from ..grammar.checked import Type
 from ..spec import Spec
 from .case import Case
+from .keeping import keeping_inputs, keeping_params
 
 MOST_TOKENS = 40  # of a layout that repeats
 MANY_TOKENS = 120, 300  # several tiles, whatever their size
@@ -42,7 +44,7 @@ class Reach(Enum):
 def params(draw: st.DrawFn, spec: Spec) -> Spec:
     """The spec with other values of its params: small ones, so that small layouts meet them, those of the text first among the small; all those
     of the text where others are refused."""
-    values = {param.name: draw(_values(param)) for param in spec.checked.params}
+    values = keeping_params(spec, {param.name: draw(_values(param)) for param in spec.checked.params})
     try:
         return spec.with_params(**values)
     except SpecError:
@@ -65,7 +67,9 @@ def call_params(draw: st.DrawFn, spec: Spec) -> dict[str, list[int | float]]:
     for param in spec.checked.params:
         if not param.structural and (count := draw(st.integers(0, 2))):
             found[param.name] = [draw(_values(param)) for _ in range(count)]
-    return found
+    # Each row of the batch has its own values, and keeps to what is stated of all of them.
+    rows = [keeping_params(spec, {name: values[row % len(values)] for name, values in found.items()}) for row in range(2)]
+    return {name: [own[name] for own in rows[: len(values)]] for name, values in found.items()}
 
 
 def _by_row(values: list[int | float], batch: int) -> int | float | torch.Tensor:
@@ -175,7 +179,8 @@ def given_layouts(draw: st.DrawFn, spec: Spec) -> dict[str, Any]:
 def inputs(draw: st.DrawFn, spec: Spec, size: Case | None = None) -> dict[str, torch.Tensor]:
     """A tensor for every input of a spec, at a size (4 time steps, 2 heads and 2 layers unless given).
 
-    Whole numbers are small, negative ones and ones beyond every table among them, and half the time in runs, as documents are.
+    Whole numbers are small, negative ones and ones beyond every table among them, and half the time in runs, as documents are. They are what the
+    text says of them (`given`); a size for which no such values were found is not drawn.
     """
     checked = spec.checked
     if size is None:
@@ -191,7 +196,12 @@ def inputs(draw: st.DrawFn, spec: Spec, size: Case | None = None) -> dict[str, t
         if size.batch > 1 and draw(st.booleans()):
             shape.insert(0, size.batch)
         found[declared.name] = draw(tensors(declared, tuple(shape), max(extents.tokens, extents.keys)))
-    return found
+    if not checked.facts_of_inputs:
+        return found
+    kept = keeping_inputs(replace(size, inputs=found))
+    assume(kept is not None)
+    assert kept is not None
+    return kept
 
 
 def tensors(declared: c.Input, shape: tuple[int, ...], tokens: int) -> st.SearchStrategy[torch.Tensor]:

@@ -19,6 +19,7 @@ from ..kernels.attention import Attention
 from ..packed import documents
 from ..spec import Spec
 from .case import Case
+from .keeping import keeps
 from .laws import TOLERANCE, Broken, Law
 
 Inputs = Callable[[list[int]], Mapping[str, Tensor]]
@@ -102,21 +103,29 @@ def _law(name: str, about: str, divide: Callable[[Case], _Division], inputs: Inp
             return "the layout is no single `repeat`"
         return unfit(spec)
 
-    def try_on(case: Case, backend: str) -> None:
+    def try_on(case: Case, backend: str) -> dict[str, bool] | None:
         if why := refuse(case.spec):
             raise InputError(f"the law `{name}` says nothing of this text: {why}")
         division = divide(case)
         rows = case.spec.checked.queries.rows_per_step
         describe = inputs or (lambda pieces: _by_names(case.spec, pieces, name))
         whole = replace(case, lengths=None, inputs={**case.inputs, **describe(division.whole)})
+        ats = [(torch.tensor(steps, dtype=torch.int64)[:, None] * rows + torch.arange(rows)).flatten() for steps in division.parts]
+        parts = [
+            replace(whole, steps=len(steps), inputs={**_picked(case, steps, at), **describe(pieces)})
+            for steps, pieces, at in zip(division.parts, division.alone, ats, strict=True)
+        ]
+        right = all(map(keeps, (whole, *parts)))
+        stated = "several parts with inputs that are, there and in the whole row, what the text says of them (`given`)"
+        met = {stated: right and len(parts) > 1} if case.spec.checked.facts else None
+        if not right:
+            return met
         q, k, v, dout = whole.tensors()
         attend = case.compile(backend)
         out, gradients = _run(whole, attend, q, k, v, dout)
         sums = [torch.zeros_like(g) for g in gradients]
         taken = torch.zeros(q.shape[2], dtype=torch.bool)
-        for steps, pieces in zip(division.parts, division.alone, strict=True):
-            at = (torch.tensor(steps, dtype=torch.int64)[:, None] * rows + torch.arange(rows)).flatten()
-            part = replace(whole, steps=len(steps), inputs={**_picked(case, steps, at), **describe(pieces)})
+        for steps, part, at in zip(division.parts, parts, ats, strict=True):
             # A token of several parts takes its upstream gradient from the first of them.
             share = dout[:, :, at] * ~taken[at][:, None]
             taken[at] = True
@@ -129,6 +138,7 @@ def _law(name: str, about: str, divide: Callable[[Case], _Division], inputs: Inp
         for what, a, b in zip(("q", "k", "v"), gradients, sums, strict=True):
             if a.numel() and not torch.allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE):
                 raise Broken(f"{about}: not so for the gradient of {what}, with {division.whole}: it differs by {(a - b).abs().max():.2e}")
+        return met
 
     def sets(spec: Spec) -> frozenset[str]:
         return frozenset(inputs([1]) if inputs else _by_names(spec, [1] if name == "packing" else [-1], name))

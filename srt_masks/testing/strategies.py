@@ -127,7 +127,7 @@ def cases(draw: st.DrawFn, most_steps: int = 12) -> Case:
 
 @st.composite
 def whole(draw: st.DrawFn) -> Case:
-    """A random text of the whole language: the masks and gates of `cases`, and who asks, hidden gates, given layouts, positions, labels, claims."""
+    """A random text of the whole language: the masks and gates of `cases`, and who asks, hidden gates, given layouts, positions, labels, claims, facts."""
     lines = draw(cases()).spec.text.splitlines()
     layout = next(i for i, line in enumerate(lines) if line.startswith("layout"))
     roles = [r for r in ROLES if r in lines[layout]]
@@ -144,6 +144,12 @@ def whole(draw: st.DrawFn) -> Case:
         "assert k.pos <= q.pos or " + draw(_masks_of(roles)),
     ]
     lines += draw(st.lists(st.sampled_from(more), unique=True, max_size=4))
+    stated = {
+        "input doc: int per token": "pos == 0 or doc[pos - 1] <= doc",
+        "input rank: int per step": "-1 <= rank",
+        "input seen: bool per query, key": "seen or q.pos != k.pos",
+    }
+    lines = [f"{line} given {stated[line]}" if line in stated and draw(st.booleans()) else line for line in lines]
     return draw(cases_of(parse("\n".join(lines)), most_tokens=24))
 
 
