@@ -19,6 +19,7 @@ import srt_masks as srt
 from srt_masks.compiler.labels import PARTIAL, State, state
 from srt_masks.compiler.plan import Plan
 from srt_masks.compiler.runs import Consumer
+from srt_masks.kept import folder
 from srt_masks.testing import compare
 from srt_masks.testing.strategies import Case, cases
 
@@ -297,10 +298,10 @@ def test_a_folder_that_others_can_write_is_refused(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("SRT_MASKS_CACHE", str(tmp_path))
     tmp_path.chmod(0o777)
     with pytest.raises(srt.BackendError, match=r"others can write.*chmod go-w"):
-        predicates.folder()
+        folder()
     monkeypatch.setenv("SRT_MASKS_CACHE", "/proc/nowhere")
     with pytest.raises(srt.BackendError, match="SRT_MASKS_CACHE"):
-        predicates.folder()
+        folder()
 
 
 def test_a_file_that_was_changed_is_written_again(tmp_path: Path, monkeypatch):

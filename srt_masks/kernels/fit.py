@@ -22,6 +22,7 @@ from triton.runtime.errors import TritonError
 
 from ..compiler.compiled import Compiled
 from ..diagnostics import BackendError
+from ..kept import keep, kept
 from .backend import Operands
 from .call import Call
 from .cards import INTERPRETER, SHARED_BYTES, stand_in
@@ -30,7 +31,6 @@ from .cubin import usage
 from .emit import Source
 from .offline import compiling, current
 from .packing import blank
-from .predicates import keep, kept
 from .target import name_of, source_of, target_of
 
 # Operations of a predicate that one thread is given, unrolled: what a compiler takes some ten seconds for.
