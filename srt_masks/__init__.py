@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .models.checkpoint import load_model, save_model
     from .models.original import Transformer, stop_graddable_attn
     from .packed import documents
+    from .proofs.prove import prove
     from .schemes import zoo
     from .spec import Spec, load, parse
     from .surface import compile, dense, tokens
@@ -36,15 +37,15 @@ _HOMES = {
     "compile": "surface", "dense": "surface", "tokens": "surface",
     "build_model": "models.builder", "save_model": "models.checkpoint", "load_model": "models.checkpoint",
     "capabilities": "features.asking", "zoo": "schemes", "explain": "explanation", "flow": "flows.measure", "documents": "packed",
-    "equivalent": "elsewhere.comparing", "from_config": "elsewhere.configs", "from_dense": "elsewhere.tables",
+    "prove": "proofs.prove", "equivalent": "elsewhere.comparing", "from_config": "elsewhere.configs", "from_dense": "elsewhere.tables",
     "Transformer": "models.original", "stop_graddable_attn": "models.original",
     "Error": "diagnostics", "SpecError": "diagnostics", "InputError": "diagnostics", "BackendError": "diagnostics",
 }  # fmt: skip
-_NOT_YET = ("huggingface", "nn", "prove")
+_NOT_YET = ("huggingface", "nn")
 
 __all__ = [
     "BackendError", "Error", "InputError", "Spec", "SpecError", "Transformer", "build_model", "capabilities", "compile", "dense", "documents", "equivalent", "explain", "flow", "from_config", "from_dense", "load",
-    "load_model", "parse", "save_model", "stop_graddable_attn", "testing", "tokens", "zoo",
+    "load_model", "parse", "prove", "save_model", "stop_graddable_attn", "testing", "tokens", "zoo",
 ]  # fmt: skip
 
 

@@ -73,13 +73,14 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One mistake: a stable slug, a headline, the place with a caret label, and help that can be pasted."""
+    """One mistake: a stable slug, a headline, the place with a caret label, how it comes about, and help that can be pasted."""
 
     slug: str
     message: str
     span: Span
     label: str = ""
     help: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # how it comes about
 
     def render(self, source: Source) -> str:
         line, column = source.place(self.span.start)
@@ -96,7 +97,8 @@ class Diagnostic:
             f"{line} | {visible(text)}",
             f"{margin} | {_blank(before)}{carets} {visible(self.label)}".rstrip(),
         ]
-        return "\n".join([*rows, *(f"{margin} = help: {visible(h)}" for h in self.help)])
+        said = [*(("note", n) for n in self.notes), *(("help", h) for h in self.help)]
+        return "\n".join([*rows, *(f"{margin} = {kind}: {visible(words)}" for kind, words in said)])
 
 
 class SpecError(Error, ValueError):

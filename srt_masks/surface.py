@@ -11,13 +11,34 @@ from torch import Tensor
 from .binding import Call, Sizes, batch_of, bind_call, resolve_heads, resolve_layers, resolve_tokens
 from .diagnostics import InputError
 from .grammar.checked import Checked
-from .kernels.attention import compile_spec as compile
+from .kernels.attention import PLAN_MEMORY, Attention, compile_spec
 from .kernels.facts import hold_facts_by_reference, lay_out_call
+from .proofs.guard import hold
 from .reference import masks
 from .reference.masks import DenseMasks, Row, TokenTable
 from .spec import Spec
 
 __all__ = ["compile", "dense", "tokens"]
+
+
+def compile(
+    spec: Spec, *, heads: int | None = None, layers: int | None = None, params: Mapping[str, int | float] | None = None, backend: str = "auto",
+    tile: int | None = None, precision: str = "ieee", plan_memory: int = PLAN_MEMORY, order: str = "auto", proofs: str = "warn",
+) -> Attention:  # fmt: skip
+    """A spec as a callable, attend(q, k, v), for any length and device; see `Attention`.
+
+    `heads` and `layers` are read off the call unless given (a text that mentions `layer` needs `layers`); `params` replaces values of the text;
+    `backend` is "auto", "reference", "tiled" or "triton". `plan_memory` is how many bytes one plan, and all that are kept, may take: a call that would
+    need more is refused before it takes any. `order` is that in which tokens are visited, results always being in the caller's: "auto" takes another
+    than "natural" where it saves work, and any that `attend.plan(...)` lists may be asked for by its name.
+    What the text claims (`assert`) is proved first, once: a claim that is refuted is refused, and one that is not proved is said in a warning; with
+    `proofs="strict"` it is refused too, with "off" nothing is proved.
+    Raises SpecError for a claim, InputError for an option that is wrong, BackendError for a backend that is not there."""
+    made = compile_spec(
+        spec, heads=heads, layers=layers, params=params, backend=backend, tile=tile, precision=precision, plan_memory=plan_memory, order=order
+    )  # fmt: skip
+    hold(made.spec, proofs)
+    return made
 
 
 def dense(

@@ -1,9 +1,9 @@
-"""The command line: `srt-masks check|fmt|show|explain|plan|emit|test|capabilities|zoo|train|sample|demo`. It wraps the pure parts and prints.
+"""The command line: `srt-masks check|fmt|show|explain|plan|emit|prove|test|capabilities|zoo|train|sample|demo`. It wraps the pure parts and prints.
 
 parser     the commands and their flags; `arguments` turns them into specs and tensors
-commands   what is done with a spec; `planning` its plans; `training` what is done with a model
+commands   what is done with a spec; `planning` its plans, `proving` its claims; `training` what is done with a model
 
-Exit codes: 0; 1 the spec is wrong, or a law does not hold; 2 the command line is wrong, or names what cannot be; 130 stopped by Ctrl-C.
+Exit codes: 0; 1 the spec is wrong, a law does not hold, or a claim is not proved; 2 the command line is wrong, or names what cannot be; 130 stopped by Ctrl-C.
 `check`, `fmt`, `zoo` and `emit --stage tree|checked|ir` import no torch.
 """
 

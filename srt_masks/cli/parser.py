@@ -6,11 +6,11 @@ import argparse
 from typing import Any
 
 from .. import __version__
-from . import commands, planning, training
+from . import commands, planning, proving, training
 from .arguments import card, named_number, named_value, value
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
-NOT_YET = ("bench", "compare", "prove")
+NOT_YET = ("bench", "compare")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -71,6 +71,10 @@ def parser() -> argparse.ArgumentParser:
     test.add_argument("--list", action="store_true", help="say which laws there are, and which apply")
     test.add_argument("--examples", type=int, default=25, help="random cases a law (default 25)")
     test.add_argument("--backend", default="auto")
+    prove = command("prove", proving.prove, "prove or refute every claim (`assert`), for all lengths")
+    prove.add_argument("--equals", metavar="SPEC", help="prove instead that this spec is the same mask, with the same gradient rules; else a pair that differs")
+    prove.add_argument("--seconds", type=float, default=10.0, help="the most that one claim may take; then it is unknown (default 10)")
+    _format(prove)
     zoo = every.add_parser("zoo", help="the published schemes that ship with the package", description="list the published schemes that ship with the package")
     zoo.set_defaults(run=commands.zoo)
     zoo.add_argument("name", nargs="?", metavar="NAME", help="print the text of this one")

@@ -1,4 +1,5 @@
-"""`equivalent`: is this spec that mask? Judged by the reference, a few rows at a time, at the sizes given and for no others."""
+"""`equivalent`: is this spec that mask? Two specs are proved the same for every length; with anything else, and at sizes that are given, the
+reference judges, a few rows at a time, for those sizes and no others."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from torch import Tensor
 from ..binding import check_tokens, layer_number
 from ..diagnostics import InputError
 from ..grammar.checked import Checked, Layout
+from ..proofs.equal import compare
+from ..proofs.verdict import Outcome
 from ..spec import Spec
 from .configs import is_config, layers_of, spec_of
 from .others import CONVENTION, Blocks, Dense, Other, as_tensor, blocks, dense, function
@@ -33,7 +36,8 @@ def equivalent(
       a dense mask, (queries, keys), (heads, queries, keys) or (batch, heads, queries, keys): bool, True = attend, or float, 0 = attend, -inf = not;
       a `BlockMask`: its lists are also held to its own mask_mod, and to each other;
       a Hugging Face config: what `from_config` makes of it, in every layer;
-      another Spec: its masks, and its gradient rules on the pairs attended.
+      another Spec: its masks, and its gradient rules on the pairs attended. Without steps, lengths, inputs and given it is proved, for every length,
+      and whatever the heads, layers, params and inputs; a pair that differs is found in the smallest call that has one.
     Only another Spec has gradient rules; of the others, the mask alone is compared, and `scope` says so.
     `steps` is read off a dense mask or a BlockMask unless given; `inputs` go to both specs, by the names each declares. `layer` picks the one that is
     compared, where a spec speaks of layers.
@@ -47,6 +51,8 @@ def equivalent(
     if is_config(other):
         other, layers = spec_of(other), layers_of(other) if layers is None else layers
     if isinstance(other, Spec):
+        if all(x is None for x in (steps, lengths, inputs, given)) and layer is None:
+            return _for_every_length(spec, other, names)
         return _two_specs(spec, other, steps, heads, layers, layer, arguments, names)
     found, faults = _other(other, device)
     if steps is None and found.sizes is not None and given is None and spec.checked.repeats:
@@ -79,6 +85,18 @@ def equivalent(
     return _compare(side.attended, _rows_of(found, side), side, ("the spec", found.words), scope, isinstance(found, Dense))
 
 
+def _for_every_length(spec: Spec, other: Spec, names: tuple[str, str]) -> Verdict:
+    found = compare(spec.checked, other.checked)
+    if found.outcome is not Outcome.REFUTED:
+        return Verdict(bool(found), found.scope, found.reason, 0, outcome=str(found.outcome))
+    assert found.pair is not None and found.worlds is not None
+    a, b = (
+        Side.of_row(w.row(s.checked), f"the smallest call with a difference that was found, of {w.tokens} tokens")
+        for w, s in zip(found.worlds, (spec, other), strict=True)
+    )
+    return replace(_compare_specs(a, b, names), reason=found.reason)
+
+
 def _two_specs(
     spec: Spec, other: Spec, steps: int | None, heads: int | None, layers: int | None, layer: int | None, arguments: dict[str, Any], names: tuple[str, str]
 ) -> Verdict:  # fmt: skip
@@ -100,6 +118,10 @@ def _two_specs(
     a, b = (replace(x, batch=batch, layers=deep) for x in (a, b))
     if layer is not None:
         a, b = (_one_layer(x, layer_number(spec.checked, layer, deep), True) for x in (a, b))
+    return _compare_specs(a, b, names)
+
+
+def _compare_specs(a: Side, b: Side, names: tuple[str, str]) -> Verdict:
     if unlike := a.asks_unlike(b):
         return Verdict(False, a.scope, f"other tokens ask: {unlike}", a.pairs)
     verdict = _compare(a.attended, b.attended, a, names, a.scope)

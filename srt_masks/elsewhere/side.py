@@ -46,6 +46,12 @@ class Side:
         scope += (f", {values}" if values else "") + (", these inputs" if spec.inputs else "") + "; exact there, and for no other size"
         return Side(tuple(laid), sizes.tokens, queries, sizes.keys, sizes.heads, sizes.layers or 1, max(1, len(laid)), scope)
 
+    @staticmethod
+    def of_row(row: Row, scope: str) -> Side:
+        """A spec at the sizes of one row."""
+        tokens, queries, keys = len(row.own["pos"]), len(row.queries["pos"]), len(row.keys["pos"])
+        return Side((row,), tokens, queries, keys, row.heads, row.layers, 1, scope)
+
     @property
     def which(self) -> range:
         """The layers compared; of a spec that does not speak of them, one stands for all."""

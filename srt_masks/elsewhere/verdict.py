@@ -38,7 +38,8 @@ class Pair:
 class Verdict:
     """Whether two masks are one. True in an `if` only where they are.
 
-    `scope` says for what: the sizes that were tried, and never more. `pair` is the first that differs, in the order of batch, layer, head, query,
+    `outcome` is "proved" (for every length), "checked" (at the sizes of `scope`, and for no others), "refuted", or "unknown" with a reason, which is
+    no yes. `scope` says for what. `pair` is the first that differs, in the order of batch, layer, head, query,
     key; `differing` counts all of them out of `pairs`. Prints as all of this.
     """
 
@@ -49,15 +50,24 @@ class Verdict:
     differing: int = 0
     pair: Pair | None = None
     picture: str = ""
+    outcome: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.outcome:
+            object.__setattr__(self, "outcome", "checked" if self.equal else "refuted")
 
     def __bool__(self) -> bool:
         return self.equal
 
     def __repr__(self) -> str:
-        return f"<Verdict {'equal' if self.equal else 'different'}: {self.reason}>"
+        return f"<Verdict {self._word}: {self.reason}>"
+
+    @property
+    def _word(self) -> str:
+        return "equal" if self.equal else "unknown" if self.outcome == "unknown" else "different"
 
     def __str__(self) -> str:
-        head = f"{'equal' if self.equal else 'different'}: {self.reason}"
+        head = f"{self._word}: {self.reason}"
         share = [] if not self.differing else [f"{self.differing:,} of {self.pairs:,} pairs differ"]
         return "\n".join(x for x in (head, *share, f"scope: {self.scope}", self.picture) if x)
 

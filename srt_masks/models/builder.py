@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ..diagnostics import InputError, did_you_mean
+from ..proofs.guard import hold
 from ..spec import Spec
 from .transformer import Config, SpecTransformer
 
-ARGUMENTS = ("dim", "depth", "heads", "num_tokens", "dim_head", "max_positions", "backend")
+ARGUMENTS = ("dim", "depth", "heads", "num_tokens", "dim_head", "max_positions", "backend", "proofs")
 FOREIGN = {
     "vocab_size": "write num_tokens=", "layers": "write depth=", "n_layers": "write depth=", "num_layers": "write depth=", "num_heads": "write heads=",
     "n_heads": "write heads=", "d_model": "write dim=", "hidden_size": "write dim=", "max_seq_len": "write max_positions=", "head_dim": "write dim_head=",
@@ -26,12 +27,14 @@ def build_model(
     dim_head: int | None = None,
     max_positions: int = 2048,
     backend: str = "auto",
+    proofs: str = "warn",
     **unknown: Any,
 ) -> SpecTransformer:
     """A pre-norm decoder whose attention, gradients, positions and loss are those of the spec.
 
     `dim_head` is dim / heads unless given. Called with x (batch, data tokens) it lays the tokens out as the spec says and returns
-    logits or the loss, in nats; see `SpecTransformer.forward`. Raises InputError for a size that does not fit or a spec that
+    logits or the loss, in nats; see `SpecTransformer.forward`. What the text claims is proved first, as `compile` does: `proofs` is "warn", "strict" or
+    "off". Raises SpecError for a claim that does not hold, InputError for a size that does not fit or a spec that
     describes no such model.
     """
     if not isinstance(spec, Spec):
@@ -66,4 +69,5 @@ def build_model(
         raise InputError("this spec says nothing of data: write `data ROLE` for the tokens that carry it")
     if checked.position is None and not checked.queries.is_single_repeat:
         raise InputError("this layout is no single `repeat`, so the spec must say where tokens stand: write `position ...`, for example `position pos`")
+    hold(spec, proofs)
     return SpecTransformer(spec, Config(dim, depth, heads, num_tokens, dim_head, max_positions), backend)

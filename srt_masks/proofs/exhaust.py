@@ -6,9 +6,9 @@ checked tree -> worlds of each size (`worlds.py`) -> search.refute
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, product
+from itertools import groupby, islice, product
 
 from ..grammar import checked as c
 from ..grammar.checked import Checked
@@ -18,6 +18,8 @@ from .verdict import Path, World
 from .worlds import DRAWS, params, sizes, worlds
 
 HEADS, LAYERS = (1, 2), (1, 2, 3)  # where they matter
+SAMPLES = 3  # calls of a larger size
+MOST_SIZES = 1000  # that are stepped through to the larger one
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,24 @@ def exhaust(checked: Checked, claim: c.Claim, most_tokens: int, deadline: float)
             whole = min(whole, found[1])
         tried.append(values)
     return Covered(tokens, whole, search.worlds, search.words(tokens, whole, tried))
+
+
+def sampled(checked: Checked, claim: c.Claim, targets: Sequence[int], deadline: float) -> Refutation | None:
+    """Try a claim at a few calls of about so many tokens, with the text's values of the params, until `deadline`: where paths are long, a small call
+    has none."""
+    search = _Search(checked, claim, max(targets), deadline)
+    own = params(checked)[0]
+    for target in targets:
+        largest = [*islice(sizes(checked, target), MOST_SIZES)][-1:]
+        for size, heads, layers in product(largest, search.heads[-1:], search.layers[-1:]):
+            found, _ = worlds(checked, replace(size, heads=heads, layers=layers, params=own))
+            for world in islice(found, SAMPLES):
+                if time.monotonic() > deadline:
+                    return None
+                path = refute(world.row(checked), claim)
+                if path is not None and (path.hops or claim.kind not in (Claim.NO_FLOW, Claim.NO_GRAD, Claim.NO_LEAK)):
+                    return Refutation(path, world)
+    return None
 
 
 class _Search:

@@ -64,8 +64,9 @@ class Path:
 class Verdict:
     """What is known of one claim. True in an `if` only where it is proved.
 
-    `claim` is its text (an automatic one is `assert no leak`), `scope` the sizes and inputs it was judged for, `path` and `world` the refutation,
-    `replay` what running it showed, `seconds` the wall time.
+    `claim` is its text; an automatic one is `assert no leak`, has no line, and the span of the `predict` it guards. `scope` says for which sizes and
+    inputs it was judged, `seconds` the wall time. Of what is refuted, `path` and `world` are the call that does it, `lines` the path in words, `replay`
+    what running it showed, `remedies` what may be done. Prints as two lines.
     """
 
     claim: str
@@ -73,11 +74,18 @@ class Verdict:
     reason: str
     scope: str
     seconds: float = 0.0
-    line: int | None = None  # where the claim stands in the text; None: automatic
-    span: Span | None = None
+    line: int | None = None
+    span: Span = field(default=Span(0, 0), compare=False)
     path: Path | None = None
     world: World | None = None
+    lines: tuple[str, ...] = ()
     replay: str = ""
+    remedies: tuple[str, ...] = ()
+    holds_as_written: bool = False  # refuted, but only by values of params that are not the text's
 
     def __bool__(self) -> bool:
         return self.outcome is Outcome.PROVED
+
+    def __str__(self) -> str:
+        place = "" if self.line is None else f"line {self.line}: "
+        return f"{self.outcome.value:8}  {place}{self.claim}  ({self.scope}; {1000 * self.seconds:.0f} ms)\n          {self.reason}"

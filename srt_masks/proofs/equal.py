@@ -1,0 +1,182 @@
+"""Are two specs one mask, at every length? Both are read over the same tokens, heads, params and inputs, and z3 is asked for a pair that differs.
+
+Input: two checked specs. Output: a `Comparison`. Tokens are the same by their position: each spec sees them in its own layout.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import z3
+
+from ..compiler.front import front
+from ..compiler.ir import Gate
+from ..compiler.lower import translate
+from ..compiler.simplify import simplified
+from ..diagnostics import InputError
+from ..grammar.checked import Checked
+from ..reference.masks import pairs as dense_pairs
+from .meaning import Call, Real, call
+from .pairs import Pairs, Place
+from .solve import Budget, Solver, Undecided, chosen, sole_user, world
+from .tokens import Token, Truth
+from .verdict import Hop, Outcome, World
+from .wording import scope
+
+GATES = ("q", "k", "v", "hidden")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Whether two specs attend alike and pass alike. Refuted, `pair` is the first difference found, `what` differs there, and `worlds` are the call
+    as each spec sees it."""
+
+    outcome: Outcome
+    reason: str
+    scope: str
+    seconds: float
+    what: str = ""
+    pair: Hop | None = None
+    worlds: tuple[World, World] | None = None
+
+    def __bool__(self) -> bool:
+        return self.outcome is Outcome.PROVED
+
+
+def compare(one: Checked, other: Checked, *, seconds: float = 30.0) -> Comparison:
+    """Raises InputError for specs that have nothing in common to be compared: an input that each declares its own way, one layout against two."""
+    begun = time.monotonic()
+    _check_alike(one, other)
+    where = scope(one)
+    with sole_user():
+        try:
+            found = _difference(one, other, Budget(seconds))
+            as_written = not isinstance(found, str) and _as_written(one, other, found[2], Budget(seconds))
+        except Undecided as why:
+            return Comparison(Outcome.UNKNOWN, str(why), where, time.monotonic() - begun)
+    spent = time.monotonic() - begun
+    if isinstance(found, str):
+        return Comparison(Outcome.PROVED, found, where, spent)
+    what, pair, worlds = found
+    if not _differs(one, other, what, pair, worlds):
+        why = "internal error, please report it: z3 finds a difference and running both shows none"
+        return Comparison(Outcome.UNKNOWN, why, where, spent, what, pair, worlds)
+    return Comparison(Outcome.REFUTED, _words(one, what, pair, worlds, as_written), where, spent, what, pair, worlds)
+
+
+def _as_written(one: Checked, other: Checked, worlds: tuple[World, World], budget: Budget) -> bool:
+    """Whether specs that some values of their params tell apart are one for those of their texts."""
+    if all(tried.params[p.name] == p.value for tried, checked in zip(worlds, (one, other), strict=True) for p in checked.params):
+        return False
+    return isinstance(_difference(one, other, budget, written=True), str)
+
+
+def _difference(one: Checked, other: Checked, budget: Budget, written: bool = False) -> str | tuple[str, Hop, tuple[World, World]]:
+    """A pair that differs, or why there is none; `written`: with the params of the texts. Raises Undecided."""
+    why: tuple[str, ...] = ()
+    for exact in (False, True):
+        sides = [_side(checked, written, exact, prefix) for checked, prefix in ((one, ""), (other, "other "))]
+        a, b = sides
+        solver = Solver(a.call, budget)
+        solver.add(*_same_axes(a.call, b.call))
+        if not exact:
+            solver.add(*b.call.holds)
+            if solver.model() is None:
+                raise InputError("the two specs have no length in common: nothing can be compared")
+            solver = Solver(a.call, budget)
+            solver.add(*_same_axes(a.call, b.call))
+        query, key = (_twins(a, b, axis) for axis in ("queries", "keys"))
+        place = a.place()
+        for what, differs in _differences(sides, query, key, place):
+            solver.add(*b.call.holds)
+            flag = z3.Bool(f"differs in {what}")
+            solver.add(z3.Implies(flag, differs))
+            model = solver.smallest(flag)
+            if model is None:
+                continue
+            why = tuple(dict.fromkeys((*a.call.inexact, *b.call.inexact)))
+            if why and not exact:
+                break  # it may be that z3 was told too little
+            hop = Hop(*(chosen(model, x) for x in (query[0].pos, key[0].pos, place.head, place.layer)))
+            worlds = world(model, a.call), world(model, b.call)
+            if why and not _differs(one, other, what, hop, worlds):
+                break
+            return what, hop, worlds
+        else:
+            return "no pair differs"
+    raise Undecided(f"z3 knows too little of {' and '.join(why)}")
+
+
+def _side(checked: Checked, written: bool, exact: bool, prefix: str) -> Pairs:
+    expr, own = translate(checked), {p.name: p.value for p in checked.params if not p.structural}
+    facts = tuple(simplified(expr(f.where)) for f in checked.facts)
+    return Pairs(call(front(checked), own if written else None, exact, facts, prefix), False)
+
+
+def _same_axes(a: Call, b: Call) -> list[Truth]:
+    return [x.tokens.term == y.tokens.term for x, y in ((a.queries, b.queries), (a.keys, b.keys))]
+
+
+def _twins(a: Pairs, b: Pairs, axis: str) -> tuple[Token, Token]:
+    """One token, as each spec sees it."""
+    one, other = (p.query() if axis == "queries" else p.key() for p in (a, b))
+    a.call.holds.append(one.pos == other.pos)
+    return one, other
+
+
+def _differences(sides: list[Pairs], query: tuple[Token, Token], key: tuple[Token, Token], place: Place) -> Iterator[tuple[str, Truth]]:
+    """What may differ, one after the other: who asks, who attends, then the gates of pairs that both attend."""
+    asks = [p.asks(q, place) for p, q in zip(sides, query, strict=True)]
+    yield "who asks", asks[0] != asks[1]
+    attended = [p.attended(q, k, place) for p, q, k in zip(sides, query, key, strict=True)]
+    yield "who attends", attended[0] != attended[1]
+    gates = [(p.call.program.gate_q, p.call.program.gate_k, p.call.program.gate_v, p.call.program.gate_hidden) for p in sides]
+    for name, ours, theirs in zip(GATES, *gates, strict=True):
+        if ours == theirs == Gate():
+            continue
+        x, y = (_factor(p, gate, q, k, place) for p, gate, q, k in zip(sides, (ours, theirs), query, key, strict=True))
+        yield f"the gate of {name}", z3.And(*attended, z3.Or(x.nan != y.nan, z3.And(z3.Not(x.nan), x.term != y.term)))
+
+
+def _factor(pairs: Pairs, gate: Gate, query: Token, key: Token, place: Place) -> Real:
+    meaning = pairs.meaning(query, key, place)
+    weight = meaning.value(gate.weight)
+    assert isinstance(weight, Real)
+    is_open = meaning.truth(gate.open)
+    return Real(z3.If(is_open, weight.term, z3.RealVal(0)), z3.And(is_open, weight.nan))
+
+
+def _differs(one: Checked, other: Checked, what: str, pair: Hop, worlds: tuple[World, World]) -> bool:
+    """Whether the reference says so too."""
+    said = []
+    for checked, tried in zip((one, other), worlds, strict=True):
+        row = tried.row(checked)
+        asking = row.queries["pos"].tolist()
+        if what == "who asks" or pair.query not in asking:
+            said.append((pair.query in asking,))
+            continue
+        attend, *gates = dense_pairs(checked, row.words(pair.head, pair.layer, asking.index(pair.query), pair.key), 1, 1)
+        said.append((bool(attend), *(float(g) for g in gates)) if what.startswith("the gate") else (bool(attend),))
+    return said[0] != said[1]
+
+
+def _words(one: Checked, what: str, pair: Hop, worlds: tuple[World, World], as_written: bool) -> str:
+    said = f"they differ in {what}: query {pair.query} and key {pair.key}, head {pair.head} of layer {pair.layer}, in a call of {worlds[0].tokens} tokens"
+    values = {n: v for tried in worlds for n, v in tried.params.items()}
+    said += f", with {', '.join(f'{n} = {v}' for n, v in values.items())}" if values else ""
+    return f"{said}. With the params of the texts no pair differs" if as_written else said
+
+
+def _check_alike(one: Checked, other: Checked) -> None:
+    if (one.keys is None) != (other.keys is None):
+        raise InputError("one spec has one layout and the other two, of queries and of keys: no pair of one is a pair of the other")
+    if (one.queries.given is None) != (other.queries.given is None):
+        raise InputError("one spec has a layout of its own, the other takes it from the call (`layout given`): compare them at sizes, with given=")
+    if one.queries.given is not None and one.roles != other.roles:
+        raise InputError(f"the roles of the two layouts given differ: {', '.join(one.roles)} and {', '.join(other.roles)}")
+    theirs = {i.name: i for i in other.inputs}
+    for mine in one.inputs:
+        if mine.name in theirs and theirs[mine.name] != mine:
+            raise InputError(f"the two specs declare the input `{mine.name}` in two ways: `{mine}` and `{theirs[mine.name]}`")

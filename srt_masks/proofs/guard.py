@@ -1,0 +1,56 @@
+"""What a compiled spec is held to: claims that are refuted are refused, with the place and the path; what is not proved is said once.
+
+Input: a spec. Output: nothing, or SpecError. z3 is not imported for a text that claims nothing.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+from ..diagnostics import Diagnostic, InputError, Source, SpecError, did_you_mean
+from ..spec import Spec
+
+if TYPE_CHECKING:
+    from .verdict import Verdict
+
+MODES = ("warn", "strict", "off")
+_SAID: set[str] = set()
+
+
+class UnprovedWarning(UserWarning):
+    """A claim of a spec is not proved, nor refuted as the text stands."""
+
+
+def hold(spec: Spec, mode: str) -> None:
+    """Refuses a spec with a claim that is refuted, with "strict" also one that is not proved; with "off" nothing is asked.
+
+    A claim that holds for the text's values of its params, and not for others that a call may give, is not proved. Raises SpecError, InputError.
+    """
+    if mode not in MODES:
+        raise InputError(f'proofs is "warn", "strict" or "off"; got {mode!r}{": " + near if (near := did_you_mean(str(mode), MODES)) else ""}')
+    if mode == "off" or not (spec.checked.claims or spec.checked.predictions):
+        return
+    from .prove import prove
+
+    verdicts = prove(spec)
+    wrong = [v for v in verdicts if not v and (mode == "strict" or (v.outcome == "refuted" and not v.holds_as_written))]
+    if wrong:
+        raise SpecError([diagnostic(v) for v in wrong], Source(spec.text, spec.filename))
+    for v in verdicts:
+        if not v:
+            line = "" if v.line is None else f", line {v.line}"
+            _say_once(f"{spec.filename}{line}: `{v.claim}` is not proved ({v.outcome}): {v.reason}")
+
+
+def diagnostic(verdict: Verdict) -> Diagnostic:
+    """A verdict at its place in the text."""
+    outcome = "does not hold" if verdict.outcome == "refuted" else f"is not proved ({verdict.outcome})"
+    notes = (*verdict.lines, *([f"run: {verdict.replay}"] if verdict.replay else []))
+    return Diagnostic("claim", f"`{verdict.claim}` {outcome}", verdict.span, verdict.reason, verdict.remedies, notes)
+
+
+def _say_once(message: str) -> None:
+    if message not in _SAID:
+        _SAID.add(message)
+        warnings.warn(message, UnprovedWarning, stacklevel=4)

@@ -1,0 +1,234 @@
+"""Claims -> verdicts, and the whole of proving as a list.
+
+    checked tree --claims--> obligations, in IR --meaning, tokens, pairs--> formulas about a call of any size, params and inputs --solve (z3)-->
+        direct claims    a pair that breaks it (`paths`), or none
+        no path          a path of few hops (`paths`), or a relation that every path keeps to (`invariants`)
+        a path, a key    a rule by which there is one, or a call without (`witnesses`)
+    what z3 leaves open --exhaust--> every small call tried, by `search` --> checked, or unknown
+    what is refuted --replay--> run through reference layers before anybody hears of it --> refuted
+
+Input: a checked spec. Output: a verdict for each claim, in the order of the text. Non-goals: printing them.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..compiler import ir
+from ..compiler.front import front
+from ..compiler.ir import Op, Program
+from ..compiler.lower import translate
+from ..compiler.simplify import simplified
+from ..diagnostics import InputError, Source
+from ..grammar.checked import Checked
+from ..grammar.syntax import Claim
+from ..spec import Spec
+from .claims import Obligation, obligations
+from .exhaust import Covered, Refutation, exhaust, sampled
+from .hops import describe
+from .invariants import End, all_of, by_layer, inductive, same_row, simple
+from .known import name_of, recall, remember
+from .paths import Found, Subject, attended_pair, own_row, path
+from .replay import replay
+from .search import refute
+from .solve import Budget, Undecided, sole_user
+from .verdict import Outcome, Verdict
+from .witnesses import every_pair_is_joined, every_query_attends
+from .wording import in_words, invariant, remedies, shortened
+from .wording import scope as said_scope
+from .worlds import sizes
+
+SECONDS = 10.0  # for a claim; the limit of z3's own work is met before, on most machines
+MOST_HOPS = 4
+SMALL_CALLS = 256  # tokens, up to which calls are tried where z3 decides nothing
+LARGER_CALLS = (40, 160, 500)
+SECONDS_OF_CALLS = 3.0
+SECONDS_OF_SHOWING = 0.5
+MOST_SHOWN = 300  # tokens of a call among whose paths the shortest is looked for
+PATHS = {Claim.NO_FLOW, Claim.NO_GRAD, Claim.NO_LEAK}
+GRADIENTS = {Claim.NO_GRAD, Claim.GRAD}
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Why a claim holds."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refuted:
+    """Why it does not. `by_itself`: only by a row's own residual stream."""
+
+    found: Found
+    by_itself: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Why it was not decided, and what was tried then."""
+
+    reason: str
+    covered: Covered | None = None
+
+
+Finding = Proof | Refuted | Open
+
+
+def prove(spec: Spec, *, seconds: float = SECONDS) -> list[Verdict]:
+    """A verdict for each claim of a spec, in the order of the text; and for `no leak` where there is a `predict` and the text does not say it.
+
+    `seconds` is the most that one claim may take: then it is *unknown*. Proofs are kept from run to run. Raises InputError for what is no spec.
+    """
+    if not isinstance(spec, Spec):
+        raise InputError(f"prove takes a Spec; got {type(spec).__name__}. For a text: srt_masks.parse(text)")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+        raise InputError(f"seconds is a number above 0; got {seconds!r}")
+    checked, source = spec.checked, Source(spec.text, spec.filename)
+    program, expr = front(checked), translate(checked)
+    facts = tuple(simplified(expr(f.where)) for f in checked.facts)
+    with sole_user():
+        return [_judge(spec, program, facts, o, seconds) for o in obligations(checked, program, source)]
+
+
+def _judge(spec: Spec, program: Program, facts: tuple[ir.Expr, ...], claim: Obligation, seconds: float) -> Verdict:
+    begun, checked = time.monotonic(), spec.checked
+
+    def verdict(outcome: Outcome, reason: str, scope: str = said_scope(checked), **more: Any) -> Verdict:
+        return Verdict(claim.words, outcome, reason, scope, time.monotonic() - begun, claim.line, claim.claim.span, **more)
+
+    name = name_of(program, facts, claim)
+    if (reason := recall(name)) is not None:
+        return verdict(Outcome.PROVED, reason)
+    subject = Subject(program, claim.kind in GRADIENTS, facts, checked.speaks_of_layers, Budget(seconds))
+    finding = _decide(checked, subject, claim)
+    if isinstance(finding, Open):
+        finding = _tried(checked, claim, finding, subject.budget)
+    match finding:
+        case Proof(reason=reason):
+            remember(name, reason)
+            return verdict(Outcome.PROVED, reason)
+        case Open(reason=reason, covered=covered):
+            complete = covered is not None and covered.complete
+            return verdict(Outcome.CHECKED if complete else Outcome.UNKNOWN, reason, covered.words if covered is not None else "nothing")
+        case Refuted(found=found, by_itself=by_itself):
+            found = _plainest(checked, claim, found)
+            shown = replay(checked, claim.claim, found.world, found.path)
+            parts = {"path": found.path, "world": found.world, "replay": shown.words}
+            if not shown.confirmed:
+                why = "internal error, please report it: this claim was refuted, and running the refutation does not confirm it"
+                return verdict(Outcome.UNKNOWN, f"{why}: {shown.words}", **parts)
+            parts["lines"] = shortened(describe(spec, found.world, found.path, claim.kind))
+            written = _as_written(checked, subject, claim, found)
+            parts["remedies"] = remedies(checked, claim, found, by_itself, written)
+            return verdict(Outcome.REFUTED, in_words(checked, claim, found, by_itself, written), **parts, holds_as_written=written)
+
+
+def _plainest(checked: Checked, claim: Obligation, found: Found) -> Found:
+    """The refutation that people see: the path of fewest hops, between the first rows, in the smallest call up to the one that z3 came upon, which is
+    another from day to day."""
+    world = found.world
+    if max(world.tokens, world.keys) > MOST_SHOWN:
+        return found
+    alike, deadline = not world.inputs and not world.layout, time.monotonic() + SECONDS_OF_SHOWING
+    every = (replace(world, tokens=x.tokens, keys=x.keys) for x in sizes(checked, max(world.tokens, world.keys))) if alike else iter([world])
+    for tried in every:
+        if time.monotonic() > deadline:
+            return found
+        if (shortest := refute(tried.row(checked), claim.claim)) is not None and (shortest.hops or not found.path.hops):
+            layers = tried.layers if checked.speaks_of_layers else max(1, len(shortest.hops))
+            hops = tuple(h if checked.speaks_of_layers else replace(h, layer=i) for i, h in enumerate(shortest.hops))
+            return Found(replace(shortest, hops=hops), replace(tried, layers=layers), ())
+    return found
+
+
+def _tried(checked: Checked, claim: Obligation, finding: Open, budget: Budget) -> Refuted | Open:
+    """What z3 leaves open, at some larger calls, where paths are long, then at every small one."""
+    seconds = max(1.0, min(SECONDS_OF_CALLS, budget.left))
+    found = sampled(checked, claim.claim, LARGER_CALLS, time.monotonic() + seconds) or exhaust(checked, claim.claim, SMALL_CALLS, time.monotonic() + seconds)
+    if isinstance(found, Refutation):
+        return Refuted(Found(found.path, found.world, ()), by_itself=not found.path.hops and claim.kind in PATHS)
+    return Open(finding.reason, found)
+
+
+def _as_written(checked: Checked, subject: Subject, claim: Obligation, found: Found) -> bool:
+    """Whether a claim that some values of the params refute holds for those of the text."""
+    values = {p.name: p.value for p in checked.params if not p.structural}
+    if not values or all(found.world.params[n] == v for n, v in values.items()):
+        return False
+    return isinstance(_decide(checked, replace(subject, fixed=values, budget=Budget(subject.budget.seconds)), claim), Proof)
+
+
+def _decide(checked: Checked, subject: Subject, claim: Obligation) -> Finding:
+    try:
+        return _confirmed(checked, claim, _asked(checked, subject, claim))
+    except Undecided as why:
+        return Open(str(why))
+    except InputError as why:  # a counterexample beyond what the reference lays out
+        return Open(str(why))
+
+
+def _confirmed(checked: Checked, claim: Obligation, finding: Finding) -> Finding:
+    """Where formulas said too little, what refutes them may refute nothing."""
+    if isinstance(finding, Refuted) and (why := finding.found.inexact) and not replay(checked, claim.claim, finding.found.world, finding.found.path).confirmed:
+        return Open(f"z3 knows too little of {' and '.join(why)}")
+    return finding
+
+
+def _asked(checked: Checked, subject: Subject, claim: Obligation) -> Finding:
+    match claim.kind:
+        case Claim.PAIRS | Claim.CACHEABLE:
+            found = attended_pair(subject, claim.where)
+            return Refuted(found) if found is not None else Proof("no attended pair breaks it")
+        case Claim.EVERY_QUERY:
+            return _or_proof(every_query_attends(subject, checked))
+        case Claim.FLOW | Claim.GRAD:
+            return _or_proof(every_pair_is_joined(subject, claim.where, checked))
+        case Claim.NO_FLOW | Claim.NO_GRAD | Claim.NO_LEAK:
+            return _no_path(subject, claim)
+
+
+def _or_proof(found: Found | str) -> Finding:
+    return Proof(found) if isinstance(found, str) else Refuted(found)
+
+
+def _no_path(subject: Subject, claim: Obligation) -> Finding:
+    """No row reaches another along a path that the claim forbids; nor, if it says so, itself."""
+    program = subject.program
+    joined = program.keys is None
+    where = ir.apply(Op.AND, claim.where, ir.apply(Op.NOT, same_row())) if joined else claim.where
+    proof: Proof | None = None
+    # What a `predict` speaks of are tokens of the queries' layout: with two layouts, none but the row itself is in reach.
+    if joined or claim.kind is not Claim.NO_LEAK:
+        found = path(subject, where, 1)
+        if found is not None:
+            return Refuted(found)
+        proof = _kept(subject, where) if joined else Proof("no attended pair is such a pair")
+    else:
+        proof = Proof("keys have a layout of their own")
+    hops = 2
+    while proof is None and hops <= MOST_HOPS:
+        found = path(subject, where, hops)
+        if found is not None:
+            return Refuted(found)
+        hops += 1
+    itself = own_row(subject, claim.where) if joined or claim.kind is Claim.NO_LEAK else None
+    if itself is not None:
+        return Refuted(itself, by_itself=True)
+    return proof or Open(f"no relation was found that every path keeps to, and no path of up to {MOST_HOPS} hops breaks it")
+
+
+def _kept(subject: Subject, where: ir.Expr) -> Proof | None:
+    pools = [(simple(where), end, False) for end in End] + [(all_of(subject.program, where), end, False) for end in End]
+    if subject.has_layers:
+        pools.append((by_layer(subject.program, where), End.SINK, False))
+    pools.append((simple(where), End.SINK, True))
+    for candidates, end, exact in pools:
+        with suppress(Undecided):  # a path may refute it all the same
+            kept = inductive(subject, where, candidates, end, exact)
+            if kept is not None:
+                return Proof(invariant(kept, where, subject.program.roles))
+    return None
