@@ -208,6 +208,8 @@ def bind_params(checked: Checked, values: Mapping[str, Any], batch: int) -> tupl
         if param.name not in values:
             continue
         value = values[param.name]
+        if isinstance(value, np.ndarray) and value.dtype.kind in "iufb":
+            value = torch.from_numpy(value)
         if isinstance(value, Tensor) and value.ndim == 1 and not param.structural:
             if len(value) != batch:
                 raise InputError(f"param `{param.name}` is one number, or one for each of the {batch} rows of the batch; got {_describe(value)}")
@@ -295,7 +297,7 @@ def _role_numbers(checked: Checked, role: Any) -> Tensor:
         raise InputError("given['role'] has rows of different lengths: pad them to one, and give lengths=")
     known = {name: number for number, name in enumerate(checked.roles)}
     for name in (name for row in rows for name in row):
-        if isinstance(name, bool) or (name not in known and not isinstance(name, int)):
+        if isinstance(name, bool) or not (isinstance(name, int) or (isinstance(name, str) and name in known)):
             raise InputError(f"no role is called {name!r}; {did_you_mean(str(name), known) or 'roles here: ' + listing(known)}")
     numbers = torch.tensor([[known.get(name, name) for name in row] for row in rows], dtype=torch.int64).reshape(len(rows), -1)
     return numbers if rows is role else numbers[0]
@@ -340,6 +342,9 @@ def split_arguments(checked: Checked, inputs: Mapping[str, Any] | None, named: M
     params: dict[str, Any] = {}
     known_inputs = {i.name for i in checked.inputs}
     known_params = {p.name for p in checked.params}
+    for name in given:
+        if not isinstance(name, str):
+            raise InputError(f"inputs maps names to tensors; got the name {name!r}")
     for name, value in named.items():
         if name in given:
             raise InputError(f"`{name}` is given twice: by name and in inputs=")

@@ -24,8 +24,9 @@ def bind_queries(queries: Any, rows: int | None, batch: int, tokens: int | None,
             raise InputError(f"queries is a range of positions without gaps; got {queries}")
         if queries.start < 0 or queries.stop < queries.start:
             raise InputError(f"queries is a range of positions, counted from 0 and upwards; got {queries}")
-        if rows is not None and len(queries) != rows:
-            raise InputError(f"queries={queries} are {len(queries)} positions, and q has {rows} rows: q holds just those")
+        count = queries.stop - queries.start  # its len() is refused beyond 64 bits
+        if rows is not None and count != rows:
+            raise InputError(f"queries={queries} are {count} positions, and q has {rows} rows: q holds just those")
         found = (queries,) * batch
     else:
         starts = _starts(queries)

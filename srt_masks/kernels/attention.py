@@ -54,6 +54,7 @@ class Attention:
         self.spec = spec
         self.options = options
         self.compiled, self.twins = compile_checked(spec.checked)
+        self.predicates = (self.compiled,) if self.twins is None else (self.compiled, self.twins)
         self.plans = PlanCache(options.plan_memory)
         self.facts = lower_facts(spec.checked)
         self.identity = traced.identify(self)
@@ -167,7 +168,7 @@ class Attention:
         try:
             asking = bind_queries(queries, nq if all_ask else None, batch, known, "rows of k" if one_axis else "queries in the layout")
         except InputError as error:
-            raise InputError(str(error) + (hint if isinstance(queries, range) and len(queries) == heads != nq else "")) from None
+            raise InputError(str(error) + (hint if isinstance(queries, range) and queries.stop - queries.start == heads != nq else "")) from None
         if asking is not None:
             tokens, what = known if known is not None else max((r.stop for r in asking), default=0), "rows of k" if one_axis else "positions of q"
         else:
@@ -220,13 +221,8 @@ class Attention:
                 raise InputError(str(error) + ("" if asking is None else _why_whole(layout, count, self._reads_length))) from None
 
     @property
-    def predicates(self) -> tuple[Compiled, ...]:
-        """That of k and v, and that of their twins if the text has `stop hidden` and they learn anything."""
-        return (self.compiled,) if self.twins is None else (self.compiled, self.twins)
-
-    @property
     def _reads_length(self) -> bool:
-        return any(compiled.reads_length for compiled in self.predicates)
+        return self.compiled.reads_length or (self.twins is not None and self.twins.reads_length)
 
     def _check_twins(self, k: Tensor, v: Tensor, hidden_k: Tensor | None, hidden_v: Tensor | None) -> None:
         """Raises InputError unless hidden_k and hidden_v are there exactly where the text has `stop hidden`, and fit k and v."""
@@ -349,9 +345,12 @@ def _scale(scale: Any, head_dim: int) -> float:
     factor = head_dim**-0.5 if scale is None else number_of_scalar("scale", scale)
     if isinstance(factor, bool) or not isinstance(factor, int | float):
         raise InputError(f"scale is a number; got {factor!r}")
-    if not math.isfinite(factor):
-        raise InputError(f"scale is a finite number; got {factor!r}")
-    return float(factor)
+    try:
+        if math.isfinite(factor):
+            return float(factor)
+    except OverflowError:
+        raise InputError(f"scale is a finite number; got a whole one of {int(factor).bit_length():,} bits") from None
+    raise InputError(f"scale is a finite number; got {factor!r}")
 
 
 def _why_whole(layout: Layout, tokens: int, reads_length: bool) -> str:

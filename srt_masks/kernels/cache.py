@@ -97,7 +97,17 @@ def _mark(value: Any) -> Any:
         if value.device.type == "cpu":
             return weakref.ref(value), value.detach().clone()
         return None if value.is_inference() else (weakref.ref(value), value._version, value.data_ptr())
-    return (type(value), value) if isinstance(value, bool | int | float) else None
+    return _frozen(value)
+
+
+def _frozen(value: Any) -> tuple[Any, ...] | None:
+    """A number, a word, or lists of them, by type and value; None for anything else."""
+    if isinstance(value, bool | int | float | str):
+        return type(value), value
+    if not isinstance(value, list | tuple):
+        return None
+    items = tuple(_frozen(x) for x in value)
+    return None if None in items else (type(value), items)
 
 
 def _is_dead(mark: Any) -> bool:
@@ -114,7 +124,7 @@ def _is_same(mark: Any, value: Any) -> bool:
             return isinstance(value, Tensor) and value.device.type == "cpu" and value.dtype == copy.dtype and torch.equal(value, copy)
         case (weakref.ref() as seen, version, address):
             return isinstance(value, Tensor) and seen() is value and value._version == version and value.data_ptr() == address
-        case (kind, number):
-            return type(value) is kind and value == number
+        case (_, _):
+            return _frozen(value) == mark
         case _:
             return False

@@ -6,14 +6,14 @@ row may be mapped over, run-time inputs and params too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from ..diagnostics import BackendError
 from ..grammar.checked import Checked
-from .flat import flatten, unflatten
+from .flat import flatten, unflatten_beside, unflatten_unread
 
 
 def fold(x: Tensor, dim: int | None, count: int) -> Tensor:
@@ -32,14 +32,14 @@ def fold_arguments(
 ) -> tuple[list[Tensor], list[int], str]:
     """Tensors, numbers and form of the arguments, for `count` times as many rows of the batch. Raises BackendError for a mapped argument of which a
     call has one alone."""
-    arguments, mapped = unflatten(form, tensors, whole), unflatten(form, dims, whole)
+    arguments, mapped = unflatten_unread(form, tensors, whole), unflatten_beside(form, dims, whole)
     axes = {"lengths": 0, "queries": 0} | {p.name: 0 for p in checked.params}
     inputs = {i.name: len(i.axes) + len(i.sizes) for i in checked.inputs}
     folded: dict[str, Any] = {}
     for name, value in arguments.items():
-        if name == "given":
+        if name == "given" and isinstance(value, Mapping):
             folded[name] = {n: _rows(x, mapped[name][n], 1, batch, count) for n, x in value.items()}
-        elif name == "inputs":
+        elif name == "inputs" and isinstance(value, Mapping):
             folded[name] = {n: _rows(x, mapped[name][n], {**axes, **inputs}.get(n, 0), batch, count) for n, x in value.items()}
         elif name in ("layer", "scale"):
             if isinstance(value, Tensor) and mapped[name] is not None:
@@ -51,10 +51,15 @@ def fold_arguments(
     return tensors, whole, form
 
 
+def _depth(value: Any) -> int:
+    """How many axes nested lists have, as far as their first items tell."""
+    return 1 + (_depth(value[0]) if value else 0) if isinstance(value, list | tuple) else 0
+
+
 def _rows(value: Any, dim: int | None, axes: int, batch: int, count: int) -> Any:
     """What the rows of the batch are given, `count` times; `axes` are those that one row has."""
-    if isinstance(value, list):
-        own = isinstance(value[0], list) and len(value) > 1 if axes and value else axes == 0
+    if isinstance(value, list | tuple):
+        own = _depth(value) == axes + 1 and (axes == 0 or len(value) > 1)
         return value * count if own else value
     if not isinstance(value, Tensor):
         return value

@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 from torch._functorch.utils import enable_single_level_autograd_function
-from torch._subclasses.fake_tensor import is_fake
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, is_fake
 from torch.autograd.forward_ad import _set_fwd_grad_enabled
 from torch.autograd.function import _SingleLevelFunction  # what torch.autograd.Function is, one level of torch.func at a time
 
@@ -75,7 +75,29 @@ def attend(
     identity: str, q: Tensor, k: Tensor, v: Tensor, hidden_k: Tensor | None, hidden_v: Tensor | None, beside: Mapping[str, Any]
 ) -> tuple[Tensor, Tensor]:
     """out and lse of a call, by the operator. What is wrong with the call is raised when the operator runs."""
+    if not torch.compiler.is_compiling():
+        mode = next((x.fake_mode for x in (q, k, v) if isinstance(x, FakeTensor)), None)
+        if mode is not None:
+            return _among_fakes(mode, identity, q, k, v, hidden_k, hidden_v, beside)
     form, tensors, whole = flatten(beside)
+    out, lse, _, _ = torch.ops.srt_masks.attention(q, k, v, hidden_k, hidden_v, tensors, whole, form, identity)
+    return out, lse
+
+
+def _among_fakes(
+    mode: FakeTensorMode, identity: str, q: Tensor, k: Tensor, v: Tensor, hidden_k: Tensor | None, hidden_v: Tensor | None, beside: Mapping[str, Any]
+) -> tuple[Tensor, Tensor]:
+    """The same, of fake tensors. Raises InputError where tensors that hold numbers are among them, unless their mode takes those for fake."""
+    with mode:  # what becomes of numbers is fake, too
+        form, tensors, whole = flatten(beside)
+    named = {"q": q, "k": k, "v": v, "hidden_k": hidden_k, "hidden_v": hidden_v, **{f"input {n}": x for n, x in enumerate(tensors)}}
+    real = [name for name, x in named.items() if isinstance(x, Tensor) and not is_fake(x)]
+    if real and not mode.allow_non_fake_inputs:
+        fake = next(name for name, x in named.items() if is_fake(x))
+        what = "an input" if real[0].startswith("input") else real[0]
+        raise InputError(
+            f"{fake} is a fake tensor, which holds no numbers, and {what} a real one: make all of them by one mode, or give FakeTensorMode(allow_non_fake_inputs=True)"
+        )
     out, lse, _, _ = torch.ops.srt_masks.attention(q, k, v, hidden_k, hidden_v, tensors, whole, form, identity)
     return out, lse
 
