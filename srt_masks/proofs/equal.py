@@ -18,10 +18,11 @@ from ..compiler.simplify import simplified
 from ..diagnostics import InputError
 from ..grammar.checked import Checked
 from ..reference.masks import pairs as dense_pairs
-from .meaning import Call, Real, call
+from .call import Call, call
 from .pairs import Pairs, Place
 from .solve import Budget, Solver, Undecided, chosen, sole_user, world
-from .tokens import Token, Truth
+from .tokens import Token
+from .values import Real, Truth
 from .verdict import Hop, Outcome, World
 from .wording import scope
 

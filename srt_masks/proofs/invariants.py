@@ -21,7 +21,8 @@ from ..grammar.checked import Type
 from .pairs import Pairs, is_local
 from .paths import Subject
 from .solve import Solver
-from .tokens import Term, Token, Truth
+from .tokens import Token
+from .values import Term, Truth
 
 MOST_ATOMS = 60
 MOST_LAYERS = 3  # named in a text

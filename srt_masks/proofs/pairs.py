@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 import z3
 
 from ..compiler.ir import TRUE, Expr, Gate, scalars
-from .meaning import Call, Meaning
-from .tokens import Axis, Int, Token, Truth, count
+from .call import Call
+from .meaning import Meaning
+from .tokens import Axis, Token
+from .values import Int, Truth, count
 
 
 @dataclass(frozen=True, slots=True, eq=False)

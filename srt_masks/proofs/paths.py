@@ -12,10 +12,11 @@ from itertools import pairwise
 import z3
 
 from ..compiler.ir import Expr, Program
-from .meaning import call
+from .call import call
 from .pairs import Edge, Pairs
 from .solve import Budget, Solver, Undecided, chosen, world
-from .tokens import Token, Truth
+from .tokens import Token
+from .values import Truth
 from .verdict import Hop, Path, World
 
 OTHER_VALUES = (1, 2, 3, 0, 8)  # of a param, beside the text's, where z3 cannot reason about all
@@ -91,12 +92,12 @@ def counterexample(subject: Subject, ask: Callable[[Pairs], Question]) -> Found 
     raise Undecided(f"{' and '.join(why)}: z3 cannot decide it, and the values tried refute nothing")
 
 
-def path(subject: Subject, where: Expr, hops: int) -> Found | None:
-    """A path of so many hops, from a row to another, along which something flows that must not."""
+def path(subject: Subject, where: Expr, hops: int, exactly: bool = True) -> Found | None:
+    """A path of so many hops, from a row to another, along which something flows that must not; or, not `exactly`, along which it may."""
 
     def ask(pairs: Pairs) -> Question:
         rows = (*(pairs.query() for _ in range(hops)), pairs.key())
-        edges = tuple(pairs.edge(query, key, exactly=True) for query, key in pairwise(rows))
+        edges = tuple(pairs.edge(query, key, exactly) for query, key in pairwise(rows))
         holds = [pairs.says(where, rows[0], rows[-1])]
         if subject.program.keys is None:
             holds += [z3.Distinct(*(r.pos for r in rows))]

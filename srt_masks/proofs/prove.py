@@ -134,7 +134,8 @@ def _plainest(checked: Checked, claim: Obligation, found: Found) -> Found:
     if max(world.tokens, world.keys) > MOST_SHOWN:
         return found
     alike, deadline = not world.inputs and not world.layout, time.monotonic() + SECONDS_OF_SHOWING
-    every = (replace(world, tokens=x.tokens, keys=x.keys) for x in sizes(checked, max(world.tokens, world.keys))) if alike else iter([world])
+    smaller = (x for x in sizes(checked, max(world.tokens, world.keys)) if x.keys or not x.tokens)
+    every = (replace(world, tokens=x.tokens, keys=x.keys) for x in smaller) if alike else iter([world])
     for tried in every:
         if time.monotonic() > deadline:
             return found
@@ -206,11 +207,11 @@ def _no_path(subject: Subject, claim: Obligation) -> Finding:
         found = path(subject, where, 1)
         if found is not None:
             return Refuted(found)
-        proof = _kept(subject, where) if joined else Proof("no attended pair is such a pair")
+        proof = _kept(subject, where) if joined else _no_pair(subject, where)
     else:
         proof = Proof("keys have a layout of their own")
     hops = 2
-    while proof is None and hops <= MOST_HOPS:
+    while proof is None and joined and hops <= MOST_HOPS:
         found = path(subject, where, hops)
         if found is not None:
             return Refuted(found)
@@ -219,6 +220,12 @@ def _no_path(subject: Subject, claim: Obligation) -> Finding:
     if itself is not None:
         return Refuted(itself, by_itself=True)
     return proof or Open(f"no relation was found that every path keeps to, and no path of up to {MOST_HOPS} hops breaks it")
+
+
+def _no_pair(subject: Subject, where: ir.Expr) -> Proof | None:
+    """With two layouts a path is one pair."""
+    may = path(subject, where, 1, exactly=False) if subject.gradients else None
+    return Proof("no attended pair is such a pair") if may is None else None
 
 
 def _kept(subject: Subject, where: ir.Expr) -> Proof | None:

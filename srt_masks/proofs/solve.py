@@ -16,8 +16,9 @@ import torch
 import z3
 
 from ..grammar.checked import Input, Type
-from .meaning import Call
-from .tokens import LONGEST, Axis, Int, Term, Truth
+from .call import Call
+from .tokens import Axis
+from .values import LONGEST, Int, Term, Truth
 from .verdict import World
 
 WORK = 20_000_000  # of z3's own units: a question costs the same on every machine

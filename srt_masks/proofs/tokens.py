@@ -7,39 +7,11 @@ begins, plus its step times the rows of a step, plus its place among them.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
 
 import z3
 
 from ..grammar.checked import Layout
-
-# What z3 builds of terms; its own types do not say what their operators give.
-Term: TypeAlias = Any  # a number
-Truth: TypeAlias = Any
-LONGEST = 2**31 - 1  # tokens, steps, heads and layers that are thought of
-MOST_INT, LEAST_INT = 2**63 - 1, -(2**63)
-
-
-@dataclass(frozen=True, slots=True)
-class Int:
-    """A whole number, and a range that holds whatever z3 chooses."""
-
-    term: Term
-    least: int = LEAST_INT
-    most: int = MOST_INT
-
-    @property
-    def only(self) -> int | None:
-        """Its one value, if it has only one."""
-        return self.least if self.least == self.most else None
-
-
-def number(value: int) -> Int:
-    return Int(z3.IntVal(value), value, value)
-
-
-def count(name: str, least: int = 0) -> Int:
-    return Int(z3.Int(name), least, LONGEST)
+from .values import LONGEST, Int, Term, Truth, count, number
 
 
 @dataclass(frozen=True, slots=True, eq=False)

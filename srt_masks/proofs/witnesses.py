@@ -21,7 +21,8 @@ from .pairs import Pairs, Place
 from .paths import Found, Subject
 from .search import reach, shortest_path
 from .solve import Solver, Undecided, chosen, world
-from .tokens import Axis, Term, Token, Truth, number
+from .tokens import Axis, Token
+from .values import Term, Truth, number
 from .verdict import Path
 
 MOST_ROUNDS = 12

@@ -34,7 +34,8 @@ def _sizes(layout: Layout, whose: str) -> str:
     name = f" of {whose}" if whose else ""
     if layout.given is not None:
         return f"any layout{name} that is given"
-    return f"any number of steps{name}" if layout.rows_per_step else f"{layout.fixed:,} tokens{name}"
+    least = ", one or more," if whose == "keys" else ""
+    return f"any number of steps{name}{least}".rstrip(",") if layout.rows_per_step else f"{layout.fixed:,} tokens{name}"
 
 
 def _listed(names: Sequence[str]) -> str:
