@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -15,6 +16,11 @@ from ..compiler.runs import Consumer, Runs
 from .patterns import Patterns
 from .rectangles import Cover, cover
 
+# Of each group, how many tensors there are of what, in the order in which they are packed; its leaves and tables come after them.
+RUNS, COVER = len(fields(Runs)), len(fields(Cover))
+PARTS = {"extents": 1, "batch": 1, "heads": 1, "forward": RUNS, "backward": RUNS, "forward_cover": COVER, "backward_cover": COVER, "patterns": 1}
+FIXED = sum(PARTS.values())
+PLACES = {name: slice(end - count, end) for (name, count), end in zip(PARTS.items(), accumulate(PARTS.values()), strict=True)}
 NOTHING = [*2 * Cover.of([]).tensors, torch.zeros(0, dtype=torch.bool)]
 
 
@@ -61,15 +67,20 @@ def _rectangles(group: GroupPlan, program: Program) -> list[Tensor]:
 
 
 def unpack(packed: list[Tensor], compiled: Compiled) -> list[Work]:
-    works, rest = [], list(packed)
+    works = []
     stored, tables = compiled.split.leaves, compiled.split.tables
-    size = 18 + len(stored) + len(tables)
-    for begin in range(0, len(rest), size):
-        extents, batch, heads, *others = rest[begin : begin + size]
+    read = FIXED + len(stored)  # and behind the leaves are the tables
+    size = read + len(tables)
+    for begin in range(0, len(packed), size):
+        mine = packed[begin : begin + size]
+        of = {name: mine[place] for name, place in PLACES.items()}
+        (extents,), (batch,), (heads,), (patterns,) = (of[name] for name in ("extents", "batch", "heads", "patterns"))
         queries, keys, tile, has_rectangles = extents.tolist()
-        values = dict(zip(stored, others[15 : 15 + len(stored)], strict=True))
-        leaves = Leaves(compiled.split, values, dict(zip(tables, others[15 + len(stored) :], strict=True)))
-        runs = Runs(*others[:4]), Runs(*others[4:8])
-        covers = Cover(*others[8:11]), Cover(*others[11:14])
-        works.append(Work(tuple(batch.tolist()), tuple(heads.tolist()), queries, keys, tile, bool(has_rectangles), *runs, *covers, others[14], leaves))
+        leaves = Leaves(compiled.split, dict(zip(stored, mine[FIXED:read], strict=True)), dict(zip(tables, mine[read:], strict=True)))
+        works.append(
+            Work(
+                tuple(batch.tolist()), tuple(heads.tolist()), queries, keys, tile, bool(has_rectangles), forward=Runs(*of["forward"]), backward=Runs(*of["backward"]),
+                forward_cover=Cover(*of["forward_cover"]), backward_cover=Cover(*of["backward_cover"]), patterns=patterns, leaves=leaves,
+            )
+        )  # fmt: skip
     return works
