@@ -237,6 +237,13 @@ def test_with_two_layouts_a_fact_is_held_to_its_own_side():
                 assert said in str(error.value)
 
 
+def test_pairs_are_looked_at_some_rows_at_a_time(monkeypatch):
+    monkeypatch.setattr("srt_masks.compiler.facts.AT_ONCE", 2 * TOKENS)
+    attend = srt.compile(srt.parse("input seen: bool per query, key given seen implies k.pos <= q.pos  attend seen"))
+    with pytest.raises(srt.InputError, match="`seen` is true for the query at position 4 and the key at 5"):
+        attend(*heads(TOKENS), seen=EYE | (torch.arange(36).reshape(6, 6) == 29))
+
+
 def test_a_model_holds_its_inputs_to_the_text():
     spec = srt.parse("input doc: int per token given 0 <= doc  attend causal and same(doc)  predict token -> index + 1")
     model = srt.build_model(spec, dim=8, depth=1, heads=2, num_tokens=5)

@@ -27,7 +27,7 @@ AT_ONCE = 2**20  # pairs looked at together
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fact:
-    """A fact, and what it says. With one layout it is about the keys, who are all tokens, whoever asks."""
+    """A fact, and what it says. With one layout both sides are all tokens, whoever asks."""
 
     stated: Stated
     where: Expr
@@ -70,13 +70,7 @@ class Facts:
 def lower_facts(checked: Checked) -> Facts:
     expr = translate(checked)
     axes = {i.name: len(i.axes) for i in checked.inputs}
-    found = []
-    for stated in checked.facts_of_inputs:
-        where = expr(stated.where)
-        if checked.keys is None and len(ir.sides(where)) == 1:
-            where = ir.about(where, Side.KEY)
-        found.append(Fact(stated, where, axes[stated.name]))
-    return Facts(checked, tuple(found))
+    return Facts(checked, tuple(Fact(stated, expr(stated.where), axes[stated.name]) for stated in checked.facts_of_inputs))
 
 
 def _name(row: BatchRow) -> Any:
