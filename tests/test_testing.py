@@ -70,7 +70,8 @@ def broken(spec: srt.Spec, law: str | Any, **named: Any) -> str:
     ("attend k.pos == q.pos - 1\nassert no flow where k.pos < q.pos - 1", "token 0 reaches token 2"), ("attend causal\nstop k where k.pos == 0\nassert no grad where k.pos == 0 and q.pos == 1", "with its gradient"),
     ("attend k.pos == q.pos - 1\nassert flow where k.pos == q.pos - 2\nassert flow where k.pos == q.pos + 1", "line 3"), ("attend causal\nstop k, v where k.pos == q.pos - 1\nassert grad where k.pos == q.pos - 1", "does not reach"),
     ("attend window(2)\npredict token -> index + 1\nassert no leak", "is trained to predict"), ("layout repeat { a, b }\nattend same(step) or k.step == q.step + 1\nassert cacheable", "made in a later step"),
-    ("attend causal\nstop hidden where k.pos < q.pos\nassert grad where k.pos < q.pos", "does not reach"),
+    ("attend causal\nstop hidden where k.pos < q.pos\nassert grad where k.pos < q.pos", "does not reach"), ("attend k.pos == q.pos - 1\nstop v\nassert grad where k.pos == q.pos - 1", "with its gradient"),
+    ("attend k.pos < q.pos\npredict token -> index\nassert no leak", "by its own residual stream"), ("attend k.pos == q.pos + 1 if layer == 0 else k.pos == q.pos - 2\nassert no flow where k.pos == q.pos - 1", "in 2 hops"),
 ])  # fmt: skip
 def test_claims_that_do_not_hold_are_caught(text: str, words: str):
     assert words in broken(srt.parse(text), "claims")
@@ -102,6 +103,8 @@ def test_what_no_case_could_break_does_not_pass(text: str, law: Any, words: str)
     "attend causal\nstop k, v where k.pos < q.pos\nassert no grad where k.pos < q.pos\nassert flow where k.pos < q.pos", "attend causal\nstop hidden where k.pos < q.pos\nassert no grad where k.pos < q.pos",
     "param span = 30\nattend causal and window(span)\nassert q.pos - k.pos < span", "attend causal\npredict token -> index + 1\nassert no leak", "layout memory * 3, repeat { token }\nqueries where role is token\nattend causal\nassert no flow where k.pos > q.pos\nassert flow where k is memory",
     "queries layout repeat { a }\nkeys layout repeat { b }\nattend k.pos < 3\nassert no flow where k.pos >= 3\nassert cacheable", "layout repeat { a, b }\nattend same(step) or k.step < q.step\nassert cacheable",
+    # Layers in order, two layouts with a `predict`, one key alone.
+    "attend k.pos == q.pos + 1 if layer == 2 else k.pos == q.pos - 2 if layer == 0 else false\nassert no flow where k.pos == 2 and q.pos == 3", "queries layout repeat { a }\nkeys layout b * 5\ndata a\nattend full\npredict a -> index + 1\nassert no leak", "attend k.pos == q.pos - 1\nstop v\nassert no grad where k.pos < q.pos",
 ])  # fmt: skip
 def test_claims_that_hold_are_let_be(text: str):
     check(srt.parse(text), laws=["claims"])

@@ -147,6 +147,29 @@ def test_layers_are_taken_in_order_and_once():
     assert refuted("attend k.pos == q.pos + 1 if layer == 1 else k.pos == q.pos - 2 if layer == 0 else false\nassert no flow where k.pos == q.pos - 1 and k.pos == 2", 4, layers=3) is None  # fmt: skip
 
 
+def test_reach_takes_layers_in_order():
+    text = "attend k.pos == q.pos - 1 if layer == 0 else k.pos == 0 and q.pos == 3"
+    found = reach(row_of(text, 4, layers=2)[0])
+    assert found.nonzero().tolist() == [[0, 0], [1, 0], [1, 1], [2, 1], [2, 2], [3, 0], [3, 2], [3, 3]]
+    other = reach(row_of(text.replace("layer == 0", "layer == 1"), 4, layers=2)[0])
+    assert other.nonzero().tolist() == [[0, 0], [1, 0], [1, 1], [2, 1], [2, 2], [3, 0], [3, 2], [3, 3]]
+    # Nothing of 0 gets from 3 to anybody but in the second case, where there is a row behind 3.
+    assert not reach(row_of(text, 5, layers=2)[0])[4, 0] and reach(row_of(text.replace("layer == 0", "layer == 1"), 5, layers=2)[0])[4, 0]
+
+
+def test_of_pairs_against_a_claim_the_nearest_is_shown_whatever_the_layers():
+    text = "attend k.pos == q.pos - 1 if layer < 3 else k.pos == q.pos - 4\nassert no flow where 1 < q.pos - k.pos"
+    assert refuted(text, 6, layers=4) == Path(0, 4, (Hop(4, 0, 0, 3),))
+    assert refuted(text, 6, layers=3) == Path(0, 2, (Hop(1, 0, 0, 0), Hop(2, 1, 0, 1)))
+
+
+def test_two_layouts_are_joined_in_any_layer():
+    text = "queries layout repeat { a }\nkeys layout repeat { b }\nattend layer == 1 and k.pos == q.pos\nassert no flow where k.pos == q.pos"
+    assert refuted(text, 2, layers=2) == Path(0, 0, (Hop(0, 0, 0, 1),))
+    assert refuted(text, 2, layers=1) is None
+    assert reach(row_of(text, 2, layers=2)[0]).tolist() == [[True, False], [False, True]]
+
+
 def test_where_layers_are_alike_there_are_as_many_as_a_path_needs():
     path = refuted("attend k.pos == q.pos - 1\nassert no flow where q.pos - k.pos == 5", 7)
     assert path == Path(0, 5, tuple(Hop(i + 1, i) for i in range(5)))
@@ -264,6 +287,14 @@ def test_direct_claims_name_the_first_pair():
     assert refuted("attend k.pos < q.pos or head == 0\nassert every query attends", 3, heads=2) == Path(0, 0)
     assert refuted("layout repeat { a, b }\nattend k.step <= q.step + 1\nassert cacheable", 6) == Path(2, 0, (Hop(0, 2),))
     assert refuted("layout a, repeat { b }\nattend k.section <= q.section\nassert cacheable", 4) == Path(2, 1, (Hop(1, 2),))
+    # What stands in a later section is made later, whatever its step.
+    assert refuted("layout repeat { a }, repeat { b }\nattend same(step)\nassert cacheable", 4) == Path(2, 0, (Hop(0, 2),))
+
+
+def test_only_data_tokens_leak():
+    text = "layout repeat { token, reason }\nattend k is reason and k.step == q.step + 1\npredict reason -> index + 1\nassert no leak"
+    assert refuted(text, 6) is None  # the next reason has the index of the token that is predicted
+    assert refuted(text.replace("k is reason", "k is token"), 6) == Path(2, 1, (Hop(1, 2),))
 
 
 def test_rows_without_tokens():
@@ -354,6 +385,10 @@ def test_heads_and_layers_are_tried_where_they_matter():
 def test_two_layouts_have_sizes_of_their_own():
     found = refutation("queries layout repeat { a }\nkeys layout repeat { b }\nattend k.pos < 3\nassert no flow where k.pos > q.pos + 1")
     assert (found.world.tokens, found.world.keys) == (1, 3)
+    either = refutation(
+        "queries layout repeat { a }\nkeys layout repeat { b }\nattend full\nassert no flow where k.pos == 0 and q.pos == 2 or k.pos == 3 and q.pos == 0"
+    )
+    assert (either.world.tokens, either.world.keys) == (3, 1)  # and not the larger 1 by 4
     assert covered("queries layout repeat { a }\nkeys layout b * 2\nattend full\nassert k.pos < 2", 4).worlds == 5
 
 
@@ -369,6 +404,7 @@ def test_given_layouts_are_drawn():
     ("input back: int per token\nattend k.pos == q.pos - q.back\nassert k.pos <= q.pos", False),
     ("input rank: int per step given rank >= step\nattend k.rank <= q.step\nassert k.step <= q.step", True), ("input rank: int per step\nattend k.rank <= q.step\nassert k.step <= q.step", False),
     ("param n = 2 given n > 0\nattend causal and window(n)\nassert every query attends", True), ("param n = 2\nattend causal and window(n)\nassert every query attends", False),
+    ("param n = 2 given n > 0\ninput far: int per token\nattend causal and window(n) and k.far * 0 == 0\nassert every query attends", True),
     ("input open: bool per token given open or pos > 0\nattend k.open and causal\nassert every query attends", True),
     ("input open: bool per token given open or pos < 1\nattend k.open and causal\nassert every query attends", False),
     ("input seen: bool per query, key given not seen or k.pos < q.pos\nattend seen\nassert k.pos < q.pos", True),
@@ -390,6 +426,14 @@ def test_a_path_between_rows_is_preferred_to_a_rows_own_residual():
     text = "attend causal or k.pos == 5\nassert no flow where k.pos >= q.pos"
     assert refutation(text).path == Path(5, 0, (Hop(0, 5),))
     assert refutation(text, 5).path == Path(0, 0)
+
+
+def test_values_of_params_that_time_did_not_suffice_for_are_not_counted(monkeypatch: pytest.MonkeyPatch):
+    checked = srt.parse("param n = 3\nattend causal and q.pos - k.pos < n\nassert k.pos <= q.pos").checked
+    ticks = iter(range(1000))
+    monkeypatch.setattr(time, "monotonic", lambda: next(ticks))
+    found = exhaust(checked, checked.claims[0], 8, 20)  # 9 calls with the text's value, 9 with 0, a few with 1
+    assert isinstance(found, Covered) and found.tokens == found.whole == 8 and "n = 3, 0 (" in found.words
 
 
 def test_time_runs_out():
