@@ -104,7 +104,7 @@ def test_what_no_case_could_break_does_not_pass(text: str, law: Any, words: str)
     "param span = 30\nattend causal and window(span)\nassert q.pos - k.pos < span", "attend causal\npredict token -> index + 1\nassert no leak", "layout memory * 3, repeat { token }\nqueries where role is token\nattend causal\nassert no flow where k.pos > q.pos\nassert flow where k is memory",
     "queries layout repeat { a }\nkeys layout repeat { b }\nattend k.pos < 3\nassert no flow where k.pos >= 3\nassert cacheable", "layout repeat { a, b }\nattend same(step) or k.step < q.step\nassert cacheable",
     # Layers in order, two layouts with a `predict`, one key alone.
-    "attend k.pos == q.pos + 1 if layer == 2 else k.pos == q.pos - 2 if layer == 0 else false\nassert no flow where k.pos == 2 and q.pos == 3", "queries layout repeat { a }\nkeys layout b * 5\ndata a\nattend full\npredict a -> index + 1\nassert no leak", "attend k.pos == q.pos - 1\nstop v\nassert no grad where k.pos < q.pos",
+    "attend k.pos == q.pos - 1 if layer == 0 else k.pos == 0 and q.pos == 3\nassert no flow where k.pos == 0 and q.pos == 4", "queries layout repeat { a }\nkeys layout b * 5\ndata a\nattend full\npredict a -> index + 1\nassert no leak", "attend k.pos == q.pos - 1\nstop v\nassert no grad where k.pos < q.pos",
 ])  # fmt: skip
 def test_claims_that_hold_are_let_be(text: str):
     check(srt.parse(text), laws=["claims"])
