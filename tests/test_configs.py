@@ -150,7 +150,7 @@ def test_what_was_found_is_remembered_by_content(card):
     assert len(looked) > count
 
 
-KEPT = '"DQ": [64, 64, 4, 2], "DKV": [64, 64, 4, 2]}'
+KEPT = '"DQ": [64, 64, 4, 2], "DKV": [64, 32, 4, 2]}'  # which may be
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,10 @@ KEPT = '"DQ": [64, 64, 4, 2], "DKV": [64, 64, 4, 2]}'
         b"{}",
         b"[]",
         b"\xff",
-        *(f'{{"FORWARD": {x}, {KEPT}'.encode() for x in ("[64, 64]", "[512, 512, 4, 2]", "[48, 0, 4, 2]", "[64, 64, 4, 99]", "7")),
+        *(
+            f'{{"FORWARD": {x}, {KEPT}'.encode()
+            for x in ("[64, 64]", "[512, 512, 4, 2]", "[48, 64, 4, 2]", "[64, 0, 4, 2]", "[64, 64, 3, 2]", "[64, 64, 4, 99]", "7")
+        ),
     ],
 )
 def test_a_file_that_nobody_can_have_kept_is_found_anew(card, tmp_path, file):
@@ -173,6 +176,9 @@ def test_a_file_that_nobody_can_have_kept_is_found_anew(card, tmp_path, file):
     kept.write_bytes(file)
     fit._fitted.cache_clear()
     assert fit.configs_of(compiled, operands) == wanted and kept.read_bytes() == good
+    kept.write_bytes(f'{{"FORWARD": [64, 64, 4, 2], {KEPT}'.encode())  # and what may have been kept is believed
+    fit._fitted.cache_clear()
+    assert fit.configs_of(compiled, operands) != wanted
 
 
 def test_a_plan_of_another_predicate_finds_configs_within_its_tile(card):
