@@ -34,6 +34,10 @@ class Obligation:
     def kind(self) -> Claim:
         return self.claim.kind
 
+    @property
+    def names_layers(self) -> bool:
+        return bool({"layer", "layers"} & set(ir.scalars(self.where)))
+
 
 def obligations(spec: checked.Checked, program: Program, source: Source) -> list[Obligation]:
     expr = translate(spec)

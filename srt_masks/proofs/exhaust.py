@@ -116,6 +116,8 @@ class _Search:
     def one(self, size: World) -> Refutation | bool | None:
         """One size: whether all inputs were tried, None where time ran out."""
         found, complete = worlds(self.checked, size)
+        if time.monotonic() > self.deadline:
+            return None
         for world in found:
             if time.monotonic() > self.deadline:
                 return None

@@ -33,10 +33,11 @@ class Meaning:
     key: Token | None = None
     head: Int | None = None
     layer: Int | None = None
+    assumes: bool = True  # the facts, at these tokens
     memo: dict[Expr, Value] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for fact in self.call.facts:
+        for fact in self.call.facts if self.assumes else ():
             self._assume(fact)
             if self.call.program.keys is None and ir.sides(fact) == {Side.QUERY}:
                 self._assume(ir.about(fact, Side.KEY))
@@ -51,7 +52,9 @@ class Meaning:
         if name not in self.call.assumed:
             self.call.assumed.add(name)
             there = [t.holds for t in tokens.values() if t is not None]
-            self.call.holds.append(z3.Implies(z3.And(there), self.truth(fact)) if there else self.truth(fact))
+            # Not at the tokens that a fact itself reads: from neighbour to neighbour there would be no end of it.
+            said = Meaning(self.call, self.query, self.key, self.head, self.layer, assumes=False).truth(fact)
+            self.call.holds.append(z3.Implies(z3.And(there), said) if there else said)
 
     def truth(self, expr: Expr) -> Truth:
         found = self.value(expr)
@@ -97,7 +100,7 @@ class Meaning:
                 return self._load(node)
             case Gather(value=value, index=index, filler=filler, type=type):
                 token, inside = self.call.land(self.call.queries, int_of(self.memo[index]).term)
-                found = Meaning(self.call, None, token, self.head, self.layer).value(value)
+                found = Meaning(self.call, None, token, self.head, self.layer, self.assumes).value(value)
                 return choose(inside, found, filler_of(type, filler))
             case Apply(op=op, args=args, type=type):
                 return self._apply(op, type, [self.memo[a] for a in args])

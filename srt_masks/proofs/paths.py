@@ -50,6 +50,7 @@ class Subject:
     has_layers: bool  # whether the text speaks of them
     budget: Budget
     fixed: Mapping[str, int | float] | None = None  # the params, if the question is about some values alone
+    names_layers: bool = False  # whether the claim does
 
     def pairs(self, fixed: Mapping[str, int | float] | None = None, exact: bool = False) -> Pairs:
         return Pairs(call(self.program, self.fixed if fixed is None else fixed, exact, self.facts), self.gradients)
@@ -84,10 +85,11 @@ def counterexample(subject: Subject, ask: Callable[[Pairs], Question]) -> Found 
             why = tuple(pairs.call.inexact)
         if model is None or (why and not way.exact):
             continue
-        path = Path(chosen(model, question.rows[-1].pos), chosen(model, question.rows[0].pos), _hops(model, question.edges, subject.has_layers))
+        in_layers = subject.has_layers or (subject.names_layers and len(question.edges) == 1)
+        path = Path(chosen(model, question.rows[-1].pos), chosen(model, question.rows[0].pos), _hops(model, question.edges, in_layers))
         found = world(model, pairs.call)
         if not subject.has_layers:
-            found = replace(found, layers=max(1, len(path.hops)))
+            found = replace(found, layers=max(found.layers if subject.names_layers else 1, len(path.hops)))
         return Found(path, found, tuple(pairs.call.inexact))
     raise Undecided(f"{' and '.join(why)}: z3 cannot decide it, and the values tried refute nothing")
 
@@ -129,11 +131,11 @@ def own_row(subject: Subject, where: Expr) -> Found | None:
     return counterexample(subject, ask)
 
 
-def _hops(model: z3.ModelRef, edges: tuple[Edge, ...], has_layers: bool) -> tuple[Hop, ...]:
+def _hops(model: z3.ModelRef, edges: tuple[Edge, ...], in_layers: bool) -> tuple[Hop, ...]:
     found = []
     for number, edge in enumerate(reversed(edges)):
         # Where no layer differs from another, the hops take them in turn.
-        layer = chosen(model, edge.place.layer) if has_layers else number
+        layer = chosen(model, edge.place.layer) if in_layers else number
         found.append(Hop(chosen(model, edge.query.pos), chosen(model, edge.key.pos), chosen(model, edge.place.head), layer))
     return tuple(found)
 

@@ -25,6 +25,7 @@ from ..compiler.simplify import simplified
 from ..diagnostics import InputError, Source
 from ..grammar.checked import Checked
 from ..grammar.syntax import Claim
+from ..reference.facts import broken_in
 from ..spec import Spec
 from .claims import Obligation, obligations
 from .exhaust import Covered, Refutation, exhaust, sampled
@@ -103,7 +104,7 @@ def _judge(spec: Spec, program: Program, facts: tuple[ir.Expr, ...], claim: Obli
     name = name_of(program, facts, claim)
     if (reason := recall(name)) is not None:
         return verdict(Outcome.PROVED, reason)
-    subject = Subject(program, claim.kind in GRADIENTS, facts, checked.speaks_of_layers, Budget(seconds))
+    subject = Subject(program, claim.kind in GRADIENTS, facts, checked.speaks_of_layers, Budget(seconds), names_layers=claim.names_layers)
     finding = _decide(checked, subject, claim)
     if isinstance(finding, Open):
         finding = _tried(checked, claim, finding, subject.budget)
@@ -140,8 +141,10 @@ def _plainest(checked: Checked, claim: Obligation, found: Found) -> Found:
         if time.monotonic() > deadline:
             return found
         if (shortest := refute(tried.row(checked), claim.claim)) is not None and (shortest.hops or not found.path.hops):
-            layers = tried.layers if checked.speaks_of_layers else max(1, len(shortest.hops))
-            hops = tuple(h if checked.speaks_of_layers else replace(h, layer=i) for i, h in enumerate(shortest.hops))
+            if checked.speaks_of_layers or (claim.names_layers and len(shortest.hops) == 1):
+                return Found(shortest, tried, ())
+            hops = tuple(replace(h, layer=i) for i, h in enumerate(shortest.hops))
+            layers = max(tried.layers if claim.names_layers else 1, len(hops))
             return Found(replace(shortest, hops=hops), replace(tried, layers=layers), ())
     return found
 
@@ -173,8 +176,14 @@ def _decide(checked: Checked, subject: Subject, claim: Obligation) -> Finding:
 
 
 def _confirmed(checked: Checked, claim: Obligation, finding: Finding) -> Finding:
-    """Where formulas said too little, what refutes them may refute nothing."""
-    if isinstance(finding, Refuted) and (why := finding.found.inexact) and not replay(checked, claim.claim, finding.found.world, finding.found.path).confirmed:
+    """Where formulas said too little, what refutes them may refute nothing. Of facts they say what holds at the tokens they name, and not what holds at
+    those between."""
+    if not isinstance(finding, Refuted):
+        return finding
+    row = finding.found.world.row(checked)
+    if broken := [fact.name for fact in checked.facts_of_inputs if broken_in(fact, row) is not None]:
+        return Open(f"z3 knows too little of what is given of {' and '.join(f'`{name}`' for name in dict.fromkeys(broken))}")
+    if (why := finding.found.inexact) and not replay(checked, claim.claim, finding.found.world, finding.found.path).confirmed:
         return Open(f"z3 knows too little of {' and '.join(why)}")
     return finding
 

@@ -21,6 +21,7 @@ from .verdict import World
 MOST_BITS = 10  # of all inputs of a size together, for every value of them to be tried
 DRAWS = 24  # of the inputs of a size that have more
 REPAIRS = 32  # of one draw
+MOST_MISSES = 3  # draws of a size that could not be repaired
 MOST_CHOICES = 36  # of the params' values together
 FLOATS = torch.tensor([0.0, 1.0, 0.5, -1.5, 0.25, 2.0], dtype=torch.float64)
 
@@ -61,7 +62,7 @@ def worlds(checked: Checked, size: World) -> tuple[Iterator[World], bool]:
     if bounded and (countable or size.tokens + bits == 0):
         size = replace(size, layout=_layout(checked.queries.given, 0, generator)) if checked.queries.given is not None else size
         return (world for world in _every(checked, size, shapes, bits) if _broken(checked, world) is None), True
-    return (world for _ in range(DRAWS) if (world := _drawn(checked, size, generator)) is not None), False
+    return _draws(checked, size, generator), False
 
 
 # ------------------------------------------------------------------------------------------------ inputs
@@ -85,6 +86,16 @@ def _every(checked: Checked, size: World, shapes: Mapping[str, tuple[int, ...]],
     for values in product((False, True), repeat=bits):
         own = torch.tensor(values, dtype=torch.bool).split(parts) if parts else ()
         yield replace(size, inputs={i.name: x.reshape(shapes[i.name]).to(DTYPE[i.type]) for i, x in zip(checked.inputs, own, strict=True)})
+
+
+def _draws(checked: Checked, size: World, generator: torch.Generator) -> Iterator[World]:
+    misses = 0
+    for _ in range(DRAWS):
+        world = _drawn(checked, size, generator)
+        if world is not None:
+            yield world
+        elif (misses := misses + 1) == MOST_MISSES:
+            return  # the facts are such as no draw hits upon
 
 
 def _drawn(checked: Checked, size: World, generator: torch.Generator) -> World | None:
