@@ -22,6 +22,7 @@ DTYPES = {Type.BOOL: torch.bool, Type.INT: torch.int64, Type.FLOAT: torch.float6
 NO_FLOAT64 = {"mps"}  # types of devices
 
 GIVEN = ("role", "step", "slot")
+MOST_GIVEN = 2**31 - 2  # steps and slots are counted in 32 bits, as tokens are; what is proved is proved of these
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,11 +265,10 @@ def bind_given(checked: Checked, given: Any, sizes: Sizes) -> dict[str, Tensor]:
             raise InputError(f"given[{name!r}] has one whole number a token, (tokens,) or (batch, tokens); got {_describe(value)}")
         if value.shape[-1] != tokens or (value.ndim == 2 and value.shape[0] not in (1, sizes.batch)):
             raise InputError(f"given[{name!r}] wants {tokens} tokens, and a batch axis of 1 or {sizes.batch} if any; got {_describe(value)}")
-        most = len(checked.roles) - 1 if name == "role" else None
-        if value.numel() and (int(value.min()) < 0 or (most is not None and int(value.max()) > most)):
-            raise InputError(
-                f"given[{name!r}] is from 0{f' to {most} (the roles in order: {listing(checked.roles)})' if most is not None else ''}; got {int(value.min())} to {int(value.max())}"
-            )
+        most = len(checked.roles) - 1 if name == "role" else MOST_GIVEN
+        if value.numel() and (int(value.min()) < 0 or int(value.max()) > most):
+            meant = f" (the roles in order: {listing(checked.roles)})" if name == "role" else ""
+            raise InputError(f"given[{name!r}] is from 0 to {most}{meant}; got {int(value.min())} to {int(value.max())}")
         bound[name] = (value if value.ndim == 2 else value[None]).to("cpu", torch.int64)
     return bound
 

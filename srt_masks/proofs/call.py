@@ -126,7 +126,7 @@ class Call:
         return self.landed[key]
 
     def quotient(self, a: Int, b: Int) -> tuple[Term, Term]:
-        """a // b and a % b of two unknowns. For b > 0, and among quotients by the same b, all that is linear is said."""
+        """a // b, before it wraps, and a % b of two unknowns. For b > 0, and among quotients by the same b, all that is linear is said."""
         known = self.quotients.setdefault(b.term.sexpr(), [])
         for x, q, r in known:
             if x.eq(a.term):
@@ -136,7 +136,7 @@ class Call:
         q, r = z3.Int(self.fresh("quotient")), z3.Int(self.fresh("rest"))
         for sign in (1, -1):  # x // d is -x // -d, and x % d is -(-x % -d)
             self.holds.append(z3.Implies(sign * d > 0, z3.And(_floored(sign * x, sign * d, q, sign * r, [(sign * y, p, sign * s) for y, p, s in known]))))
-        self.holds += [z3.Implies(d == 0, z3.And(q == 0, r == 0)), LEAST_INT <= q, q <= MOST_INT]
+        self.holds += [z3.Implies(d == 0, z3.And(q == 0, r == 0)), LEAST_INT <= q, q <= MOST_INT + 1]
         known.append((x, q, r))
         return q, r
 

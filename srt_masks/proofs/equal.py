@@ -22,7 +22,7 @@ from .call import Call, call
 from .pairs import Pairs, Place
 from .solve import Budget, Solver, Undecided, chosen, sole_user, world
 from .tokens import Token
-from .values import Real, Truth
+from .values import Real, Term, Truth
 from .verdict import Hop, Outcome, World
 from .wording import scope
 
@@ -50,7 +50,7 @@ def compare(one: Checked, other: Checked, *, seconds: float = 30.0) -> Compariso
     """Raises InputError for specs that have nothing in common to be compared: an input that each declares its own way, one layout against two."""
     begun = time.monotonic()
     _check_alike(one, other)
-    where = scope(one)
+    where = _scope(one, other)
     with sole_user():
         try:
             found = _difference(one, other, Budget(seconds))
@@ -65,6 +65,13 @@ def compare(one: Checked, other: Checked, *, seconds: float = 30.0) -> Compariso
         why = "internal error, please report it: z3 finds a difference and running both shows none"
         return Comparison(Outcome.UNKNOWN, why, where, spent, what, pair, worlds)
     return Comparison(Outcome.REFUTED, _words(one, what, pair, worlds, as_written), where, spent, what, pair, worlds)
+
+
+def _scope(one: Checked, other: Checked) -> str:
+    """The calls that both specs can have."""
+    ours, theirs = scope(one), scope(other)
+    sizes = [[(x.fixed, x.rows_per_step, x.given) for x in (c.queries, c.keys) if x is not None] for c in (one, other)]
+    return ours if ours == theirs and sizes[0] == sizes[1] else f"every call that both can have: the first has {ours}; the second {theirs}"
 
 
 def _as_written(one: Checked, other: Checked, worlds: tuple[World, World], budget: Budget) -> bool:
@@ -82,14 +89,15 @@ def _difference(one: Checked, other: Checked, budget: Budget, written: bool = Fa
         a, b = sides
         solver = Solver(a.call, budget)
         solver.add(*_same_axes(a.call, b.call))
-        if not exact:
-            solver.add(*b.call.holds)
-            if solver.model() is None:
-                raise InputError("the two specs have no length in common: nothing can be compared")
-            solver = Solver(a.call, budget)
-            solver.add(*_same_axes(a.call, b.call))
         query, key = (_twins(a, b, axis) for axis in ("queries", "keys"))
         place = a.place()
+        if not exact:
+            _check_common(one, other, solver, b.call)
+            for p, q, k in zip(sides, query, key, strict=True):
+                p.meaning(q, k, place)  # of which the facts hold
+            solver.add(*b.call.holds)
+            if solver.model() is None:
+                raise Undecided("no call keeps to what both specs state of it (`given`): of none, anything holds")
         for what, differs in _differences(sides, query, key, place):
             solver.add(*b.call.holds)
             flag = z3.Bool(f"differs in {what}")
@@ -100,14 +108,29 @@ def _difference(one: Checked, other: Checked, budget: Budget, written: bool = Fa
             why = tuple(dict.fromkeys((*a.call.inexact, *b.call.inexact)))
             if why and not exact:
                 break  # it may be that z3 was told too little
+            a.call.loads = b.call.loads = _together(a.call.loads, b.call.loads)
             hop = Hop(*(chosen(model, x) for x in (query[0].pos, key[0].pos, place.head, place.layer)))
             worlds = world(model, a.call), world(model, b.call)
+            why = tuple(dict.fromkeys((*a.call.inexact, *b.call.inexact)))
             if why and not _differs(one, other, what, hop, worlds):
                 break
             return what, hop, worlds
         else:
             return "no pair differs"
     raise Undecided(f"z3 knows too little of {' and '.join(why)}")
+
+
+def _check_common(one: Checked, other: Checked, solver: Solver, theirs: Call) -> None:
+    """Raises InputError where no length is one of both."""
+    solver.add(*theirs.holds)
+    if solver.model() is None:
+        described = (f"`{x.queries.describe(x.roles)}`" for x in (one, other))
+        raise InputError(f"the two specs have no length in common, with a token in it, of {' and '.join(described)}: nothing can be compared")
+
+
+def _together(ours: dict[str, list[Term]], theirs: dict[str, list[Term]]) -> dict[str, list[Term]]:
+    """What either reads of an input, which is the same input."""
+    return {name: [*ours.get(name, ()), *theirs.get(name, ())] for name in {**ours, **theirs}}
 
 
 def _side(checked: Checked, written: bool, exact: bool, prefix: str) -> Pairs:
@@ -177,6 +200,8 @@ def _check_alike(one: Checked, other: Checked) -> None:
         raise InputError("one spec has a layout of its own, the other takes it from the call (`layout given`): compare them at sizes, with given=")
     if one.queries.given is not None and one.roles != other.roles:
         raise InputError(f"the roles of the two layouts given differ: {', '.join(one.roles)} and {', '.join(other.roles)}")
+    if one.queries.given is not None and one.data != other.data:
+        raise InputError("the two specs call other roles of the layout given `data`, and so count `index` in two ways: compare them at sizes, with given=")
     theirs = {i.name: i for i in other.inputs}
     for mine in one.inputs:
         if mine.name in theirs and theirs[mine.name] != mine:

@@ -58,9 +58,10 @@ def inductive(subject: Subject, where: Expr, candidates: list[Candidate], end: E
     edge = pairs.edge(*hop)
     depth = edge.place.layer.term
     used = {x: z3.Bool(f"used {i}") for i, x in enumerate(candidates)}
-    held = _relations(pairs, candidates, *rest, depth)
-    solver.add(*(z3.Implies(used[x], held[x]) for x in candidates))
     step, goal = z3.Bool("step"), z3.Bool("goal")
+    # What the claim speaks of is a path behind the last layer, which no hop is.
+    held = _relations(pairs, candidates, *rest, z3.If(goal, pairs.call.layers.term, depth))
+    solver.add(*(z3.Implies(used[x], held[x]) for x in candidates))
     solver.add(z3.Implies(step, edge.holds), z3.Implies(goal, pairs.says(where, *rest)))
     left = _kept(solver, candidates, _relations(pairs, candidates, a, a, z3.IntVal(0)), {})
     after = _relations(pairs, candidates, a, c, depth + 1)
@@ -68,9 +69,9 @@ def inductive(subject: Subject, where: Expr, candidates: list[Candidate], end: E
         # A row goes on to the next layer, whatever it reads there.
         stays = _relations(pairs, candidates, *rest, depth + 1)
         after = {x: z3.And(z3.Implies(step, after[x]), stays[x]) for x in candidates}
-        left = _kept(solver, left, after, used)
+        left = _kept(solver, left, after, used, z3.Not(goal))
     else:
-        left = _kept(solver, left, after, used, step)
+        left = _kept(solver, left, after, used, step, z3.Not(goal))
     if solver.model(goal, *(used[x] for x in left)) is not None:
         return None
     # Those that the conclusion rests on, for people: the rest only keep them inductive.

@@ -18,10 +18,9 @@ from ..compiler.ir import Apply, Const, Expr, Field, Gather, Load, Op, Scalar, S
 from ..grammar.checked import Type
 from .call import Call
 from .tokens import Token
-from .values import LEAST_INT, MOST_INT, WRAP, Int, Real, Truth, Value, cases, choose, filler_of, int_of, number, real, rounded, to_real, wrapped
+from .values import EXACT, LEAST_INT, MOST_INT, WRAP, Int, Real, Truth, Value, cases, choose, filler_of, int_of, number, real, rounded, to_real, wrapped
 
 MOST_CASES = 64
-EXACT = 2**53  # whole numbers up to it are floats
 
 
 @dataclass
@@ -48,7 +47,7 @@ class Meaning:
         places = [(self.head if name == "head" else self.layer) for name in ("head", "layer") if name in ir.scalars(fact)]
         if any(x is None for x in (*tokens.values(), *places)):
             return
-        name = ir.mirrored(fact), *(t.name for t in tokens.values() if t), *(str(p.term) for p in places if p)
+        name = ir.mirrored(fact) if len(tokens) < 2 else fact, *(t.name for t in tokens.values() if t), *(str(p.term) for p in places if p)
         if name not in self.call.assumed:
             self.call.assumed.add(name)
             there = [t.holds for t in tokens.values() if t is not None]
@@ -173,7 +172,9 @@ class Meaning:
         if b.only is None and not self.call.exact:
             q, r = self.call.quotient(a, b)
             within = (0, b.most - 1) if b.least > 0 else (min(b.least, 0), max(b.most, 0))
-            return Int(q) if op is Op.FLOORDIV else Int(r, *within)
+            # The smallest whole number by -1 is one too many, and wraps.
+            most = MOST_INT + (a.least == LEAST_INT and b.least <= -1 <= b.most)
+            return wrapped(q, LEAST_INT, most) if op is Op.FLOORDIV else Int(r, *within)
         if b.only is not None:
             d = b.only
             if d == 0:

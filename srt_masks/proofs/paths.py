@@ -94,6 +94,16 @@ def counterexample(subject: Subject, ask: Callable[[Pairs], Question]) -> Found 
     raise Undecided(f"{' and '.join(why)}: z3 cannot decide it, and the values tried refute nothing")
 
 
+def is_possible(subject: Subject) -> bool:
+    """Whether some call with a token in it keeps to the facts. What z3 cannot say counts as one."""
+    pairs = subject.pairs()
+    pairs.meaning(pairs.query(), pairs.key(), pairs.place())  # of which the facts hold
+    try:
+        return Solver(pairs.call, subject.budget).model() is not None
+    except Undecided:
+        return True
+
+
 def path(subject: Subject, where: Expr, hops: int, exactly: bool = True) -> Found | None:
     """A path of so many hops, from a row to another, along which something flows that must not; or, not `exactly`, along which it may."""
 

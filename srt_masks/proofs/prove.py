@@ -32,7 +32,7 @@ from .exhaust import Covered, Refutation, exhaust, sampled
 from .hops import describe
 from .invariants import End, all_of, by_layer, inductive, same_row, simple
 from .known import name_of, recall, remember
-from .paths import Found, Subject, attended_pair, own_row, path
+from .paths import Found, Subject, attended_pair, is_possible, own_row, path
 from .replay import replay
 from .search import refute
 from .solve import Budget, Undecided, sole_user
@@ -106,6 +106,9 @@ def _judge(spec: Spec, program: Program, facts: tuple[ir.Expr, ...], claim: Obli
         return verdict(Outcome.PROVED, reason)
     subject = Subject(program, claim.kind in GRADIENTS, facts, checked.speaks_of_layers, Budget(seconds), names_layers=claim.names_layers)
     finding = _decide(checked, subject, claim)
+    if isinstance(finding, Proof) and checked.facts_of_inputs and not is_possible(subject):
+        given = " and ".join(dict.fromkeys(f"`{f.name}`" for f in checked.facts_of_inputs))
+        return verdict(Outcome.UNKNOWN, f"no call keeps to what is given of {given}: of none, anything holds", "no call")
     if isinstance(finding, Open):
         finding = _tried(checked, claim, finding, subject.budget)
     match finding:

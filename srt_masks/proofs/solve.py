@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from fractions import Fraction
 from threading import RLock
 from typing import Any
 
@@ -143,17 +144,17 @@ def world(model: z3.ModelRef, call: Call) -> World:
     if call.fixed is not None:
         params = dict(call.fixed)
     else:
-        params = {p.name: _param(model, p.name, p.type) for p in call.program.params if not p.structural}
+        params = {p.name: _param(model, call, p.name, p.type) for p in call.program.params if not p.structural}
     params |= {p.name: p.value for p in call.program.params if p.structural}
     inputs = {i.name: _input(model, call, i) for i in call.program.inputs}
     layout = _layout(model, call.queries, tokens) if call.program.queries.given is not None else {}
     return World(tokens, keys, chosen(model, call.heads), chosen(model, call.layers), params, inputs, layout)
 
 
-def _param(model: z3.ModelRef, name: str, type: Type) -> int | float:
+def _param(model: z3.ModelRef, call: Call, name: str, type: Type) -> int | float:
     if type is Type.INT:
         return chosen(model, z3.Int(f"param {name}"))
-    return _float(model.eval(z3.Real(f"param {name}"), model_completion=True))
+    return _float(call, model.eval(z3.Real(f"param {name}"), model_completion=True))
 
 
 def _input(model: z3.ModelRef, call: Call, declared: Input) -> torch.Tensor:
@@ -168,7 +169,7 @@ def _input(model: z3.ModelRef, call: Call, declared: Input) -> torch.Tensor:
     known: dict[tuple[int, ...], Any] = {}
     for element in call.loads.get(declared.name, ()):
         place = tuple(chosen(model, i) for i in element.children())
-        known[place] = _constant(model.eval(element, model_completion=True), declared.type)
+        known[place] = _constant(call, model.eval(element, model_completion=True), declared.type)
         if declared.type is Type.FLOAT:
             nan = (
                 z3.Function(f"nan {declared.name}", *(z3.IntSort() for _ in place), z3.BoolSort())(*element.children())
@@ -186,21 +187,26 @@ def _input(model: z3.ModelRef, call: Call, declared: Input) -> torch.Tensor:
     return table
 
 
-def _constant(value: Any, type: Type) -> int | float | bool:
+def _constant(call: Call, value: Any, type: Type) -> int | float | bool:
     match type:
         case Type.BOOL:
             return z3.is_true(value)
         case Type.FLOAT:
-            return _float(value)
+            return _float(call, value)
         case _:
             return value.as_long()
 
 
-def _float(value: Any) -> float:
+def _float(call: Call, value: Any) -> float:
+    """The float next to a real number; if it is another, the call notes that what z3 says of the number may not hold of the float."""
+    exactly = value.as_fraction()
     try:
-        return float(value.as_fraction())
+        found = float(exactly)
     except OverflowError:
-        return float("inf") if value.as_fraction() > 0 else float("-inf")
+        found = float("inf") if exactly > 0 else float("-inf")
+    if abs(found) == float("inf") or Fraction(found) != exactly:
+        call.note("numbers that are no floats")
+    return found
 
 
 def _layout(model: z3.ModelRef, axis: Axis, tokens: int) -> dict[str, torch.Tensor]:
@@ -223,4 +229,6 @@ def _layout(model: z3.ModelRef, axis: Axis, tokens: int) -> dict[str, torch.Tens
         for n in columns:
             columns[n][place] = chosen(model, token.fields[n])
         counted, begin = chosen(model, token.fields["index"]), place + 1
+    for at in range(begin, min(tokens, begin + chosen(model, z3.Int(f"{axis.name}.data")) - 1 - counted)):
+        columns["role"][at] = axis.data[0]
     return columns

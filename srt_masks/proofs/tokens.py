@@ -49,7 +49,10 @@ class Axis:
         """How many data tokens there are."""
         if self.layout.given is not None:
             found = count(f"{self.name}.data")
-            self.holds += [0 <= found.term, found.term <= self.tokens.term, *(t.fields["index"].term < found.term for t in self.made)]
+            self.holds += [0 <= found.term, found.term <= self.tokens.term]
+            for t in self.made:
+                behind = found.term - 1 - t.fields["index"].term
+                self.holds += [0 <= behind, behind < self.tokens.term - t.pos]
             return found
         total: Term = z3.IntVal(0)
         for section in self.layout.sections:
@@ -118,7 +121,9 @@ class Axis:
         terms: dict[str, Term] = {n: f(pos) for n, f in functions.items()}
         assert self.layout.given is not None
         is_data = z3.Or([terms["role"] == r for r in self.data])
+        counted = [terms["index"] == pos] if set(self.layout.given) <= set(self.data) else []
         holds = [
+            *counted,
             0 <= pos, pos < self.tokens.term, z3.Or([terms["role"] == r for r in self.layout.given]),
             0 <= terms["step"], terms["step"] < self.steps.term, 0 <= terms["slot"], terms["slot"] < LONGEST,
             -1 <= terms["index"], terms["index"] <= pos, z3.Implies(is_data, 0 <= terms["index"]),
@@ -144,7 +149,11 @@ def axis(name: str, layout: Layout, data: tuple[int, ...], steps: Int) -> Axis:
         tokens = count(f"{name}.tokens")
         span = count(f"{name}.steps")
         holds = [0 <= tokens.term, tokens.term <= LONGEST, 0 <= span.term, span.term <= LONGEST, (span.term == 0) == (tokens.term == 0)]
-        return Axis(name, layout, data, span, tokens, holds)
+        made = Axis(name, layout, data, span, tokens, holds)
+        # `steps` are what the last token of the latest step makes them.
+        latest = made.token(f"{name}.latest")
+        holds.append(z3.Implies(tokens.term > 0, z3.And(latest.holds, latest.fields["step"].term == span.term - 1)))
+        return made
     if not layout.rows_per_step:
         return Axis(name, layout, data, number(layout.longest(0)), number(layout.fixed), [])
     tokens = Int(layout.fixed + layout.rows_per_step * steps.term, layout.fixed, LONGEST)

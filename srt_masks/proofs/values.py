@@ -18,6 +18,7 @@ Truth: TypeAlias = Any
 LONGEST = 2**31 - 1  # tokens, steps, heads and layers that are thought of
 MOST_INT, LEAST_INT = 2**63 - 1, -(2**63)
 WRAP = 2**64
+EXACT = 2**53  # whole numbers up to it are floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,8 @@ def real(value: float) -> Real:
 def to_real(value: Value) -> Real:
     if isinstance(value, Real):
         return value
-    return Real(z3.ToReal(int_of(value).term), z3.BoolVal(False))
+    found = int_of(value)
+    return real(float(found.only)) if found.only is not None and abs(found.only) <= EXACT else Real(z3.ToReal(found.term), z3.BoolVal(False))
 
 
 def cases(term: Term) -> list[tuple[Truth, float]]:

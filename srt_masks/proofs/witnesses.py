@@ -121,7 +121,7 @@ def _through(pairs: Pairs, query: Token, key: Token, row: Token, inside: Truth, 
         return z3.If(a.pos < b.pos, b.pos - a.pos, a.pos - b.pos)
 
     up, down = _surely(pairs, query, row, inside), _surely(pairs, row, key, inside)
-    claimed_down = z3.And(pairs.says(where, row, key, place), near(row, key) < near(query, key))
+    claimed_down = z3.And(pairs.asks(row, place), pairs.says(where, row, key, place), near(row, key) < near(query, key))  # of rows that ask alone
     claimed_up = z3.And(pairs.says(where, query, row, place), near(query, row) < near(query, key))
     return z3.And(inside, z3.Or(z3.And(up, z3.Or(down, claimed_down)), z3.And(down, claimed_up)))
 
