@@ -58,3 +58,8 @@ def remember(name: str, reason: str) -> None:
         _MEMORY.popitem(last=False)
     with suppress(BackendError):  # without a folder of its own, a process proves for itself
         keep(f"proof_{name}.json", json.dumps({"name": name, "reason": reason}))
+
+
+def forget() -> None:
+    """What this process remembers. The files stay."""
+    _MEMORY.clear()
