@@ -139,8 +139,8 @@ def test_a_reader_that_has_gone_is_no_error():
 
 def test_check_says_that_nothing_is_wrong(run, files):
     assert run("check", files.heads).out == f"{files.heads}: no mistakes\n"
-    assert run("check", files.claims).out.splitlines()[1] == "1 claim (`assert`) read, not proved: `srt-masks test` tries it at small sizes"
-    assert "2 claims (`assert`) read, not proved: `srt-masks test` tries them" in run("check", REASONING).out
+    assert run("check", files.claims).out.splitlines()[1] == f"1 claim (`assert`) read, not proved here: srt-masks prove {files.claims}"
+    assert f"2 claims (`assert`) read, not proved here: srt-masks prove {REASONING}" in run("check", REASONING).out
     assert run("check", files.claims, "--format", "json").out == "[]\n"
     assert run("check", "zoo:gemma 3").out.startswith("zoo:gemma-3: no mistakes")
 

@@ -39,7 +39,7 @@ def check(options: argparse.Namespace) -> int:
     print(f"{spec.filename}: no mistakes")
     if claims := spec.checked.claims:
         print(
-            f"{len(claims)} claim{'s' if len(claims) > 1 else ''} (`assert`) read, not proved: `srt-masks test` tries {'them' if len(claims) > 1 else 'it'} at small sizes"
+            f"{len(claims)} claim{'s' if len(claims) > 1 else ''} (`assert`) read, not proved here: srt-masks prove {spec.filename if options.spec != '-' else '-'}"
         )
     return 0
 

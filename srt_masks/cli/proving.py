@@ -48,7 +48,8 @@ def _print(verdicts: list[Verdict], spec: Spec) -> None:
     claims = [f"{'' if v.line is None else f'line {v.line}: '}{v.claim}{' (there is a `predict`)' if v.line is None else ''}" for v in verdicts]
     width = max(len(c) for c in claims)
     for verdict, claim in zip(verdicts, claims, strict=True):
-        print(f"{verdict.outcome:8}  {claim:{width}}  {1000 * verdict.seconds:5.0f} ms  for {verdict.scope}")
+        extent = f"tried: {verdict.scope}" if verdict.outcome in ("checked", "unknown") and not verdict.replay else f"for {verdict.scope}"
+        print(f"{verdict.outcome:8}  {claim:{width}}  {1000 * verdict.seconds:5.0f} ms  {extent}")
     source = Source(spec.text, spec.filename)
     for verdict in verdicts:
         if not verdict:

@@ -132,8 +132,9 @@ class _Search:
     def words(self, tokens: int, whole: int, tried: list[Mapping[str, int | float]]) -> str:
         if tokens < 0:
             return f"no call was tried: the layout has none of {self.most_tokens} tokens or fewer, or there was no time"
-        parts = [f"every call up to {whole} tokens"] if whole >= 0 else []
-        parts += [f"{DRAWS} draws of the inputs at every size up to {tokens} tokens"] if whole < tokens else []
+        # A call of no tokens is not worth a word beside larger ones.
+        parts = [f"every call up to {whole} token{'' if whole == 1 else 's'}"] if whole > 0 or whole == tokens else []
+        parts += [f"{DRAWS} draws of the inputs at every size up to {tokens} token{'' if tokens == 1 else 's'}"] if whole < tokens else []
         said = " and ".join(parts)
         said += f", up to {self.heads[-1]} heads" if len(self.heads) > 1 else ""
         said += f", up to {self.layers[-1]} layers" if len(self.layers) > 1 else ""

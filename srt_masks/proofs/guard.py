@@ -40,7 +40,9 @@ def hold(spec: Spec, mode: str) -> None:
     for v in verdicts:
         if not v:
             line = "" if v.line is None else f", line {v.line}"
-            _say_once(f"{spec.filename}{line}: `{v.claim}` is not proved ({v.outcome}): {v.reason}")
+            outcome = "refuted for other values of params" if v.outcome == "refuted" else v.outcome
+            remedy = "".join(f"; {x}" for x in v.remedies[:1])
+            _say_once(f"{spec.filename}{line}: `{v.claim}` is not proved ({outcome}): {v.reason}{remedy}. All of it: srt_masks.prove(spec)")
 
 
 def diagnostic(verdict: Verdict) -> Diagnostic:

@@ -45,15 +45,21 @@ def describe(spec: Spec, world: World, path: Path, kind: Claim) -> list[str]:
 
 def _call(checked: c.Checked, world: World) -> str:
     """The sizes, params and inputs of a call, as far as they are short and matter."""
-    parts = [f"{world.tokens} tokens"] if checked.keys is None else [f"{world.tokens} queries, {world.keys} keys"]
-    parts += [f"{world.heads} heads"] if checked.speaks_of_heads else []
-    parts += [f"{world.layers} layers"] if checked.speaks_of_layers else []
+    parts = (
+        [_count(world.tokens, "token")] if checked.keys is None else [f"{world.tokens} quer{'y' if world.tokens == 1 else 'ies'}", _count(world.keys, "key")]
+    )
+    parts += [_count(world.heads, "head")] if checked.speaks_of_heads else []
+    parts += [_count(world.layers, "layer")] if checked.speaks_of_layers else []
     parts += [f"{p.name} = {world.params[p.name]}" for p in checked.params]
     if checked.queries.given is not None:
         roles = " ".join(checked.roles[r] for r in world.layout["role"][: world.tokens].tolist())
         parts += [f"roles {roles}, steps {_numbers(world.layout['step'][: world.tokens])}"]
     parts += [f"{i.name} = {_numbers(world.inputs[i.name])}" for i in checked.inputs if i.name in world.inputs]
     return f"in a call with {', '.join(parts)}:"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _numbers(x: Tensor) -> str:

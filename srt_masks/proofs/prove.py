@@ -35,14 +35,14 @@ from .known import name_of, recall, remember
 from .paths import Found, Subject, attended_pair, is_possible, own_row, path
 from .replay import replay
 from .search import refute
-from .solve import Budget, Undecided, sole_user
+from .solve import USUAL, Budget, Undecided, sole_user
 from .verdict import Outcome, Verdict
 from .witnesses import every_pair_is_joined, every_query_attends
-from .wording import in_words, invariant, remedies, shortened
+from .wording import in_words, invariant, remedies, shortened, ways_on
 from .wording import scope as said_scope
 from .worlds import sizes
 
-SECONDS = 10.0  # for a claim; the limit of z3's own work is met before, on most machines
+SECONDS = USUAL  # for a claim; the limit of z3's own work is met before, on most machines
 MOST_HOPS = 4
 SMALL_CALLS = 256  # tokens, up to which calls are tried where z3 decides nothing
 LARGER_CALLS = (40, 160, 500)
@@ -117,7 +117,8 @@ def _judge(spec: Spec, program: Program, facts: tuple[ir.Expr, ...], claim: Obli
             return verdict(Outcome.PROVED, reason)
         case Open(reason=reason, covered=covered):
             complete = covered is not None and covered.complete
-            return verdict(Outcome.CHECKED if complete else Outcome.UNKNOWN, reason, covered.words if covered is not None else "nothing")
+            tried = covered.words if covered is not None else "nothing"
+            return verdict(Outcome.CHECKED if complete else Outcome.UNKNOWN, reason, tried, remedies=ways_on(checked, claim, seconds))
         case Refuted(found=found, by_itself=by_itself):
             found = _plainest(checked, claim, found)
             shown = replay(checked, claim.claim, found.world, found.path)

@@ -22,7 +22,9 @@ from .tokens import Axis
 from .values import LONGEST, Int, Term, Truth
 from .verdict import World
 
-WORK = 20_000_000  # of z3's own units: a question costs the same on every machine
+WORK = 20_000_000  # of z3's own units, for a claim of USUAL seconds: a question costs the same on every machine
+USUAL = 10.0
+MOST_WORK = 2**32 - 1
 SMALL = (2, 5, 12, 40, 150, 600)  # the sizes that a counterexample is looked for in, before any
 MOST_ELEMENTS = 10_000_000
 LOCK = RLock()  # z3 has one context, for one thread
@@ -66,8 +68,8 @@ class Solver:
         self._catch_up()
         if self.budget.left <= 0:
             raise Undecided(f"no answer within {self.budget.seconds:g} s")
-        work = WORK // 10 if self.call.exact else WORK
-        self.solver.set(rlimit=work, timeout=max(1, int(1000 * self.budget.left)))
+        work = int((WORK // 10 if self.call.exact else WORK) * max(1.0, self.budget.seconds / USUAL))
+        self.solver.set(rlimit=min(work, MOST_WORK), timeout=max(1, int(1000 * self.budget.left)))
         answer = self.solver.check(*assumptions)
         if answer == z3.unknown:
             why = self.solver.reason_unknown()

@@ -66,7 +66,8 @@ class Verdict:
 
     `claim` is its text; an automatic one is `assert no leak`, has no line, and the span of the `predict` it guards. `scope` says for which sizes and
     inputs it was judged, `seconds` the wall time. Of what is refuted, `path` and `world` are the call that does it, `lines` the path in words, `replay`
-    what running it showed, `remedies` what may be done. Prints as two lines.
+    what running it showed, `remedies` what may be done; of
+    what is not decided, `scope` says what was tried. Prints as two lines, and in a list as one.
     """
 
     claim: str
@@ -85,6 +86,9 @@ class Verdict:
 
     def __bool__(self) -> bool:
         return self.outcome is Outcome.PROVED
+
+    def __repr__(self) -> str:
+        return f"<{self.outcome.value}{'' if self.line is None else f', line {self.line}'}: {self.claim}>"
 
     def __str__(self) -> str:
         place = "" if self.line is None else f"line {self.line}: "

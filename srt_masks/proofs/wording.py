@@ -81,13 +81,34 @@ def remedies(checked: Checked, claim: Obligation, found: Found, by_itself: bool,
     changed = [n for n, v in values.items() if found.world.params[n] != v]
     if as_written:
         said += [f"say what a call may give: `param {n} = {values[n]} given ...`" for n in changed]
-    elif checked.inputs and claim.kind is not Claim.NO_LEAK:
-        said.append(f"if no such input comes, say so: `input {checked.inputs[0].name}: ... given ...`")
+    elif checked.inputs and claim.kind is not Claim.NO_LEAK and not by_itself:
+        names = _listed([f"`{i.name}`" for i in checked.inputs])
+        said.append(f"if no such {names} comes, say so: {_with_given(checked)}")
     if by_itself and claim.kind is not Claim.NO_LEAK:
         said.append("leave the row itself out: `and q.pos != k.pos`")
+    elif by_itself:
+        said.append("a row knows its own word: predict a later one, as `predict token -> index + 1` does")
     if claim.kind is Claim.NO_GRAD:
         said.append("this is about hidden states: weights of the rows that ask learn all the same")
     return tuple(said)
+
+
+def ways_on(checked: Checked, claim: Obligation, seconds: float) -> tuple[str, ...]:
+    """What may be done about a claim that was not decided."""
+    said = []
+    if claim.kind in (Claim.NO_FLOW, Claim.NO_GRAD):
+        said.append("claim something stronger in its place, that no single pair breaks and that passes from pair to pair, as an order does")
+    if claim.kind in (Claim.FLOW, Claim.GRAD, Claim.EVERY_QUERY):
+        said.append("claim less: for the pairs or rows that it matters for" if claim.where is not ir.TRUE else "let every row see itself: `or q.pos == k.pos`")
+    if checked.inputs:
+        said.append(f"say what is known of inputs: {_with_given(checked)}")
+    more = 10 * seconds
+    said.append(f"give it more time: --seconds {more:g}, or srt_masks.prove(spec, seconds={more:g})")
+    return tuple(said)
+
+
+def _with_given(checked: Checked) -> str:
+    return f"`input {checked.inputs[0]} given ...`"
 
 
 def _refuted(checked: Checked, claim: Obligation, path: Path, world: World, by_itself: bool) -> str:
