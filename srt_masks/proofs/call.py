@@ -15,6 +15,7 @@ import z3
 from ..compiler.ir import Expr, Program
 from ..grammar.checked import Input, Type
 from .claims import DATA_TOKENS
+from .limits import Budget
 from .tokens import Axis, Token, axis
 from .values import LEAST_INT, MOST_INT, Int, Real, Term, Truth, Value, count, number, real
 
@@ -40,10 +41,16 @@ class Call:
     assumed: set[tuple[Any, ...]] = field(default_factory=set)
     names: int = 0
     prefix: str = ""  # tells the tokens of two specs apart that share a call
+    budget: Budget | None = None
 
     def fresh(self, what: str) -> str:
         self.names += 1
         return f"{self.prefix}{what}!{self.names}"
+
+    def check_time(self) -> None:
+        """Raises Undecided where speaking of the call has taken all the time there was."""
+        if self.budget is not None:
+            self.budget.check()
 
     def note(self, what: str) -> None:
         if what not in self.inexact:
@@ -159,7 +166,8 @@ class Call:
 
 
 def call(
-    program: Program, fixed: Mapping[str, int | float] | None = None, exact: bool = False, facts: tuple[Expr, ...] = (), prefix: str = ""
+    program: Program, fixed: Mapping[str, int | float] | None = None, exact: bool = False, facts: tuple[Expr, ...] = (), prefix: str = "",
+    budget: Budget | None = None,
 ) -> Call:  # fmt: skip
     """A call on a program, of which z3 chooses everything; the params, unless they are fixed. What has no prefix, two calls share: heads, layers,
     params, inputs, and the columns of a `layout given`."""
@@ -170,7 +178,7 @@ def call(
         keys.holds.append(keys.tokens.term >= 1)  # without keys nothing is attended, and nothing said of it
     holds = [1 <= heads.term, heads.term <= heads.most, 1 <= layers.term, layers.term <= layers.most]
     own = [*holds, *queries.holds, *(keys.holds if keys is not queries else [])]
-    return Call(program, queries, keys, heads, layers, fixed, exact, facts, own, prefix=prefix)
+    return Call(program, queries, keys, heads, layers, fixed, exact, facts, own, prefix=prefix, budget=budget)
 
 
 def _floored(

@@ -19,8 +19,9 @@ from ..diagnostics import InputError
 from ..grammar.checked import Checked
 from ..reference.masks import pairs as dense_pairs
 from .call import Call, call
+from .limits import Budget, Undecided
 from .pairs import Pairs, Place
-from .solve import Budget, Solver, Undecided, chosen, sole_user, world
+from .solve import Solver, chosen, sole_user, world
 from .tokens import Token
 from .values import Real, Term, Truth
 from .verdict import Hop, Outcome, World
@@ -85,7 +86,7 @@ def _difference(one: Checked, other: Checked, budget: Budget, written: bool = Fa
     """A pair that differs, or why there is none; `written`: with the params of the texts. Raises Undecided."""
     why: tuple[str, ...] = ()
     for exact in (False, True):
-        sides = [_side(checked, written, exact, prefix) for checked, prefix in ((one, ""), (other, "other "))]
+        sides = [_side(checked, written, exact, prefix, budget) for checked, prefix in ((one, ""), (other, "other "))]
         a, b = sides
         solver = Solver(a.call, budget)
         solver.add(*_same_axes(a.call, b.call))
@@ -133,10 +134,10 @@ def _together(ours: dict[str, list[Term]], theirs: dict[str, list[Term]]) -> dic
     return {name: [*ours.get(name, ()), *theirs.get(name, ())] for name in {**ours, **theirs}}
 
 
-def _side(checked: Checked, written: bool, exact: bool, prefix: str) -> Pairs:
+def _side(checked: Checked, written: bool, exact: bool, prefix: str, budget: Budget) -> Pairs:
     expr, own = translate(checked), {p.name: p.value for p in checked.params if not p.structural}
     facts = tuple(simplified(expr(f.where)) for f in checked.facts)
-    return Pairs(call(front(checked), own if written else None, exact, facts, prefix), False)
+    return Pairs(call(front(checked), own if written else None, exact, facts, prefix, budget), False)
 
 
 def _same_axes(a: Call, b: Call) -> list[Truth]:

@@ -19,6 +19,7 @@ from .worlds import DRAWS, params, sizes, worlds
 
 HEADS, LAYERS = (1, 2), (1, 2, 3)  # where they matter
 SAMPLES = 3  # calls of a larger size
+MORE_PAIRS = 8  # or more, in the next larger one
 MOST_SIZES = 1000  # that are stepped through to the larger one
 
 
@@ -74,6 +75,7 @@ def sampled(checked: Checked, claim: c.Claim, targets: Sequence[int], deadline: 
     search = _Search(checked, claim, max(targets), deadline)
     own = params(checked)[0]
     for target in targets:
+        begun = time.monotonic()
         largest = [*islice(sizes(checked, target), MOST_SIZES)][-1:]
         for size, heads, layers in product(largest, search.heads[-1:], search.layers[-1:]):
             found, _ = worlds(checked, replace(size, heads=heads, layers=layers, params=own))
@@ -83,6 +85,8 @@ def sampled(checked: Checked, claim: c.Claim, targets: Sequence[int], deadline: 
                 path = refute(world.row(checked), claim)
                 if path is not None and (path.hops or claim.kind not in (Claim.NO_FLOW, Claim.NO_GRAD, Claim.NO_LEAK)):
                     return Refutation(path, world)
+        if time.monotonic() + MORE_PAIRS * (time.monotonic() - begun) > deadline:
+            return None  # the next would not be done in time, and none is left half-way
     return None
 
 

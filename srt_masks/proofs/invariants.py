@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import islice
 
 import z3
 
@@ -27,6 +28,7 @@ from .values import Term, Truth
 MOST_ATOMS = 60
 MOST_LAYERS = 3  # named in a text
 MOST_ROLES = 5  # beyond, a candidate speaks of the role of one row at most
+MOST_CANDIDATES = 4000
 
 
 class End(Enum):
@@ -101,6 +103,7 @@ def _relations(pairs: Pairs, candidates: list[Candidate], query: Token, key: Tok
     other_role = {(token, role): token.fields["role"].term != role for token, role in asked if role is not None}
     found = {}
     for x in candidates:
+        pairs.call.check_time()
         unless = [other_role[token, role] for token, role in ((query, x.query), (key, x.key)) if role is not None]
         unless += [] if x.through is None else [depth > x.through]
         unless += [] if x.beyond is None else [depth <= x.beyond]
@@ -120,8 +123,8 @@ def all_of(program: Program, where: Expr) -> list[Candidate]:
     atoms = list(dict.fromkeys(_atoms(program, where)))[:MOST_ATOMS]
     roles = sorted({r for layout in (program.queries,) for s in layout.sections for r, _ in s.rows} | set(program.queries.given or ()))
     own: list[int | None] = [None] if len(roles) < 2 else [None, *roles]
-    guards = [(q, k) for q in own for k in own if len(roles) <= MOST_ROLES or q is None or k is None]
-    return [Candidate(None, None, ir.apply(Op.NOT, where)), *(Candidate(q, k, atom) for q, k in guards for atom in atoms)]
+    guards = ((q, k) for q in own for k in own if len(roles) <= MOST_ROLES or q is None or k is None)
+    return [Candidate(None, None, ir.apply(Op.NOT, where)), *islice((Candidate(q, k, atom) for q, k in guards for atom in atoms), MOST_CANDIDATES)]
 
 
 def by_layer(program: Program, where: Expr) -> list[Candidate]:

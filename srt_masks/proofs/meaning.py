@@ -62,6 +62,7 @@ class Meaning:
 
     def value(self, root: Expr) -> Value:
         for node in ir.postorder(root, land=False, but=self.memo):
+            self.call.check_time()
             self.memo[node] = self._value(node)
         return self.memo[root]
 

@@ -13,8 +13,9 @@ import z3
 
 from ..compiler.ir import Expr, Program
 from .call import call
+from .limits import Budget, Undecided
 from .pairs import Edge, Pairs
-from .solve import Budget, Solver, Undecided, chosen, world
+from .solve import Solver, chosen, world
 from .tokens import Token
 from .values import Truth
 from .verdict import Hop, Path, World
@@ -53,7 +54,7 @@ class Subject:
     names_layers: bool = False  # whether the claim does
 
     def pairs(self, fixed: Mapping[str, int | float] | None = None, exact: bool = False) -> Pairs:
-        return Pairs(call(self.program, self.fixed if fixed is None else fixed, exact, self.facts), self.gradients)
+        return Pairs(call(self.program, self.fixed if fixed is None else fixed, exact, self.facts, budget=self.budget), self.gradients)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,10 +32,11 @@ from .exhaust import Covered, Refutation, exhaust, sampled
 from .hops import describe
 from .invariants import End, all_of, by_layer, inductive, same_row, simple
 from .known import name_of, recall, remember
+from .limits import Budget, Undecided
 from .paths import Found, Subject, attended_pair, is_possible, own_row, path
 from .replay import replay
 from .search import refute
-from .solve import USUAL, Budget, Undecided, sole_user
+from .solve import USUAL, sole_user
 from .verdict import Outcome, Verdict
 from .witnesses import every_pair_is_joined, every_query_attends
 from .wording import in_words, invariant, remedies, shortened, ways_on
@@ -155,7 +156,7 @@ def _plainest(checked: Checked, claim: Obligation, found: Found) -> Found:
 
 def _tried(checked: Checked, claim: Obligation, finding: Open, budget: Budget) -> Refuted | Open:
     """What z3 leaves open, at some larger calls, where paths are long, then at every small one."""
-    seconds = max(1.0, min(SECONDS_OF_CALLS, budget.left))
+    seconds = max(min(1.0, budget.seconds), min(SECONDS_OF_CALLS, budget.left))
     found = sampled(checked, claim.claim, LARGER_CALLS, time.monotonic() + seconds) or exhaust(checked, claim.claim, SMALL_CALLS, time.monotonic() + seconds)
     if isinstance(found, Refutation):
         return Refuted(Found(found.path, found.world, ()), by_itself=not found.path.hops and claim.kind in PATHS)

@@ -5,7 +5,6 @@ A question is a set of formulas about the unknowns of a `Call`. The answer is a 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import z3
 
 from ..grammar.checked import Input, Type
 from .call import Call
+from .limits import Budget, Undecided
 from .tokens import Axis
 from .values import LONGEST, Int, Term, Truth
 from .verdict import World
@@ -28,22 +28,6 @@ MOST_WORK = 2**32 - 1
 SMALL = (2, 5, 12, 40, 150, 600)  # the sizes that a counterexample is looked for in, before any
 MOST_ELEMENTS = 10_000_000
 LOCK = RLock()  # z3 has one context, for one thread
-
-
-class Undecided(Exception):
-    """A limit was met, or z3 gave up; the message says which."""
-
-
-@dataclass
-class Budget:
-    """Seconds for one claim."""
-
-    seconds: float
-    begun: float = field(default_factory=time.monotonic)
-
-    @property
-    def left(self) -> float:
-        return self.seconds - (time.monotonic() - self.begun)
 
 
 @dataclass
@@ -66,8 +50,7 @@ class Solver:
     def model(self, *assumptions: Truth) -> z3.ModelRef | None:
         """Values for which everything holds, or None if there are none. Raises Undecided."""
         self._catch_up()
-        if self.budget.left <= 0:
-            raise Undecided(f"no answer within {self.budget.seconds:g} s")
+        self.budget.check()
         work = int((WORK // 10 if self.call.exact else WORK) * max(1.0, self.budget.seconds / USUAL))
         self.solver.set(rlimit=min(work, MOST_WORK), timeout=max(1, int(1000 * self.budget.left)))
         answer = self.solver.check(*assumptions)

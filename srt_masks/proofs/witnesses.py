@@ -17,10 +17,11 @@ from ..compiler.ir import Expr, Side
 from ..grammar.checked import Checked, Type
 from ..reference.masks import Row
 from ..reference.masks import pairs as dense_pairs
+from .limits import Undecided
 from .pairs import Pairs, Place
 from .paths import Found, Subject
 from .search import reach, shortest_path
-from .solve import Solver, Undecided, chosen, world
+from .solve import Solver, chosen, world
 from .tokens import Axis, Token
 from .values import Term, Truth, number
 from .verdict import Path
