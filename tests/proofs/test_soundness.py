@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 
 import pytest
@@ -147,3 +148,15 @@ def test_one_corner_tells_specs_apart(difference):
     found = compared("attend causal", f"attend causal and not ({difference})")
     assert found.outcome is Outcome.REFUTED
     assert "internal error" not in found.reason
+
+
+# ------------------------------------------------------------------------------------------------ limits
+
+
+def test_building_a_question_keeps_to_the_time_as_well():
+    """250,000 comparisons of each of 500 rows a table names: minutes, were only z3 told when to stop."""
+    text = "input t: int[500] per token\nattend causal and any(q.t[i] == k.pos for i in range(500))\nassert every query attends"
+    begun = time.process_time()
+    (verdict,) = srt.prove(srt.parse(text), seconds=0.5)
+    assert not verdict
+    assert time.process_time() - begun < 30
