@@ -378,8 +378,6 @@ def _unknown_argument(name: str, known: set[str]) -> str:
     hint = FOREIGN.get(name) or did_you_mean(name, known | {*ARGUMENTS})
     if name in PACKED and not known.isdisjoint(PACKED):
         hint = f"of what srt_masks.documents gives, this text declares {listing(sorted(known.intersection(PACKED)))}: give that alone"
-    if name == "lengths":
-        hint = "ragged rows are not served in a model yet; srt_masks.compile(spec)(q, k, v, lengths=...) is"
     return f"unknown argument `{name}`: {hint or 'this spec has ' + (listing(sorted(known)) or 'no inputs and no params')}"
 
 

@@ -34,7 +34,7 @@ ALLOWED = {
     "explanation": {"diagnostics", "grammar", "reference", "spec", "surface", "proofs", "flows"},
     "surface": {"diagnostics", "grammar", "reference", "kernels", "spec", "binding", "proofs"},
     "elsewhere": {"diagnostics", "grammar", "reference", "spec", "binding", "packed", "surface", "elsewhere", "proofs"},
-    "models": {"diagnostics", "grammar", "compiler", "kernels", "spec", "binding", "proofs", "models"},
+    "models": {"diagnostics", "grammar", "reference", "compiler", "kernels", "spec", "binding", "proofs", "surface", "models"},
     "proofs": {"diagnostics", "grammar", "compiler", "reference", "spec", "kept", "proofs"},
     "testing": {"packed", "diagnostics", "grammar", "reference", "kernels", "spec", "binding", "surface", "testing", "proofs"},
     "view": {"diagnostics", "grammar", "compiler", "spec", "surface", "view"},

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from ..diagnostics import InputError, did_you_mean
+from ..diagnostics import InputError, did_you_mean, listing
 from ..proofs.guard import hold
 from ..spec import Spec
-from .transformer import Config, SpecTransformer
+from .config import FEED_FORWARDS, POSITIONS, Config
+from .transformer import SpecTransformer
 
-ARGUMENTS = ("dim", "depth", "heads", "num_tokens", "dim_head", "max_positions", "backend", "proofs")
+ARGUMENTS = (
+    "dim", "depth", "heads", "num_tokens", "dim_head", "max_positions", "key_heads", "feed_forward", "positions", "tied", "own_weights", "regression",
+    "max_slots", "backend", "proofs",
+)  # fmt: skip
 FOREIGN = {
     "vocab_size": "write num_tokens=", "layers": "write depth=", "n_layers": "write depth=", "num_layers": "write depth=", "num_heads": "write heads=",
     "n_heads": "write heads=", "d_model": "write dim=", "hidden_size": "write dim=", "max_seq_len": "write max_positions=", "head_dim": "write dim_head=",
+    "kv_heads": "write key_heads=", "num_key_value_heads": "write key_heads=", "tie_word_embeddings": "write tied=", "rotary": 'write positions="rotary"',
+    "rope": 'write positions="rotary"', "swiglu": 'write feed_forward="gated"',
     "dropout": "dropout on attention weights is not part of the language, and the model has none", "causal": "write `attend causal` in the text",
 }  # fmt: skip
 
@@ -26,16 +33,28 @@ def build_model(
     num_tokens: int,
     dim_head: int | None = None,
     max_positions: int = 2048,
+    key_heads: int | None = None,
+    feed_forward: str = "gelu",
+    positions: str = "learned",
+    tied: bool = False,
+    own_weights: Iterable[str] = (),
+    regression: int | None = None,
+    max_slots: int = 16,
     backend: str = "auto",
     proofs: str = "warn",
     **unknown: Any,
 ) -> SpecTransformer:
     """A pre-norm decoder whose attention, gradients, positions and loss are those of the spec.
 
-    `dim_head` is dim / heads unless given. Called with x (batch, data tokens) it lays the tokens out as the spec says and returns
-    logits or the loss, in nats; see `SpecTransformer.forward`. What the text claims is proved first, as `compile` does: `proofs` is "warn", "strict" or
-    "off". Raises SpecError for a claim that does not hold, InputError for a size that does not fit or a spec that
-    describes no such model.
+    `dim_head` is dim / heads unless given. `key_heads` (`heads`) keys and values are shared by groups of query heads. `feed_forward` is "gelu", or
+    "gated": SwiGLU with as many weights. `positions`, the ids that the text's `position` says, are "learned", from 0 to `max_positions` - 1, or
+    "rotary". `tied`: the head is the token embedding. The rows of the roles of `own_weights` go through embeddings, norms, projections, feed-forwards and
+    heads of their own: what is trained on them alone moves no weight of other rows. `regression`: a second head, of so many numbers, which `predict`
+    trains on the `targets=` of a call. `max_slots`: of a `layout given`, the slots that each role may have.
+
+    Called with x (batch, data tokens) it lays the tokens out as the spec says and returns logits or the loss, in nats; see `SpecTransformer.forward`.
+    What the text claims is proved first, as `compile` does: `proofs` is "warn", "strict" or "off". Raises SpecError for a claim that does not hold,
+    InputError for a size or a choice that does not fit, or a spec that describes no such model.
     """
     if not isinstance(spec, Spec):
         raise InputError(f"build_model takes a Spec; got {type(spec).__name__}")
@@ -46,6 +65,9 @@ def build_model(
         ("num_tokens", num_tokens),
         ("max_positions", max_positions),
         ("dim_head", 1 if dim_head is None else dim_head),
+        ("key_heads", 1 if key_heads is None else key_heads),
+        ("regression", 1 if regression is None else regression),
+        ("max_slots", max_slots),
     ):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InputError(f"{name} is a whole number, 1 or more; got {value!r}")
@@ -56,11 +78,18 @@ def build_model(
     for name in unknown:
         instead = FOREIGN.get(name) or did_you_mean(name, ARGUMENTS) or f"it takes {', '.join(ARGUMENTS)}"
         raise InputError(f"build_model has no argument `{name}`: {instead}")
+    if key_heads is not None and heads % key_heads:
+        raise InputError(f"heads {heads} is no multiple of key_heads {key_heads}: every key head is shared by as many query heads")
+    for name, value, known in (("feed_forward", feed_forward, FEED_FORWARDS), ("positions", positions, POSITIONS)):
+        if value not in known:
+            raise InputError(f"{name} is {' or '.join(map(repr, known))}; got {value!r}")
+    if not isinstance(tied, bool):
+        raise InputError(f"tied is True or False; got {tied!r}")
+    if positions == "rotary" and dim_head % 2:
+        raise InputError(f'positions="rotary" turns pairs of numbers, so dim_head is even; got {dim_head}')
     checked = spec.checked
     if checked.keys is not None:
         raise InputError("this spec has two layouts; models with cross attention are not served yet")
-    if checked.queries.given is not None:
-        raise InputError("models of `layout given` are not served yet; srt_masks.compile is, with given=")
     if checked.asks is not None:
         raise InputError(
             "where only some tokens ask (`queries where`), the states of the others come from elsewhere; such models are not served yet, srt_masks.compile is"
@@ -70,4 +99,17 @@ def build_model(
     if checked.position is None and not checked.queries.is_single_repeat:
         raise InputError("this layout is no single `repeat`, so the spec must say where tokens stand: write `position ...`, for example `position pos`")
     hold(spec, proofs)
-    return SpecTransformer(spec, Config(dim, depth, heads, num_tokens, dim_head, max_positions), backend)
+    own = _own_weights(spec, own_weights)
+    sizes = Config(dim, depth, heads, num_tokens, dim_head, max_positions, key_heads, feed_forward, positions, tied, own, regression, max_slots)
+    return SpecTransformer(spec, sizes, backend)
+
+
+def _own_weights(spec: Spec, roles: Iterable[str]) -> tuple[str, ...]:
+    """The roles in the order of the spec's. Raises InputError for one that the text does not have."""
+    if isinstance(roles, str) or not isinstance(roles, Iterable):
+        raise InputError(f'own_weights is a set of roles, such as {{"{spec.roles[0]}"}}; got {roles!r}')
+    wanted = list(roles)
+    for name in wanted:
+        if name not in spec.roles:
+            raise InputError(f"own_weights: no role is called {name!r}; {did_you_mean(str(name), spec.roles) or 'roles here: ' + listing(spec.roles)}")
+    return tuple(r for r in spec.roles if r in wanted)

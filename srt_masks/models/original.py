@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from ..diagnostics import InputError
 from ..kernels.attention import Attention, check_tensors, compile_spec
 from ..spec import parse
-from .transformer import Block, check_tokens
+from .blocks import Block
+from .words import check_tokens
 
 REASONING = """
 param reasons = {reasons}

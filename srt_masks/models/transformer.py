@@ -1,237 +1,285 @@
-"""The blocks a model is made of, and `SpecTransformer`, the model that a spec describes.
+"""`SpecTransformer`, the model that a spec describes.
 
-Pre-norm decoder: RMSNorm, attention by the spec, RMSNorm, feed-forward. Every token embeds its role and slot; data tokens also
-their value; positions are learned.
+Data flows one way: data tokens (`words`) are laid out as the spec says (`laid_out`), every row of the layout embeds its role and slot, data tokens also
+their value (`ends`); blocks attend by the spec (`blocks`); heads say what each row predicts (`ends`), and what that is wrong by is a loss (`losses`).
 """
 
 from __future__ import annotations
 
-import math
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
-from ..binding import Call, Sizes, bind_call
-from ..compiler.rows import Rows, rows_of
 from ..diagnostics import InputError
 from ..kernels.attention import compile_spec
+from ..reference.masks import TokenTable
 from ..spec import Spec
+from ..surface import tokens as table_of
+from .blocks import Block, initialise
+from .config import Config
+from .ends import Ends
+from .groups import Groups
+from .laid_out import LaidOut, Layouter
+from .losses import Loss, Predicted, cross_entropy, predicted, squared_error, weigh
+from .positions import Rotation
+from .words import read_words
 
 
-class AttentionLayer(nn.Module):
-    """Norm, projections, attention by a callable, output projection: (batch, tokens, dim) -> (batch, tokens, dim).
-
-    With `hidden_rules` the callable also gets `hidden_k` and `hidden_v`: keys and values once more, by the same norm and weights, from the
-    detached state.
-    """
-
-    def __init__(self, dim: int, heads: int, dim_head: int, hidden_rules: bool = False):
-        super().__init__()
-        self.heads, self.hidden_rules = heads, hidden_rules
-        self.norm = nn.RMSNorm(dim)
-        self.to_qkv = nn.Linear(dim, 3 * heads * dim_head, bias=False)
-        self.to_out = nn.Linear(heads * dim_head, dim, bias=False)
-
-    def forward(self, x: Tensor, attend: Callable[..., Tensor]) -> Tensor:
-        q, k, v = self._project(x)
-        twins = dict(zip(("hidden_k", "hidden_v"), self._project(x.detach())[1:], strict=True)) if self.hidden_rules else {}
-        return self.to_out(rearrange(attend(q, k, v, **twins), "b h n d -> b n (h d)"))
-
-    def _project(self, x: Tensor) -> Tensor:
-        return rearrange(self.to_qkv(self.norm(x)), "b n (three h d) -> three b h n d", three=3, h=self.heads)
-
-
-class FeedForward(nn.Module):
-    def __init__(self, dim: int, multiple: int = 4):
-        super().__init__()
-        self.norm = nn.RMSNorm(dim)
-        self.up = nn.Linear(dim, multiple * dim)
-        self.down = nn.Linear(multiple * dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(self.norm(x))))
-
-
-class Block(nn.Module):
-    def __init__(self, dim: int, heads: int, dim_head: int, hidden_rules: bool = False):
-        super().__init__()
-        self.attention = AttentionLayer(dim, heads, dim_head, hidden_rules)
-        self.feed_forward = FeedForward(dim)
-
-    def forward(self, x: Tensor, attend: Callable[..., Tensor]) -> Tensor:
-        x = x + self.attention(x, attend)
-        return x + self.feed_forward(x)
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """The sizes of a model; with the spec, all that is needed to build it again."""
-
-    dim: int
-    depth: int
-    heads: int
-    num_tokens: int
-    dim_head: int
-    max_positions: int
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """In nats. `loss` is sum(weight * cross entropy) / sum(weight); `parts` the plain means by role and slot; `last` the plain
-    mean over the last row that predicts each data token: the figure to compare models by."""
-
-    loss: Tensor
-    parts: dict[str, Tensor]
-    last: Tensor
-
-
-class SpecTransformer(nn.Module):
+class SpecTransformer(Ends):
     """A trainable transformer from a spec; see `build_model`."""
 
     def __init__(self, spec: Spec, config: Config, backend: str = "auto"):
-        super().__init__()
+        super().__init__(config)
         self.spec, self.config = spec, config
         self.attend = compile_spec(spec, heads=config.heads, layers=config.depth, backend=backend)
-        layout = spec.checked.queries
-        slots = _slots_of_roles(spec)
-        self.first_slot = [0, *accumulate(slots)][:-1]
-        self.token_embedding = nn.Embedding(config.num_tokens, config.dim)
+        self.layouter = Layouter(spec.checked, self.attend.compiled.program, config.heads, config.depth)
+        slots = _slots_of_roles(spec, config.max_slots)
+        # What says which row is what stays on the CPU, wherever the weights are, and is no state.
+        self.first_slot = torch.tensor([0, *accumulate(slots)][:-1], device="cpu")
+        self.slots = torch.tensor(slots, device="cpu")
+        self.set_of_role = torch.tensor([config.own_weights.index(r) + 1 if r in config.own_weights else 0 for r in spec.roles], device="cpu")
         self.slot_embedding = nn.Embedding(max(1, sum(slots)), config.dim)
-        self.position_embedding = nn.Embedding(config.max_positions, config.dim)
-        self.blocks = nn.ModuleList(Block(config.dim, config.heads, config.dim_head, spec.checked.has_hidden_rules) for _ in range(config.depth))
-        self.norm = nn.RMSNorm(config.dim)
-        self.to_logits = nn.Linear(config.dim, config.num_tokens, bias=False)
-        self.apply(_initialise)
-        for block in self.blocks:
-            # The residual stream keeps its size with depth (GPT-2).
-            for layer in (block.attention.to_out, block.feed_forward.down):  # type: ignore[union-attr]
-                nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * config.depth))  # type: ignore[union-attr, arg-type]
-        self._data_per_step = sum(s.rows_per_step and sum(n for r, n in s.rows if r in spec.checked.data) for s in layout.sections if s.count is None)
-        self._data_fixed = sum(s.count * sum(n for r, n in s.rows if r in spec.checked.data) for s in layout.sections if s.count is not None)
-        self._rows: OrderedDict[int, Rows] = OrderedDict()
+        own = len(config.own_weights)
+        hidden_rules = spec.checked.has_hidden_rules
+        self.blocks = nn.ModuleList(
+            Block(config.dim, config.heads, config.dim_head, hidden_rules, config.key_heads, config.feed_forward, own) for _ in range(config.depth)
+        )
+        self.own = nn.ModuleList(Ends(config) for _ in range(own))
+        initialise(self, config.depth)
+
+    @property
+    def ends(self) -> list[Ends]:
+        """The sets of embeddings, last norms and heads: the one that is shared, then those of roles with weights of their own."""
+        return [self, *self.own]  # type: ignore[list-item]
 
     # ------------------------------------------------------------------------------------------ rows
 
     def rows_for(self, data_tokens: int) -> int:
         """Rows of a sequence with so many data tokens. Raises InputError where the layout has no such sequence."""
-        layout, text = self.spec.checked.queries, self.spec.checked.queries.describe(self.spec.roles)
-        if not self._data_per_step:
-            if data_tokens != self._data_fixed:
-                raise InputError(f"x has {data_tokens} data tokens a row; the layout `{text}` has {self._data_fixed}, always")
-            return layout.fixed
-        steps, rest = divmod(data_tokens - self._data_fixed, self._data_per_step)
-        if rest or steps < 0:
-            raise InputError(f"x has {data_tokens} data tokens a row; the layout `{text}` has {self._data_fixed} and {self._data_per_step} a step")
-        return layout.tokens(steps)
+        return self.layouter.rows_for(data_tokens)
 
-    def rows(self, call: Call) -> Rows:
-        tokens, program = call.sizes.tokens, self.attend.compiled.program
-        scalars = {"heads": self.config.heads, "layers": self.config.depth}
-        if call.inputs or call.row_params or call.params != self.spec.params:
-            return rows_of(program, tokens, call.rows() if call.has_batch else [call.row(0)], scalars)
-        if tokens not in self._rows:
-            self._rows[tokens] = rows_of(program, tokens, [({}, {}, call.params)], scalars)
-            while len(self._rows) > 8:
-                self._rows.popitem(last=False)
-        return self._rows[tokens]
+    def tokens(self, data_tokens: int | None = None, *, given: Any = None, inputs: Mapping[str, Any] | None = None, **inputs_and_params: Any) -> TokenTable:
+        """Which rows are what, of one sequence of so many data tokens: role, slot, index, position id, target and weight of each, as `srt_masks.tokens`.
+
+        `data_tokens` is left out where the layout has one length, or is `given`. Raises InputError.
+        """
+        layout, steps = self.spec.checked.queries, None
+        if layout.rows_per_step and data_tokens is None:
+            raise InputError(f"how many data tokens? The layout `{layout.describe(self.spec.roles)}` repeats: model.tokens(32)")
+        if data_tokens is not None:
+            if isinstance(data_tokens, bool) or not isinstance(data_tokens, int) or data_tokens < 0:
+                raise InputError(f"data_tokens is a whole number, 0 or more; got {data_tokens!r}")
+            rows = self.rows_for(data_tokens)
+            steps = layout.steps(rows) if layout.rows_per_step else None
+        named = {**(inputs or {}), **inputs_and_params}
+        return table_of(self.spec, steps=steps, heads=self.config.heads, layers=self.config.depth, inputs=named, given=given)
+
+    def lay_out(
+        self, x: Any, embeds: Any = None, lengths: Any = None, padding: str = "right", given: Any = None, inputs: Mapping[str, Any] | None = None,
+        **inputs_and_params: Any,
+    ) -> LaidOut:  # fmt: skip
+        """A call, checked, and what each of its rows is. Raises InputError."""
+        return self.layouter.lay_out(read_words(x, embeds, lengths, padding, self.config.num_tokens, self.config.dim), given, inputs, inputs_and_params)
 
     # ------------------------------------------------------------------------------------------ passes
 
-    def hidden(self, x: Tensor, inputs: Mapping[str, Any] | None = None, **inputs_and_params: Any) -> tuple[Tensor, Rows]:
-        """The final normalised states (batch, rows, dim) and what each row is. x (batch, data tokens), whole numbers."""
-        x = check_tokens(x, self.config.num_tokens)
-        tokens = self.rows_for(x.shape[1])
-        sizes = Sizes(tokens, tokens, self.config.heads, self.config.depth, x.shape[0])
-        rows = self.rows(bind_call(self.spec.checked, sizes, None, inputs, inputs_and_params, device=x.device))
-        named = {**(inputs or {}), **inputs_and_params}
-        state = self.slot_embedding((torch.tensor(self.first_slot)[rows.role] + rows.slot).to(x.device))
-        state = state.expand(x.shape[0], -1, -1).clone()
-        state[:, rows.data.to(x.device)] += self.token_embedding(x)
-        state = state + self.position_embedding(self._positions(rows.position).to(x.device))
-        for number, block in enumerate(self.blocks):
-            state = block(state, lambda q, k, v, n=number, **twins: self.attend(q, k, v, layer=n, inputs=named, **twins))
-        return self.norm(state), rows
+    def forward(
+        self, x: Tensor | None = None, *, embeds: Tensor | None = None, lengths: Sequence[int] | Tensor | None = None, padding: str = "right",
+        given: Any = None, targets: Tensor | None = None, return_loss: bool = False, return_parts: bool = False, return_hidden: bool = False,
+        return_values: bool = False, all_rows: bool = False, inputs: Mapping[str, Any] | None = None, **inputs_and_params: Any,
+    ) -> Any:  # fmt: skip
+        """Logits (batch, predicted data tokens, num_tokens), each from the last row that predicts that token; with `all_rows` one for every row of the
+        layout, in its order.
 
-    def forward(self, x: Tensor, *, return_loss: bool = False, return_parts: bool = False, all_rows: bool = False,
-                inputs: Mapping[str, Any] | None = None, **inputs_and_params: Any) -> Any:  # fmt: skip
-        """Logits (batch, predicted data tokens, num_tokens), each from the last row that predicts that token; with `all_rows`
-        one for every row of the layout. With `return_loss` the loss in nats, a scalar; with `return_parts` a `Loss`."""
-        if not (all_rows or self.spec.checked.predictions):
-            raise InputError("this spec has no `predict`, so no row is trained to predict: write `predict token -> index + 1`, or give all_rows=True")
-        x = check_tokens(x, self.config.num_tokens)
-        state, rows = self.hidden(x, inputs, **inputs_and_params)
-        if return_loss or return_parts:
-            loss = self._loss(state, rows, x)
+        x (batch, data tokens) whole numbers; `embeds` (batch, data tokens, dim) in their place, or added to what they embed. `lengths` counts the data
+        tokens of each row of x, behind which, or with `padding="left"` in front of which, it may hold anything; inputs along the layout are padded on
+        the same side. A short row comes to what it comes to alone, and what is padding in a result is 0. `given` is that of a `layout given`.
+
+        `return_values`: what the regression head says, (batch, predicted data tokens, regression), in place of logits. `return_hidden`: the final
+        normalised state of every row, (batch, rows, dim). `return_loss`: the loss, a scalar in nats; `return_parts`: a `Loss`; with `targets`
+        (batch, data tokens, regression), the number each data token stands for, the squared error of the regression head. Raises InputError.
+        """
+        laid = self.lay_out(x, embeds, lengths, padding, given, inputs, **inputs_and_params)
+        if return_hidden:
+            return laid.words.to_caller(self.states(laid), laid.own)
+        if return_loss or return_parts or targets is not None:
+            loss = self._loss(laid, targets)
             return loss if return_parts else loss.loss
+        read = self._head(return_values)
         if all_rows:
-            return self.to_logits(state)
-        target = self._shared(rows.target)
-        last = _last_rows(target, x.shape[1]).nonzero().flatten()
-        return self.to_logits(state[:, last[target[last].argsort()]])
-
-    def next_logits(self, x: Tensor, inputs: Mapping[str, Any] | None = None, **inputs_and_params: Any) -> Tensor:
-        """Logits (batch, num_tokens) of the data token that follows x."""
-        state, rows = self.hidden(x, inputs, **inputs_and_params)
-        last = (self._shared(rows.target) == x.shape[1]).nonzero().flatten()
-        if not len(last):
-            raise InputError("no row of this spec predicts the token that comes next: it cannot continue a text")
-        return self.to_logits(state[:, last[-1]])
-
-    # ------------------------------------------------------------------------------------------ parts
-
-    def _loss(self, state: Tensor, rows: Rows, x: Tensor) -> Loss:
+            sets = self._sets(laid)
+            said = Groups.of(sets.flatten(), len(self.ends), laid.words.any.device).apply(read, self.states(laid).flatten(0, 1)).unflatten(0, sets.shape)
+            return laid.words.to_caller(said, laid.own)
         if not self.spec.checked.predictions:
-            raise InputError("this spec has no `predict`: it says nothing of a loss")
-        batch = x.shape[0]
-        # Weights are float64, which not every device has; the loss is float32.
-        target, weight = rows.target.expand(batch, -1).to(x.device), rows.weight.float().expand(batch, -1).to(x.device)
-        known = (target >= 0) & (target < x.shape[1])
-        if not bool(known.any()):
-            raise InputError(f"nothing to predict: none of the {x.shape[1]} data tokens of a row is a target; give longer rows")
-        labels = x.gather(1, torch.where(known, target, 0))
-        entropy = F.cross_entropy(self.to_logits(state[known]).float(), labels[known], reduction="none")
-        factor = weight[known]
-        total = factor.sum()
-        loss = (factor * entropy).sum() / torch.where(total == 0, 1.0, total)
-        parts: dict[str, Tensor] = {}
-        kind = (torch.tensor(self.first_slot)[rows.role] + rows.slot).expand(batch, -1).to(x.device)[known]
-        names = [f"{role}[{s}]" if n > 1 else role for role, n in zip(self.spec.roles, _slots_of_roles(self.spec), strict=True) for s in range(n)]
-        for number in kind.unique().tolist():
-            parts[names[number]] = entropy[kind == number].mean()
-        last = torch.stack([_last_rows(t, x.shape[1]) for t in rows.target.reshape(-1, rows.target.shape[-1])])
-        return Loss(loss, parts, entropy[last.expand(batch, -1).to(x.device)[known]].mean())
+            raise InputError("this spec has no `predict`, so no row is trained to predict: write `predict token -> index + 1`, or give all_rows=True")
+        last = self._predicted(laid).lasts
+        counts = last.batch.bincount(minlength=laid.words.batch).tolist()
+        if laid.words.lengths is None and not _alike(last.target.split(counts)):
+            raise InputError("an input with a batch axis decides what is predicted, so rows differ: ask for all_rows=True, or for model.log_probs")
+        said = self._say(read, laid, last)
+        place = torch.cat([torch.arange(n) for n in counts]) if counts else last.target
+        out = said.new_zeros(laid.words.batch, max(counts, default=0), said.shape[-1])
+        out = out.index_put((last.batch.to(said.device), place.to(said.device)), said)
+        return laid.words.to_caller(out, counts)
 
-    def _shared(self, target: Tensor) -> Tensor:
-        if target.ndim > 1:
-            raise InputError("an input with a batch axis decides what is predicted, so rows differ: ask for all_rows=True")
-        return target
+    def log_probs(self, x: Tensor, **options: Any) -> Tensor:
+        """The logarithm, in nats, of the probability of each data token, by the last row that predicts it: (batch, data tokens), float32 (float64 for a
+        float64 model). NaN where no row predicts it, and where x is padding: `nansum` is that of a text. `options` are those of a call."""
+        laid = self.lay_out(x, **options)
+        last = self._predicted(laid).lasts
+        error = cross_entropy(self._say(self._head(False), laid, last), self._labels(laid, last))
+        shift = torch.tensor([laid.words.count - n if laid.words.left else 0 for n in laid.words.own], dtype=torch.int64)
+        places = (last.batch.to(error.device), (last.target + shift[last.batch]).to(error.device))
+        return error.new_full((laid.words.batch, laid.words.count), torch.nan).index_put(places, -error)
+
+    def next_logits(self, x: Tensor, **options: Any) -> Tensor:
+        """Logits (batch, num_tokens) of the data token that follows each row of x. `options` are those of a call."""
+        laid = self.lay_out(x, **options)
+        rows = laid.rows
+        follows = (rows.target.expand(laid.words.batch, -1) == torch.tensor(laid.words.own)[:, None]) & rows.live
+        if not bool(follows.any(1).all()):
+            raise InputError("no row of this spec predicts the token that comes next: it cannot continue a text")
+        row = follows.shape[1] - 1 - follows.flip(1).int().argmax(1)
+        batch = torch.arange(laid.words.batch)
+        return self._read(self._head(False), self.states(laid), self._sets(laid), batch, row)
+
+    def states(self, laid: LaidOut) -> Tensor:
+        """The final normalised state of every row, (batch, rows, dim); 0 where it is padding."""
+        sets = self._sets(laid)
+        groups = Groups.of(sets.flatten(), len(self.ends), laid.words.any.device)
+        state = self._embedded(laid, sets, groups)
+        attend = self._attend(laid, state)
+        for number, block in enumerate(self.blocks):
+            # A block of one set of weights asks for nothing of groups.
+            state = block(state, attend(number), groups) if self.own else block(state, attend(number))
+        state = groups.apply([e.norm for e in self.ends], state.flatten(0, 1)).unflatten(0, sets.shape)
+        if laid.words.lengths is None:
+            return state
+        return torch.where(laid.rows.live[..., None].to(state.device), state, torch.zeros((), dtype=state.dtype, device=state.device))
+
+    def _attend(self, laid: LaidOut, state: Tensor) -> Callable[[int], Callable[..., Tensor]]:
+        """Attention of each layer, positions rotated in where that is how they come in."""
+        rotate = None
+        if self.config.positions == "rotary":
+            rotate = Rotation.of(laid.rows.position, self.config.dim_head, state.dtype, state.device)
+
+        def of_layer(number: int) -> Callable[..., Tensor]:
+            def attend(q: Tensor, k: Tensor, v: Tensor, **twins: Any) -> Tensor:
+                if rotate is not None:
+                    q, k = rotate(q), rotate(k)
+                    twins = {n: rotate(t) if n == "hidden_k" else t for n, t in twins.items()}
+                return self.attend(q, k, v, layer=number, **laid.beside, **twins)
+
+            return attend
+
+        return of_layer
+
+    # ------------------------------------------------------------------------------------------ embeddings
+
+    def _embedded(self, laid: LaidOut, sets: Tensor, groups: Groups) -> Tensor:
+        """(batch, rows, dim): of role and slot, of the position, and of what data tokens hold."""
+        words, device = laid.words, laid.words.any.device
+        state = self.slot_embedding(self._kind(laid).to(device)).expand(words.batch, -1, -1)
+        if self.config.positions == "learned":
+            position = self._positions(laid.rows.position).to(device)
+            if self.own:
+                tables = [e.position_embedding for e in self.ends]
+                state = state + groups.apply(tables, position.expand(words.batch, -1).flatten()).unflatten(0, sets.shape)  # type: ignore[arg-type]
+            else:
+                state = state + self.position_embedding(position)  # type: ignore[misc]
+        batch, row, index = laid.places
+        rows, data = (batch.to(device), row.to(device)), (batch.to(device), index.to(device))
+        if words.x is not None:
+            ids = words.x[data]
+            state = state.index_put(
+                rows, Groups.of(sets[batch, row], len(self.ends), device).apply([e.token_embedding for e in self.ends], ids), accumulate=True
+            )
+        if words.embeds is not None:
+            state = state.index_put(rows, words.embeds[data].to(state.dtype), accumulate=True)
+        return state
+
+    def _kind(self, laid: LaidOut) -> Tensor:
+        """The number of role and slot of each row, (batch or 1, rows). Raises InputError for a slot that the model has not learnt."""
+        rows = laid.rows
+        if self.spec.checked.queries.given is not None and bool((rows.live & (rows.slot >= self.slots[rows.role])).any()):
+            raise InputError(
+                f"given['slot'] goes up to {int(rows.slot[rows.live].max())}; this model has {self.config.max_slots} slots of each role: build it with a larger max_slots"
+            )
+        return self.first_slot[rows.role] + rows.slot
+
+    def _name(self, kind: int) -> str:
+        """A kind of row in words: its role, and its slot where there are several."""
+        # Of roles that begin at one number, all but the last have no slot.
+        role = int((self.first_slot <= kind).sum()) - 1
+        return f"{self.spec.roles[role]}[{kind - int(self.first_slot[role])}]" if int(self.slots[role]) > 1 else self.spec.roles[role]
+
+    def _sets(self, laid: LaidOut) -> Tensor:
+        """The set of weights of each row, (batch, rows), on the CPU."""
+        return self.set_of_role[laid.rows.role].expand(laid.words.batch, -1)
 
     def _positions(self, position: Tensor) -> Tensor:
         most = self.config.max_positions
         if position.numel() and (int(position.max()) >= most or int(position.min()) < 0):
             raise InputError(
-                f"positions run from {int(position.min())} to {int(position.max())}; this model learned 0 to {most - 1}: build it with a larger max_positions"
+                f"positions run from {int(position.min())} to {int(position.max())}; this model learned 0 to {most - 1}: build it with a larger max_positions, "
+                'or with positions="rotary"'
             )
         return position
 
+    # ------------------------------------------------------------------------------------------ heads and losses
 
-def _last_rows(target: Tensor, data: int) -> Tensor:
-    """Which rows are the last to predict a data token, bool (rows,)."""
-    last: dict[int, int] = {t: row for row, t in enumerate(target.tolist()) if 0 <= t < data}
-    chosen = torch.zeros(len(target), dtype=torch.bool)
-    chosen[list(last.values())] = True
-    return chosen
+    def _head(self, values: bool) -> list[Callable[[Tensor], Tensor]]:
+        """The head of every set of weights."""
+        if values and self.config.regression is None:
+            raise InputError("this model has no regression head: build it with regression=, the numbers that each row predicts")
+        return [e.values if values else e.logits for e in self.ends]
+
+    def _predicted(self, laid: LaidOut) -> Predicted:
+        if not self.spec.checked.predictions:
+            raise InputError("this spec has no `predict`: it says nothing of a loss. Write `predict token -> index + 1`")
+        return predicted(laid.rows, self._kind(laid), laid.words.own)
+
+    def _say(self, read: Sequence[Callable[[Tensor], Tensor]], laid: LaidOut, rows: Predicted) -> Tensor:
+        """What the head says of some rows, (n, ...)."""
+        return self._read(read, self.states(laid), self._sets(laid), rows.batch, rows.row)
+
+    def _read(self, read: Sequence[Callable[[Tensor], Tensor]], state: Tensor, sets: Tensor, batch: Tensor, row: Tensor) -> Tensor:
+        groups = Groups.of(sets[batch, row], len(self.ends), state.device)
+        return groups.apply(read, state[batch.to(state.device), row.to(state.device)])
+
+    def _labels(self, laid: LaidOut, rows: Predicted) -> Tensor:
+        if laid.words.x is None:
+            raise InputError("what is predicted are the tokens of x: give x= beside embeds=, or targets= for the regression head")
+        return laid.words.x[rows.batch.to(laid.words.x.device), rows.target.to(laid.words.x.device)]
+
+    def _loss(self, laid: LaidOut, targets: Tensor | None) -> Loss:
+        rows = self._predicted(laid)
+        if not len(rows.row):
+            raise InputError(f"nothing to predict: none of the {laid.words.count} data tokens of a row is a target; give longer rows")
+        if targets is None:
+            labels = self._labels(laid, rows)
+            error = cross_entropy(self._say(self._head(False), laid, rows), labels)
+        else:
+            head, wanted = self._head(True), (laid.words.batch, laid.words.count, self.config.regression)
+            if not isinstance(targets, Tensor) or tuple(targets.shape) != wanted or not targets.is_floating_point():
+                came = f"{str(targets.dtype).removeprefix('torch.')} of shape {tuple(targets.shape)}" if isinstance(targets, Tensor) else type(targets).__name__
+                raise InputError(f"targets is (batch, data tokens, regression) = {wanted}, floating; got {came}")
+            targets = laid.words.to_front(targets, laid.words.own)
+            error = squared_error(self._say(head, laid, rows), targets[rows.batch.to(targets.device), rows.target.to(targets.device)])
+        return weigh(error, rows, self._name)
 
 
-def _slots_of_roles(spec: Spec) -> list[int]:
-    """Slots of each role: the most that one step of any section has."""
+def _alike(parts: Sequence[Tensor]) -> bool:
+    return all(torch.equal(parts[0], p) for p in parts[1:])
+
+
+def _slots_of_roles(spec: Spec, max_slots: int) -> list[int]:
+    """Slots of each role: the most that one step of any section has; of a layout that is given, `max_slots`."""
+    if spec.checked.queries.given is not None:
+        return [max_slots] * len(spec.roles)
     most = [0] * len(spec.roles)
     for section in spec.checked.queries.sections:
         here = [0] * len(spec.roles)
@@ -239,20 +287,3 @@ def _slots_of_roles(spec: Spec) -> list[int]:
             here[role] += count
         most = [max(a, b) for a, b in zip(most, here, strict=True)]
     return most
-
-
-def check_tokens(x: Any, num_tokens: int) -> Tensor:
-    """x as int64. Raises InputError unless it is (batch, tokens) of whole numbers that the vocabulary has."""
-    if not isinstance(x, Tensor) or x.ndim != 2 or x.is_floating_point() or x.dtype is torch.bool:
-        came = f"{str(x.dtype).removeprefix('torch.')} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-        raise InputError(f"x is (batch, tokens), whole numbers from 0 to {num_tokens - 1}; got {came}")
-    if x.numel() and (int(x.min()) < 0 or int(x.max()) >= num_tokens):
-        raise InputError(f"x holds tokens from {int(x.min())} to {int(x.max())}; this model knows 0 to {num_tokens - 1}")
-    return x.long()
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)

@@ -1,0 +1,78 @@
+"""From what rows say to a loss: which rows are trained on which data token, and the weighted mean of what each is wrong by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..compiler.rows import Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """In nats (of a regression head: squared errors). `loss` is sum(weight * error) / sum(weight); `parts` the plain means by role and slot; `last` the
+    plain mean over the last row that predicts each data token: the figure to compare models by."""
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+    last: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """The rows that are trained on a data token that is there, in the order of the batch; each (n,), on the CPU."""
+
+    batch: Tensor  # the row of the batch
+    row: Tensor
+    target: Tensor  # the data token, by its index in that row of the batch
+    weight: Tensor  # float32: not every device has float64
+    kind: Tensor  # what `parts` tells apart
+    is_last: Tensor  # whether no later row predicts the same data token
+
+    def picked(self, where: Tensor) -> Predicted:
+        """Those of `where`, bool or an index."""
+        return Predicted(*(getattr(self, name)[where] for name in self.__dataclass_fields__))
+
+    @property
+    def lasts(self) -> Predicted:
+        """The last row of each data token, by row of the batch and data token."""
+        last = self.picked(self.is_last)
+        by_target = last.target.argsort(stable=True)
+        return last.picked(by_target[last.batch[by_target].argsort(stable=True)])
+
+
+def predicted(rows: Rows, kind: Tensor, own: Sequence[int]) -> Predicted:
+    """`kind` (batch or 1, rows): the kind of each row; `own`: the data tokens of each row of the batch. What points beyond them is no target."""
+    target, weight, kind = (t.expand(len(own), -1) for t in (rows.target, rows.weight, kind))
+    known = (target >= 0) & (target < torch.tensor(list(own), dtype=torch.int64)[:, None])
+    batch, row = known.nonzero(as_tuple=True)
+    found = target[known]
+    # The last row of each (row of the batch, data token).
+    place = batch * max([1, *own]) + found
+    last = torch.full((len(own) * max([1, *own]),), -1).scatter_reduce(0, place, row, "amax")
+    return Predicted(batch, row, found, weight[known].float(), kind[known], last[place] == row)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Of each row, in nats, in float32 at least: logits (n, num_tokens), labels (n,)."""
+    return F.cross_entropy(logits if logits.dtype is torch.float64 else logits.float(), labels, reduction="none")
+
+
+def squared_error(values: Tensor, targets: Tensor) -> Tensor:
+    """Of each row, the mean over its numbers, in float32 at least: both (n, size)."""
+    wide = torch.promote_types(values.dtype, torch.float32)
+    return (values.to(wide) - targets.to(wide)).square().mean(-1)
+
+
+def weigh(error: Tensor, rows: Predicted, name: Callable[[int], str]) -> Loss:
+    """The errors (n,) of the rows as a loss. `name` says a kind in words."""
+    weight = rows.weight.to(error.device)
+    total = weight.sum()
+    loss = (weight * error).sum() / torch.where(total == 0, 1.0, total)
+    kinds: list[int] = rows.kind.unique().tolist()
+    parts = {name(k): error[(rows.kind == k).to(error.device)].mean() for k in kinds}
+    return Loss(loss, parts, error[rows.is_last.to(error.device)].mean())

@@ -1,0 +1,121 @@
+"""What a model is called with: data tokens, by number or embedded, in rows of one length or of several, padded on the right or on the left.
+
+Inside a model every row of the batch begins at 0 and padding comes last; here is the way there, and back to the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..diagnostics import InputError
+
+PADDINGS = ("right", "left")
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The data tokens of a call. `x` (batch, count) int64 and `embeds` (batch, count, dim), one of them or both; padding comes last and is 0."""
+
+    x: Tensor | None
+    embeds: Tensor | None
+    lengths: tuple[int, ...] | None  # data tokens of each row; None: all have `count`
+    left: bool  # whether the caller's padding stands in front
+
+    @property
+    def any(self) -> Tensor:
+        """Either of them."""
+        found = self.embeds if self.x is None else self.x
+        assert found is not None
+        return found
+
+    @property
+    def batch(self) -> int:
+        return self.any.shape[0]
+
+    @property
+    def count(self) -> int:
+        return self.any.shape[1]
+
+    @property
+    def own(self) -> tuple[int, ...]:
+        """Data tokens of each row."""
+        return (self.count,) * self.batch if self.lengths is None else self.lengths
+
+    def to_front(self, x: Tensor, own: Sequence[int], axis: int = 1) -> Tensor:
+        """As the caller has it -> rows that begin at 0. x (batch, ...) holds `own` entries of each row along `axis`."""
+        return x if self.lengths is None else _moved(x, own, axis, [x.shape[axis] - n if self.left else 0 for n in own])
+
+    def to_caller(self, x: Tensor, own: Sequence[int]) -> Tensor:
+        """The way back, along axis 1; what is padding comes out as exactly 0."""
+        return x if self.lengths is None else _moved(x, own, 1, [n - x.shape[1] if self.left else 0 for n in own])
+
+
+def _moved(x: Tensor, own: Sequence[int], axis: int, shifts: Sequence[int]) -> Tensor:
+    """Entry i of a row is entry i + shift of it before, and 0 where that is none of its own: those are 0 .. own, moved by what shifts them."""
+    total = x.shape[axis]
+    if not total:
+        return x
+    source = torch.arange(total) + torch.tensor(shifts)[:, None]
+    first = torch.tensor(shifts).clamp(min=0)[:, None]
+    live = (source >= first) & (source < first + torch.tensor(list(own))[:, None])
+    rows = torch.arange(len(shifts))[:, None].to(x.device)
+    moved = x.movedim(axis, 1)[rows, source.clamp(0, total - 1).to(x.device)]
+    live = live.to(x.device).reshape(*live.shape, *[1] * (moved.ndim - 2))
+    return torch.where(live, moved, torch.zeros((), dtype=moved.dtype, device=moved.device)).movedim(1, axis)
+
+
+def read_words(x: Any, embeds: Any, lengths: Any, padding: Any, num_tokens: int, dim: int) -> Words:
+    """What a caller gives, checked. Raises InputError naming the argument that is wrong."""
+    if x is None and embeds is None:
+        raise InputError("give x, (batch, data tokens) whole numbers, or embeds=, (batch, data tokens, dim)")
+    if padding not in PADDINGS:
+        raise InputError(f'padding is "right" or "left": where the padding of short rows stands; got {padding!r}')
+    if x is not None:
+        _check_form(x, num_tokens)
+    if embeds is not None:
+        if not isinstance(embeds, Tensor) or embeds.ndim != 3 or not embeds.is_floating_point() or embeds.shape[-1] != dim:
+            raise InputError(f"embeds is (batch, data tokens, {dim}), floating; got {_describe(embeds)}")
+        if x is not None and embeds.shape[:2] != x.shape:
+            raise InputError(f"x and embeds speak of the same data tokens; x is {tuple(x.shape)}, embeds {tuple(embeds.shape)}")
+    words = Words(x, embeds, None, padding == "left")
+    if lengths is not None:
+        own = _read_lengths(lengths, words.batch, words.count)
+        words = Words(x, embeds, own, padding == "left")
+        # Padding may hold anything, also numbers that no vocabulary has.
+        x, embeds = (None if t is None else words.to_front(t, own) for t in (x, embeds))
+    return Words(None if x is None else check_tokens(x, num_tokens), embeds, words.lengths, words.left)
+
+
+def _read_lengths(lengths: Any, batch: int, count: int) -> tuple[int, ...]:
+    if isinstance(lengths, Tensor) and lengths.ndim == 1 and not lengths.is_floating_point() and lengths.dtype is not torch.bool:
+        lengths = lengths.tolist()
+    if not isinstance(lengths, list | tuple) or not all(isinstance(n, int) and not isinstance(n, bool) for n in lengths):
+        raise InputError(f"lengths is a vector of whole numbers, the data tokens of each row of x; got {_describe(lengths)}")
+    if len(lengths) != batch:
+        raise InputError(f"lengths has one number a row: wanted {batch}, got {len(lengths)}")
+    for n in lengths:
+        if not 0 <= n <= count:
+            raise InputError(f"lengths counts the data tokens of each row of x, from 0 to {count}; got {n}")
+    return tuple(lengths)
+
+
+def check_tokens(x: Any, num_tokens: int) -> Tensor:
+    """x as int64. Raises InputError unless it is (batch, tokens) of whole numbers that the vocabulary has."""
+    _check_form(x, num_tokens)
+    if x.numel() and (int(x.min()) < 0 or int(x.max()) >= num_tokens):
+        raise InputError(f"x holds tokens from {int(x.min())} to {int(x.max())}; this model knows 0 to {num_tokens - 1}")
+    return x.long()
+
+
+def _check_form(x: Any, num_tokens: int) -> None:
+    if not isinstance(x, Tensor) or x.ndim != 2 or x.is_floating_point() or x.is_complex() or x.dtype is torch.bool:
+        raise InputError(f"x is (batch, tokens), whole numbers from 0 to {num_tokens - 1}; got {_describe(x)}")
+
+
+def _describe(x: Any) -> str:
+    return f"{str(x.dtype).removeprefix('torch.')} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
