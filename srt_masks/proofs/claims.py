@@ -89,7 +89,7 @@ def later(program: Program) -> Expr:
     own are there from the start."""
     if program.keys is not None:
         return ir.FALSE
-    (q, k), (s, t) = ((ir.attribute(side, name) for side in (Side.QUERY, Side.KEY)) for name in ("section", "step"))
+    (q, k), (s, t) = ([ir.attribute(side, name) for side in (Side.QUERY, Side.KEY)] for name in ("section", "step"))
     return _any([ir.apply(Op.LT, q, k), _all([_equal(q, k), ir.apply(Op.LT, s, t)])])
 
 

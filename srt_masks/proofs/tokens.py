@@ -121,7 +121,8 @@ class Axis:
         terms: dict[str, Term] = {n: f(pos) for n, f in functions.items()}
         assert self.layout.given is not None
         is_data = z3.Or([terms["role"] == r for r in self.data])
-        counted = [terms["index"] == pos] if set(self.layout.given) <= set(self.data) else []
+        counted = [terms["index"] == pos] if set(self.layout.given) <= set(self.data) else [z3.Or(is_data, terms["index"] < pos)]
+        counted += [] if set(self.layout.given) & set(self.data) else [terms["index"] == -1]
         holds = [
             *counted,
             0 <= pos, pos < self.tokens.term, z3.Or([terms["role"] == r for r in self.layout.given]),
@@ -140,7 +141,8 @@ class Axis:
 def _counted(earlier: tuple[Term, Term, Truth], later: tuple[Term, Term, Truth]) -> list[Truth]:
     """`index` counts the data tokens up to and including its own: (position, index, whether it is data) of two tokens, if they are in this order."""
     (here, before, _), (there, after, is_data) = earlier, later
-    return [z3.Implies(here <= there, z3.And(before <= after, after - before <= there - here)), z3.Implies(z3.And(here < there, is_data), before < after)]
+    others = there - here - z3.If(z3.Or(is_data, here == there), 0, 1)
+    return [z3.Implies(here <= there, z3.And(before <= after, after - before <= others)), z3.Implies(z3.And(here < there, is_data), before < after)]
 
 
 def axis(name: str, layout: Layout, data: tuple[int, ...], steps: Int) -> Axis:

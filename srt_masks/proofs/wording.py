@@ -119,7 +119,7 @@ def _refuted(checked: Checked, claim: Obligation, path: Path, world: World, by_i
         return f"row {pos} ({checked.roles[int(axis['role'][pos])]}, step {int(axis['step'][pos])})"
 
     size = f"of {world.tokens} token{'s' if world.tokens != 1 else ''}" if checked.keys is None else f"of {world.tokens} queries and {world.keys} keys"
-    sink, source = named(path.sink), named(path.source, row.keys if checked.keys is not None and claim.kind is not Claim.NO_LEAK else None)
+    sink, source = named(path.sink), named(path.source, row.keys if checked.keys is not None and claim.kind not in (Claim.NO_LEAK, Claim.EVERY_QUERY) else None)
     match claim.kind:
         case Claim.PAIRS:
             return f"in a call {size}, {sink} attends to {source}, against it"

@@ -120,7 +120,7 @@ def _drawn(checked: Checked, size: World, generator: torch.Generator) -> World |
         old = world.inputs[name]
         new = _values(declared[name].type, tuple(old.shape), size.tokens, generator)
         if where.shape == old.shape[: where.ndim]:
-            new = torch.where(where.reshape(*where.shape, *[1] * (old.ndim - where.ndim)), new, old)  # what holds is kept
+            new = torch.where(where.reshape((*where.shape, *[1] * (old.ndim - where.ndim))), new, old)  # what holds is kept
         world = replace(world, inputs={**world.inputs, name: new})
     return None
 

@@ -12,12 +12,21 @@ from itertools import product
 
 import numpy as np
 
+import srt_masks as srt
+from srt_masks.compiler.front import front
+from srt_masks.diagnostics import Source
 from srt_masks.grammar import checked as c
 from srt_masks.grammar.syntax import Claim
+from srt_masks.proofs.claims import obligations
 from srt_masks.proofs.verdict import Path, World
 from srt_masks.reference.masks import Row, pairs, token_table
 
 GRADIENTS = (Claim.GRAD, Claim.NO_GRAD)
+
+
+def claim_of(spec: srt.Spec, place: int = -1) -> c.Claim:
+    """One of the claims of a text, in the order of its verdicts: the last, or the one that its `predict` makes."""
+    return obligations(spec.checked, front(spec.checked), Source(spec.text, spec.filename))[place].claim
 
 
 class Closure:

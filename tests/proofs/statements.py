@@ -133,10 +133,14 @@ FALSE = [
     S("layout repeat { a, b } attend k is b and k.step < q.step assert every query attends", "step 0"),
     S("queries layout repeat { target } keys layout repeat { source } attend k.pos < q.pos assert every query attends", "row 0 has no key before it"),
     S("queries where pos >= 2 attend k.pos == q.pos - 3 assert every query attends", "row 2"),
+    S("queries layout repeat { a } keys layout b * 2, repeat { a } attend k.pos > q.pos + 2 assert every query attends", "with two keys none is that far on"),
+    S("input start: int given 0 <= start attend k.pos >= start assert every query attends", "a start beyond the end"),
     # cacheable
     S("attend causal or k.pos < 3 assert cacheable", "row 0 reads row 2"),
     S("layout prompt * 2, repeat { token } attend k is token or causal assert cacheable", "the prompt reads tokens"),
+    S("layout given { a, b } attend causal and (k is a or k.step < 3) assert k.pos > 0 or k.slot == q.slot", "no role is data, and nothing counts"),
     S("layout given { a, b } attend causal assert cacheable", "a later step may stand at an earlier position"),
+    S("layout a * 2, repeat { b } attend same(step) assert cacheable", "each section has its step 0, and the second is made later"),
     # no flow
     S("attend causal or k.pos == q.pos + 1 and q.pos % 2 == 0 assert no flow where k.pos > q.pos", "an even row reads the next"),
     S("attend k.pos == q.pos - 1 assert no flow where q.pos == 100 and k.pos == 0", "a hundred hops"),

@@ -6,22 +6,13 @@ from dataclasses import replace
 from itertools import islice
 
 import pytest
-from closure import Closure
+from closure import Closure, claim_of
 from statements import FALSE, TRUE, Statement
 
 import srt_masks as srt
-from srt_masks.compiler.front import front
-from srt_masks.diagnostics import Source
-from srt_masks.grammar import checked as c
-from srt_masks.proofs.claims import obligations
 from srt_masks.proofs.worlds import params, sizes, worlds
 
 SMALL = 5  # tokens of the calls in which the truth of a statement is looked up
-
-
-def claim_of(spec: srt.Spec) -> c.Claim:
-    """The last claim of a text, or the one that its `predict` makes."""
-    return obligations(spec.checked, front(spec.checked), Source(spec.text, spec.filename))[-1].claim
 
 
 def test_there_are_sixty_of_each():
