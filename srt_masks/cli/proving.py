@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from ..diagnostics import Source
@@ -33,7 +34,7 @@ def prove(options: argparse.Namespace) -> int:
 def _equals(spec: Spec, options: argparse.Namespace) -> int:
     from ..elsewhere.comparing import equivalent
 
-    found = equivalent(spec, spec_of(argparse.Namespace(spec=options.equals, param=options.param)))
+    found = equivalent(spec, spec_of(argparse.Namespace(spec=options.equals, param=options.param)), seconds=options.seconds)
     if options.format == "json":
         pair = None if found.pair is None else {n: getattr(found.pair, n) for n in ("layer", "head", "query", "key")}
         print(json.dumps({"equal": found.equal, "outcome": found.outcome, "reason": found.reason, "scope": found.scope, "pair": pair}, indent=1))
@@ -68,5 +69,16 @@ def _plain(verdict: Verdict) -> dict[str, Any]:
 
 def _call(world: World) -> dict[str, Any]:
     sizes = {"tokens": world.tokens, "keys": world.keys, "heads": world.heads, "layers": world.layers}
-    tensors = {"inputs": {n: x.tolist() for n, x in world.inputs.items()}, "layout": {n: x.tolist() for n, x in world.layout.items()}}
+    tensors = {"inputs": {n: _finite(x.tolist()) for n, x in world.inputs.items()}, "layout": {n: x.tolist() for n, x in world.layout.items()}}
     return {**sizes, "params": dict(world.params), **tensors}
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no word for NaN and infinity: they are strings, "nan", "inf" and "-inf"."""
+    match value:
+        case list():
+            return [_finite(v) for v in value]
+        case float() if not math.isfinite(value):
+            return str(value)
+        case _:
+            return value

@@ -28,6 +28,7 @@ GATES = ("attend", "gate q", "gate k", "gate v", "gate hidden")
 def equivalent(
     spec: Spec, other: Any, *, steps: int | None = None, heads: int | None = None, layers: int | None = None, layer: int | None = None,
     lengths: Sequence[int] | Tensor | None = None, inputs: Mapping[str, Any] | None = None, given: Any = None, device: Any = "cpu",
+    seconds: float = 30.0,
 ) -> Verdict:  # fmt: skip
     """Whether a spec attends exactly the pairs that a mask from elsewhere does, at these sizes; else the first pair that differs, drawn.
 
@@ -37,7 +38,7 @@ def equivalent(
       a `BlockMask`: its lists are also held to its own mask_mod, and to each other;
       a Hugging Face config: what `from_config` makes of it, in every layer;
       another Spec: its masks, and its gradient rules on the pairs attended. Without steps, lengths, inputs and given it is proved, for every length,
-      and whatever the heads, layers, params and inputs; a pair that differs is found in the smallest call that has one.
+      and whatever the heads, layers, params and inputs; a pair that differs is found in the smallest call that has one. `seconds` is the most that a proof may take: then it is unknown.
     Only another Spec has gradient rules; of the others, the mask alone is compared, and `scope` says so.
     `steps` is read off a dense mask or a BlockMask unless given; `inputs` go to both specs, by the names each declares. `layer` picks the one that is
     compared, where a spec speaks of layers.
@@ -52,7 +53,7 @@ def equivalent(
         other, layers = spec_of(other), layers_of(other) if layers is None else layers
     if isinstance(other, Spec):
         if all(x is None for x in (steps, lengths, inputs, given)) and layer is None:
-            return _for_every_length(spec, other, names)
+            return _for_every_length(spec, other, names, seconds)
         return _two_specs(spec, other, steps, heads, layers, layer, arguments, names)
     found, faults = _other(other, device)
     if steps is None and found.sizes is not None and given is None and spec.checked.repeats:
@@ -85,8 +86,8 @@ def equivalent(
     return _compare(side.attended, _rows_of(found, side), side, ("the spec", found.words), scope, isinstance(found, Dense))
 
 
-def _for_every_length(spec: Spec, other: Spec, names: tuple[str, str]) -> Verdict:
-    found = compare(spec.checked, other.checked)
+def _for_every_length(spec: Spec, other: Spec, names: tuple[str, str], seconds: float) -> Verdict:
+    found = compare(spec.checked, other.checked, seconds=seconds)
     if found.outcome is not Outcome.REFUTED:
         return Verdict(bool(found), found.scope, found.reason, 0, outcome=str(found.outcome))
     assert found.pair is not None and found.worlds is not None

@@ -19,7 +19,7 @@ from ..diagnostics import InputError
 from ..grammar.checked import Checked
 from ..reference.masks import pairs as dense_pairs
 from .call import Call, call
-from .limits import Budget, Undecided
+from .limits import Budget, Undecided, check_seconds
 from .pairs import Pairs, Place
 from .solve import Solver, chosen, sole_user, world
 from .tokens import Token
@@ -50,6 +50,7 @@ class Comparison:
 def compare(one: Checked, other: Checked, *, seconds: float = 30.0) -> Comparison:
     """Raises InputError for specs that have nothing in common to be compared: an input that each declares its own way, one layout against two."""
     begun = time.monotonic()
+    check_seconds(seconds)
     _check_alike(one, other)
     where = _scope(one, other)
     with sole_user():

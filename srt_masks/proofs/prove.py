@@ -32,7 +32,7 @@ from .exhaust import Covered, Refutation, exhaust, sampled
 from .hops import describe
 from .invariants import End, all_of, by_layer, inductive, same_row, simple
 from .known import name_of, recall, remember
-from .limits import Budget, Undecided
+from .limits import Budget, Undecided, check_seconds
 from .paths import Found, Subject, attended_pair, is_possible, own_row, path
 from .replay import replay
 from .search import refute
@@ -87,8 +87,7 @@ def prove(spec: Spec, *, seconds: float = SECONDS) -> list[Verdict]:
     """
     if not isinstance(spec, Spec):
         raise InputError(f"prove takes a Spec; got {type(spec).__name__}. For a text: srt_masks.parse(text)")
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
-        raise InputError(f"seconds is a number above 0; got {seconds!r}")
+    check_seconds(seconds)
     checked, source = spec.checked, Source(spec.text, spec.filename)
     program, expr = front(checked), translate(checked)
     facts = tuple(simplified(expr(f.where)) for f in checked.facts)

@@ -5,11 +5,12 @@ A question is a set of formulas about the unknowns of a `Call`. The answer is a 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
-from threading import RLock
+from threading import RLock, Thread
 from typing import Any
 
 import torch
@@ -27,7 +28,9 @@ USUAL = 10.0
 MOST_WORK = 2**32 - 1
 SMALL = (2, 5, 12, 40, 150, 600)  # the sizes that a counterexample is looked for in, before any
 MOST_ELEMENTS = 10_000_000
-LOCK = RLock()  # z3 has one context, for one thread
+LOCK = RLock()  # z3 has one context, for one thread at a time; a process that forks waits for it, or its child would wait for ever
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=LOCK.acquire, after_in_parent=LOCK.release, after_in_child=LOCK.release)
 
 
 @dataclass
@@ -53,13 +56,37 @@ class Solver:
         self.budget.check()
         work = int((WORK // 10 if self.call.exact else WORK) * max(1.0, self.budget.seconds / USUAL))
         self.solver.set(rlimit=min(work, MOST_WORK), timeout=max(1, int(1000 * self.budget.left)))
-        answer = self.solver.check(*assumptions)
+        answer = self._answer(*assumptions)
         if answer == z3.unknown:
             why = self.solver.reason_unknown()
             raise Undecided(
                 f"no answer within {self.budget.seconds:g} s" if why in ("timeout", "canceled", "max. resource limit exceeded") else f"z3 says: {why}"
             )
         return self.solver.model() if answer == z3.sat else None
+
+    def _answer(self, *assumptions: Truth) -> z3.CheckSatResult:
+        """z3 thinks in a thread of its own: else Ctrl-C would end its thinking, and not the proof."""
+        found: list[z3.CheckSatResult | Exception] = []
+
+        def think() -> None:
+            try:
+                found.append(self.solver.check(*assumptions))
+            except Exception as error:
+                found.append(error)
+
+        self.solver.set(ctrl_c=False)
+        thinking = Thread(target=think, daemon=True)
+        thinking.start()
+        try:
+            thinking.join()
+        except BaseException:
+            while thinking.is_alive():
+                self.solver.interrupt()
+                thinking.join(0.05)
+            raise
+        if isinstance(found[0], Exception):
+            raise found[0]
+        return found[0]
 
     def smallest(self, *assumptions: Truth) -> z3.ModelRef | None:
         """A model of a small call, with the text's values of the params and small inputs, if there is one; else any."""
