@@ -415,7 +415,7 @@ def test_given_layouts_are_drawn():
 def test_inputs_and_params_satisfy_the_facts_of_the_text(text: str, holds: bool):
     found = tried(text, 6)
     assert isinstance(found, Covered) == holds, found
-    assert not holds or found.worlds > 5
+    assert isinstance(found, Refutation) or found.worlds > 5
 
 
 def test_a_fact_that_nothing_satisfies_leaves_nothing_tried():
@@ -432,7 +432,7 @@ def test_values_of_params_that_time_did_not_suffice_for_are_not_counted(monkeypa
     checked = srt.parse("param n = 3\nattend causal and q.pos - k.pos < n\nassert k.pos <= q.pos").checked
     ticks = iter(range(1000))
     monkeypatch.setattr(time, "monotonic", lambda: next(ticks))
-    found = exhaust(checked, checked.claims[0], 8, 20)  # 9 calls with the text's value, 9 with 0, a few with 1
+    found = exhaust(checked, checked.claims[0], 8, 40)  # two looks at the clock a size: 9 calls with the text's value, 9 with 0, a few with 1
     assert isinstance(found, Covered) and found.tokens == found.whole == 8 and "n = 3, 0 (" in found.words
 
 
