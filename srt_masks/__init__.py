@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .explanation import explain
     from .features.asking import capabilities
     from .flows.measure import flow
-    from .models import huggingface
+    from .models import huggingface, nn
     from .models.builder import build_model
     from .models.checkpoint import load_model, save_model
     from .models.original import Transformer, stop_graddable_attn
@@ -42,12 +42,11 @@ _HOMES = {
     "Transformer": "models.original", "stop_graddable_attn": "models.original",
     "Error": "diagnostics", "SpecError": "diagnostics", "InputError": "diagnostics", "BackendError": "diagnostics",
 }  # fmt: skip
-_MODULES = {"testing": "testing", "huggingface": "models.huggingface"}
-_NOT_YET = ("nn",)
+_MODULES = {"testing": "testing", "huggingface": "models.huggingface", "nn": "models.nn"}
 
 __all__ = [
     "BackendError", "Error", "InputError", "Spec", "SpecError", "Transformer", "build_model", "capabilities", "compile", "dense", "documents", "equivalent", "explain", "flow", "from_config", "from_dense", "huggingface", "load",
-    "load_model", "parse", "prove", "save_model", "stop_graddable_attn", "testing", "tokens", "zoo",
+    "load_model", "nn", "parse", "prove", "save_model", "stop_graddable_attn", "testing", "tokens", "zoo",
 ]  # fmt: skip
 
 
@@ -56,8 +55,6 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)
     if name in _MODULES:
         return import_module(f".{_MODULES[name]}", __name__)
-    if name in _NOT_YET:
-        raise AttributeError(f"srt_masks.{name} is part of the surface and not served yet; see the README for what is")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
