@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import ROOT
 from torch import Tensor
 
 import srt_masks as srt
@@ -221,6 +222,15 @@ def test_torch_compile_keeps_the_whole_graph_where_a_mask_is_given(side: str | N
     assert_alike(learned(compiled, words(), real, attention_mask=real), plain)
 
 
+def test_padding_beside_a_window_is_no_whole_graph_and_is_kept_in_parts():
+    model, real = model_of("gemma 3", CAUSAL), padding("left")
+    plain = learned(model, words(), real, attention_mask=real)
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        torch.compile(model, backend="eager", fullgraph=True)(words(), attention_mask=real)
+    torch._dynamo.reset()
+    assert_alike(learned(torch.compile(model, backend="eager"), words(), real, attention_mask=real), plain)
+
+
 # ------------------------------------------------------------------------------------------------ generate
 
 
@@ -315,6 +325,12 @@ def hand_loss(laid: dict[str, Tensor]) -> Tensor:
     model = model_of()
     model.set_attn_implementation("by_hand")
     return model(**laid).loss
+
+
+def test_the_page_prints_what_it_shows():
+    from test_docs import test_python_blocks_run_and_print_what_the_page_shows as run
+
+    run(ROOT / "docs" / "huggingface.md")
 
 
 # ------------------------------------------------------------------------------------------------ refused

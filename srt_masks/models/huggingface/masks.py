@@ -118,6 +118,10 @@ def _traced(
     place = torch.arange(keys, device=device)
     real = (place < first + queries).expand(batch, keys)
     if attention_mask is not None:
+        if isinstance(first, int) and attention_mask.shape[1] > first + queries:
+            raise InputError(f"attention_mask has {attention_mask.shape[1]} columns, and there are {first + queries} tokens: give it a column for each token")
+        if told.limits != Limits():
+            raise BackendError("padding beside a window, or chunks, is not served under torch.compile: run this model without it, or without attention_mask")
         mask = attention_mask.to(torch.bool)[:, :keys]
         real = real & torch.nn.functional.pad(mask, (0, keys - mask.shape[1]))
     return SpecMask(batch, queries, keys, 0, told.limits, _padded(real, first, queries, not is_all), None)
