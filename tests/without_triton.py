@@ -18,6 +18,9 @@ SYSTEM = sys.argv[1]
 ABSENT = {"linux": ("triton",), "darwin": ("triton",), "win32": ("triton", "fcntl", "resource", "pwd", "grp", "termios")}[SYSTEM]
 
 
+import z3  # noqa: E402, F401  its library is this machine's own, whatever the system is called below
+
+
 class Absent(MetaPathFinder):
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
         if fullname.split(".")[0] in ABSENT:
