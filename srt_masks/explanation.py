@@ -102,7 +102,7 @@ class Explanation:
 
     def plain(self) -> dict[str, Any]:
         """As nested dicts and lists, for JSON, which has no word for infinity and NaN: those are strings."""
-        return _plain(asdict(self))
+        return plain_values(asdict(self))
 
     def __str__(self) -> str:
         where = f"head {self.head}, layer {self.layer}"
@@ -392,12 +392,13 @@ def _drawn(line: Line, effect: str = "") -> list[str]:
     return [head, *(f"{_cut(text, width):{width}}  {value}" for text, value in rows)]
 
 
-def _plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
+    """Nested dicts and lists for JSON, which has no word for infinity and NaN: they are \"inf\", \"-inf\" and \"nan\"."""
     match value:
         case dict():
-            return {k: _plain(v) for k, v in value.items()}
+            return {k: plain_values(v) for k, v in value.items()}
         case list() | tuple():
-            return [_plain(v) for v in value]
+            return [plain_values(v) for v in value]
         case float() if not math.isfinite(value):
             return str(value)
         case _:

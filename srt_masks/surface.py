@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -87,10 +88,19 @@ def lay_out_one(
 def lay_out_rows(
     spec: Spec, *, steps: int | None = None, heads: int | None = None, layers: int | None = None,
     lengths: Sequence[int] | Tensor | None = None, inputs: Mapping[str, Any] | None = None, given: Any = None,
-) -> tuple[list[Row], Sizes]:  # fmt: skip
-    """Every row of the batch that the arguments describe, for the reference, and the extents of the call. Raises InputError."""
+) -> tuple[list[Row], Sizes, int]:  # fmt: skip
+    """Every row of the batch that the arguments describe, for the reference, the extents of the call, and how many rows q has. Raises InputError."""
     call = _bound(spec, steps, heads, layers, lengths, inputs, given)
-    return [lay_out_call(spec.checked, call, number) for number in range(call.sizes.batch)], call.sizes
+    rows = _rows(spec.checked, call)
+    if spec.checked.asks is None:
+        return rows, call.sizes, call.sizes.tokens
+    # q has a row for every token that asks in a row of full length; of what is padding the facts of the text say nothing.
+    full = _rows(spec.checked, replace(call, lengths=None)) if call.lengths is not None else rows
+    return rows, call.sizes, max((len(row.queries["pos"]) for row in (*rows, *full)), default=0)
+
+
+def _rows(checked: Checked, call: Call) -> list[Row]:
+    return [lay_out_call(checked, call, number) for number in range(call.sizes.batch)]
 
 
 def steps_in(checked: Checked, inputs: Mapping[str, Any]) -> int | None:

@@ -54,6 +54,20 @@ def test_a_mask_is_itself_and_no_other(case: Case, seed: int):
     assert f"query {q} and key {k}" in str(verdict) and ">" in verdict.picture and "^" in verdict.picture
 
 
+def test_facts_say_nothing_of_padding_where_rows_of_q_are_counted():
+    spec = srt.parse("input seen: bool per query, key given seen or q.pos != k.pos  layout given { word }  queries where pos % 2 == 0  attend seen")
+    laid = {"role": ["word"] * 3, "step": [0, 1, 2], "slot": [0, 0, 0]}
+    seen = torch.zeros(3, 3, dtype=torch.bool)
+    seen[0, 0] = True  # the one token of the second row; the others are padding, and break the fact
+    mask = torch.zeros(2, 1, 2, 3, dtype=torch.bool)
+    mask[1, 0, 0, 0] = True
+    assert srt.equivalent(spec, mask, inputs={"seen": seen}, given=laid, lengths=[0, 1])
+    with pytest.raises(srt.InputError, match="seen"):
+        srt.equivalent(spec, mask, inputs={"seen": seen}, given=laid, lengths=[0, 2])
+    none = torch.zeros(0, 1, 0, 3, dtype=torch.bool)
+    assert srt.equivalent(spec, none, inputs={"seen": seen}, given=laid, lengths=[])
+
+
 def test_the_first_pair_that_differs_is_drawn():
     verdict = srt.equivalent(WINDOW, lambda b, h, q, k: (q >= k) & (q - k <= 4), steps=7)
     assert not verdict and verdict.differing == 3

@@ -20,6 +20,7 @@ from srt_masks.kernels.facts import lay_out_call
 from srt_masks.kernels.planning import batch_rows
 from srt_masks.reference.facts import broken_in
 from srt_masks.testing import LAWS, Case, cases_of
+from srt_masks.testing.drawing import call_params
 from srt_masks.testing.keeping import keeps
 
 # ------------------------------------------------------------------------------------------------ what a text may state
@@ -410,6 +411,23 @@ STATED = [
     "queries layout repeat { a }  keys layout b * 6  input open: bool per key given open or pos % 2 == 1  attend k.open",
     "input pick: int[2] per step given pick[0] < pick[1] <= step + 1  layout repeat { token, note * 2 }  attend causal and q.step - k.step <= q.pick[0]",
 ]
+
+
+def test_values_of_each_row_keep_to_what_is_stated_of_them():
+    """One param is the same in both rows and the other is not: where a row has to fall back to the text's values, both do."""
+    spec = srt.parse("param n = 3 given 0 < n < 6  param m = 2 given m < n  attend causal and q.pos - k.pos < n + m")
+    differing = 0
+
+    @settings(max_examples=300, deadline=None, database=None)
+    @given(call_params(spec))
+    def held(values: dict[str, list[int | float]]) -> None:
+        nonlocal differing
+        rows = [{"n": 3, "m": 2, **{name: own[row % len(own)] for name, own in values.items()}} for row in range(2)]
+        assert all(row["m"] < row["n"] and 0 < row["n"] < 6 for row in rows), values
+        differing += rows[0] != rows[1]
+
+    held()
+    assert differing > 5
 
 
 @pytest.mark.parametrize("text", STATED)

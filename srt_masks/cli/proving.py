@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from typing import TYPE_CHECKING, Any
 
 from ..diagnostics import Source
@@ -68,17 +67,8 @@ def _plain(verdict: Verdict) -> dict[str, Any]:
 
 
 def _call(world: World) -> dict[str, Any]:
+    from ..explanation import plain_values
+
     sizes = {"tokens": world.tokens, "keys": world.keys, "heads": world.heads, "layers": world.layers}
-    tensors = {"inputs": {n: _finite(x.tolist()) for n, x in world.inputs.items()}, "layout": {n: x.tolist() for n, x in world.layout.items()}}
+    tensors = {"inputs": {n: plain_values(x.tolist()) for n, x in world.inputs.items()}, "layout": {n: x.tolist() for n, x in world.layout.items()}}
     return {**sizes, "params": dict(world.params), **tensors}
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no word for NaN and infinity: they are strings, "nan", "inf" and "-inf"."""
-    match value:
-        case list():
-            return [_finite(v) for v in value]
-        case float() if not math.isfinite(value):
-            return str(value)
-        case _:
-            return value

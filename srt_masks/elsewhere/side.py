@@ -32,14 +32,7 @@ class Side:
 
     @staticmethod
     def of(spec: Spec, steps: int | None, heads: int | None, layers: int | None, arguments: dict[str, Any]) -> Side:
-        laid, sizes = lay_out_rows(spec, steps=steps, heads=heads, layers=layers, **arguments)
-        # q has a row for every token that asks in a row of full length.
-        full = (
-            laid
-            if spec.checked.asks is None or arguments["lengths"] is None
-            else lay_out_rows(spec, steps=steps, heads=heads, layers=layers, **{**arguments, "lengths": None})[0]
-        )
-        queries = sizes.tokens if spec.checked.asks is None else max(len(r.queries["pos"]) for r in (*laid, *full))
+        laid, sizes, queries = lay_out_rows(spec, steps=steps, heads=heads, layers=layers, **arguments)
         said = [f"steps={steps}" if steps is not None else "", f"{queries} x {sizes.keys} pairs", f"heads={sizes.heads}", f"layers={sizes.layers or 1}"]
         scope = ", ".join(x for x in said if x) + (f", {len(laid)} rows of the batch" if len(laid) > 1 else "")
         values = ", ".join(f"{n}={_alike([row.params[n] for row in laid])}" for n in (spec.params if laid else ()))

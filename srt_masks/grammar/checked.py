@@ -152,6 +152,11 @@ class Param:
     structural: bool
 
 
+def values_of(params: Iterable[Param]) -> dict[str, int | float]:
+    """The text's values of those that a call may give others."""
+    return {p.name: p.value for p in params if not p.structural}
+
+
 @dataclass(frozen=True, slots=True)
 class Input:
     """A tensor given at call time: its axes in tensor order, then its own sizes (a number, or a name read off the tensor)."""

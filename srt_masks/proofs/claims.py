@@ -55,6 +55,12 @@ def obligations(spec: checked.Checked, program: Program, source: Source) -> list
     return found
 
 
+def facts_of(spec: checked.Checked) -> tuple[Expr, ...]:
+    """What the text states of inputs and params: hypotheses, of a query, a pair, or of numbers."""
+    expr = translate(spec)
+    return tuple(simplified(expr(fact.where)) for fact in spec.facts)
+
+
 def _meant(kind: Claim, program: Program) -> Expr:
     match kind:
         case Claim.NO_LEAK:

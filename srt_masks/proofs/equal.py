@@ -13,15 +13,14 @@ import z3
 
 from ..compiler.front import front
 from ..compiler.ir import Gate
-from ..compiler.lower import translate
-from ..compiler.simplify import simplified
 from ..diagnostics import InputError
-from ..grammar.checked import Checked
+from ..grammar.checked import Checked, values_of
 from ..reference.masks import pairs as dense_pairs
 from .call import Call, call
+from .claims import facts_of
 from .limits import Budget, Undecided, check_seconds
 from .pairs import Pairs, Place
-from .solve import Solver, chosen, sole_user, world
+from .solve import LOCK, Solver, chosen, world
 from .tokens import Token
 from .values import Real, Term, Truth
 from .verdict import Hop, Outcome, World
@@ -53,7 +52,7 @@ def compare(one: Checked, other: Checked, *, seconds: float = 30.0) -> Compariso
     check_seconds(seconds)
     _check_alike(one, other)
     where = _scope(one, other)
-    with sole_user():
+    with LOCK:
         try:
             found = _difference(one, other, Budget(seconds))
             as_written = not isinstance(found, str) and _as_written(one, other, found[2], Budget(seconds))
@@ -66,7 +65,7 @@ def compare(one: Checked, other: Checked, *, seconds: float = 30.0) -> Compariso
     if not _differs(one, other, what, pair, worlds):
         why = "internal error, please report it: z3 finds a difference and running both shows none"
         return Comparison(Outcome.UNKNOWN, why, where, spent, what, pair, worlds)
-    return Comparison(Outcome.REFUTED, _words(one, what, pair, worlds, as_written), where, spent, what, pair, worlds)
+    return Comparison(Outcome.REFUTED, _words(what, pair, worlds, as_written), where, spent, what, pair, worlds)
 
 
 def _scope(one: Checked, other: Checked) -> str:
@@ -78,7 +77,7 @@ def _scope(one: Checked, other: Checked) -> str:
 
 def _as_written(one: Checked, other: Checked, worlds: tuple[World, World], budget: Budget) -> bool:
     """Whether specs that some values of their params tell apart are one for those of their texts."""
-    if all(tried.params[p.name] == p.value for tried, checked in zip(worlds, (one, other), strict=True) for p in checked.params):
+    if not any(tried.changed(checked) for tried, checked in zip(worlds, (one, other), strict=True)):
         return False
     return isinstance(_difference(one, other, budget, written=True), str)
 
@@ -136,9 +135,8 @@ def _together(ours: dict[str, list[Term]], theirs: dict[str, list[Term]]) -> dic
 
 
 def _side(checked: Checked, written: bool, exact: bool, prefix: str, budget: Budget) -> Pairs:
-    expr, own = translate(checked), {p.name: p.value for p in checked.params if not p.structural}
-    facts = tuple(simplified(expr(f.where)) for f in checked.facts)
-    return Pairs(call(front(checked), own if written else None, exact, facts, prefix, budget), False)
+    own = values_of(checked.params) if written else None
+    return Pairs(call(front(checked), own, exact, facts_of(checked), prefix, budget), False)
 
 
 def _same_axes(a: Call, b: Call) -> list[Truth]:
@@ -188,7 +186,7 @@ def _differs(one: Checked, other: Checked, what: str, pair: Hop, worlds: tuple[W
     return said[0] != said[1]
 
 
-def _words(one: Checked, what: str, pair: Hop, worlds: tuple[World, World], as_written: bool) -> str:
+def _words(what: str, pair: Hop, worlds: tuple[World, World], as_written: bool) -> str:
     said = f"they differ in {what}: query {pair.query} and key {pair.key}, head {pair.head} of layer {pair.layer}, in a call of {worlds[0].tokens} tokens"
     values = {n: v for tried in worlds for n, v in tried.params.items()}
     said += f", with {', '.join(f'{n} = {v}' for n, v in values.items())}" if values else ""

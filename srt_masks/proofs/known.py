@@ -26,10 +26,10 @@ RULES = ("*.py", "../compiler/ir.py", "../compiler/lower.py", "../compiler/simpl
 _MEMORY: OrderedDict[str, str] = OrderedDict()
 
 
-def name_of(program: Program, facts: tuple[Expr, ...], claim: Obligation) -> str:
-    """What a proof is known by."""
+def name_of(program: Program, facts: tuple[Expr, ...], claim: Obligation, has_layers: bool) -> str:
+    """What a proof is known by. `has_layers`: whether the text speaks of layers, and so takes each once in order, though its masks may not."""
     roots = [*program.pair_roots, program.gate_hidden.open, program.gate_hidden.weight, program.asks, claim.where, *facts]
-    shape = (claim.kind, program.roles, program.data, program.queries, program.keys, program.inputs, program.params)
+    shape = (claim.kind, program.roles, program.data, program.queries, program.keys, program.inputs, program.params, has_layers)
     return sha256("\n".join([_rules(), repr(shape), ir.digest(*roots)]).encode()).hexdigest()[:40]
 
 

@@ -12,6 +12,7 @@ from itertools import pairwise
 import z3
 
 from ..compiler.ir import Expr, Program
+from ..grammar.checked import values_of
 from .call import call
 from .limits import Budget, Undecided
 from .pairs import Edge, Pairs
@@ -157,7 +158,7 @@ def _ways(subject: Subject) -> Iterator[Way]:
     yield Way(None, True, True)
     if subject.fixed is not None:
         return
-    values = {p.name: p.value for p in subject.program.params if not p.structural}
+    values = values_of(subject.program.params)
     if values:
         yield Way(values, True, False)
     for name, old in values.items():

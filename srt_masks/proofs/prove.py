@@ -20,14 +20,12 @@ from typing import Any
 from ..compiler import ir
 from ..compiler.front import front
 from ..compiler.ir import Op, Program
-from ..compiler.lower import translate
-from ..compiler.simplify import simplified
 from ..diagnostics import InputError, Source
-from ..grammar.checked import Checked
+from ..grammar.checked import Checked, values_of
 from ..grammar.syntax import Claim
 from ..reference.facts import broken_in
 from ..spec import Spec
-from .claims import Obligation, obligations
+from .claims import Obligation, facts_of, obligations
 from .exhaust import Covered, Refutation, exhaust, sampled
 from .hops import describe
 from .invariants import End, all_of, by_layer, inductive, same_row, simple
@@ -36,7 +34,7 @@ from .limits import Budget, Undecided, check_seconds
 from .paths import Found, Subject, attended_pair, is_possible, own_row, path
 from .replay import replay
 from .search import refute
-from .solve import USUAL, sole_user
+from .solve import LOCK, USUAL
 from .verdict import Outcome, Verdict
 from .witnesses import every_pair_is_joined, every_query_attends
 from .wording import in_words, invariant, remedies, shortened, ways_on
@@ -89,9 +87,8 @@ def prove(spec: Spec, *, seconds: float = SECONDS) -> list[Verdict]:
         raise InputError(f"prove takes a Spec; got {type(spec).__name__}. For a text: srt_masks.parse(text)")
     check_seconds(seconds)
     checked, source = spec.checked, Source(spec.text, spec.filename)
-    program, expr = front(checked), translate(checked)
-    facts = tuple(simplified(expr(f.where)) for f in checked.facts)
-    with sole_user():
+    program, facts = front(checked), facts_of(checked)
+    with LOCK:
         return [_judge(spec, program, facts, o, seconds) for o in obligations(checked, program, source)]
 
 
@@ -101,7 +98,7 @@ def _judge(spec: Spec, program: Program, facts: tuple[ir.Expr, ...], claim: Obli
     def verdict(outcome: Outcome, reason: str, scope: str = said_scope(checked), **more: Any) -> Verdict:
         return Verdict(claim.words, outcome, reason, scope, time.monotonic() - begun, claim.line, claim.claim.span, **more)
 
-    name = name_of(program, facts, claim)
+    name = name_of(program, facts, claim, checked.speaks_of_layers)
     if (reason := recall(name)) is not None:
         return verdict(Outcome.PROVED, reason)
     subject = Subject(program, claim.kind in GRADIENTS, facts, checked.speaks_of_layers, Budget(seconds), names_layers=claim.names_layers)
@@ -164,18 +161,15 @@ def _tried(checked: Checked, claim: Obligation, finding: Open, budget: Budget) -
 
 def _as_written(checked: Checked, subject: Subject, claim: Obligation, found: Found) -> bool:
     """Whether a claim that some values of the params refute holds for those of the text."""
-    values = {p.name: p.value for p in checked.params if not p.structural}
-    if not values or all(found.world.params[n] == v for n, v in values.items()):
+    if not found.world.changed(checked):
         return False
-    return isinstance(_decide(checked, replace(subject, fixed=values, budget=Budget(subject.budget.seconds)), claim), Proof)
+    return isinstance(_decide(checked, replace(subject, fixed=values_of(checked.params), budget=Budget(subject.budget.seconds)), claim), Proof)
 
 
 def _decide(checked: Checked, subject: Subject, claim: Obligation) -> Finding:
     try:
         return _confirmed(checked, claim, _asked(checked, subject, claim))
-    except Undecided as why:
-        return Open(str(why))
-    except InputError as why:  # a counterexample beyond what the reference lays out
+    except (Undecided, InputError) as why:  # InputError: of a counterexample beyond what the reference lays out
         return Open(str(why))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from threading import RLock, Thread
@@ -132,16 +132,10 @@ class Solver:
 
     def _numbers(self) -> Iterator[Term]:
         """What need not be large: params that are not the text's, whole numbers of inputs."""
-        yield from (x for x, value in self._params() if isinstance(value, int) and self.call.fixed is None)
+        yield from (x for x, value in self._params() if isinstance(value, int))
         for declared in self.call.program.inputs:
             if declared.type is Type.INT:
                 yield from self.call.loads.get(declared.name, ())  # type: ignore[misc]
-
-
-@contextmanager
-def sole_user() -> Iterator[None]:
-    with LOCK:
-        yield
 
 
 def chosen(model: z3.ModelRef, value: Any) -> int:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from torch import Tensor
 
 from ..diagnostics import Span
-from ..grammar.checked import Checked
+from ..grammar.checked import Checked, values_of
 from ..reference.masks import Row, lay_out_row
 
 
@@ -32,6 +32,10 @@ class World:
     params: Mapping[str, int | float] = field(default_factory=dict)
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
     layout: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def changed(self, checked: Checked) -> dict[str, int | float]:
+        """The params that are not as the text has them."""
+        return {n: self.params[n] for n, v in values_of(checked.params).items() if self.params[n] != v}
 
     def row(self, checked: Checked) -> Row:
         return lay_out_row(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import z3
 
@@ -23,7 +24,7 @@ from .paths import Found, Subject
 from .search import reach, shortest_path
 from .solve import Solver, chosen, world
 from .tokens import Axis, Token
-from .values import Term, Truth, number
+from .values import Int, Term, Truth, number
 from .verdict import Path
 
 MOST_ROUNDS = 12
@@ -63,7 +64,7 @@ def every_query_attends(subject: Subject, checked: Checked) -> Found | str:
             core = {str(x) for x in solver.solver.unsat_core()}
             return "every query attends " + " or ".join(name for x, name in used.items() if str(x) in core)
         tried = world(model, pairs.call)
-        row = _row(tried.tokens, lambda tried=tried: tried.row(checked))
+        row = _row(max(tried.tokens, tried.keys), lambda tried=tried: tried.row(checked))
         own = chosen(model, query.pos)
         number_of = int((row.queries["pos"] < own).sum())
         attended = dense_pairs(checked, row.words(chosen(model, place.head), chosen(model, place.layer), number_of), 1, len(row.keys["pos"]))[0][0]
@@ -130,18 +131,15 @@ def _through(pairs: Pairs, query: Token, key: Token, row: Token, inside: Truth, 
 def _surely(pairs: Pairs, query: Token, key: Token, inside: Truth) -> Truth:
     """Whether the query reads the key, and a gradient returns if one has to, in the first or last head of the first or last layer."""
     call, found = pairs.call, []
-    local = pairs.is_local
-    ends = [number(0)] if not local else [number(0), type(call.heads)(call.heads.term - 1, 0, call.heads.most)]
-    lows = [number(0)] if not local else [number(0), type(call.layers)(call.layers.term - 1, 0, call.layers.most)]
-    for head in ends:
-        for layer in lows:
-            place = Place(head, layer)
-            if not pairs.gradients:
-                found.append(pairs.attended(query, key, place))
-                continue
-            others = [call.land(call.keys, at) for at in (query.pos, z3.IntVal(0), key.pos - 1, key.pos + 1)]
-            second = z3.Or([z3.And(there, other.pos != key.pos, pairs.attended(query, other, place)) for other, there in others])
-            found.append(pairs.passes(query, key, place, second))
+    heads, layers = ([number(0), *([Int(n.term - 1, 0, n.most)] if pairs.is_local else [])] for n in (call.heads, call.layers))
+    for head, layer in product(heads, layers):
+        place = Place(head, layer)
+        if not pairs.gradients:
+            found.append(pairs.attended(query, key, place))
+            continue
+        others = [call.land(call.keys, at) for at in (query.pos, z3.IntVal(0), key.pos - 1, key.pos + 1)]
+        second = z3.Or([z3.And(there, other.pos != key.pos, pairs.attended(query, other, place)) for other, there in others])
+        found.append(pairs.passes(query, key, place, second))
     return z3.And(inside, z3.Or(found))
 
 

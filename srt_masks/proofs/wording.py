@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..compiler import ir
 from ..compiler.ir import Expr
 from ..compiler.wording import wording
-from ..grammar.checked import Checked, Layout
+from ..grammar.checked import Checked, Layout, values_of
 from ..grammar.syntax import Claim
 from .claims import Obligation
 from .invariants import Candidate
@@ -25,7 +25,7 @@ def scope(checked: Checked) -> str:
     if checked.keys is not None:
         sizes.append(_sizes(checked.keys, "keys"))
     parts = [*sizes, *(n for n, told in (("any heads", checked.speaks_of_heads), ("any layers", checked.speaks_of_layers)) if told)]
-    if values := [*(p.name for p in checked.params if not p.structural), *(i.name for i in checked.inputs)]:
+    if values := [*values_of(checked.params), *(i.name for i in checked.inputs)]:
         parts.append(f"any {_listed(values)}" + (" that the text allows" if checked.facts else ""))
     return ", ".join(parts)
 
@@ -58,12 +58,11 @@ def in_words(checked: Checked, claim: Obligation, found: Found, by_itself: bool,
     """Why a claim does not hold, in a sentence or two; `describe` says it hop by hop."""
     path, world = found.path, found.world
     said = _refuted(checked, claim, path, world, by_itself)
-    values = {p.name: p.value for p in checked.params if not p.structural}
-    changed = {n: world.params[n] for n, v in values.items() if world.params[n] != v}
-    if changed:
+    if changed := world.changed(checked):
         said += f", with {_listed([f'{n} = {v}' for n, v in changed.items()])}"
     if as_written:
-        said += f". With the text's {_listed([f'{n} = {values[n]}' for n in changed])} it holds"
+        own = values_of(checked.params)
+        said += f". With the text's {_listed([f'{n} = {own[n]}' for n in changed])} it holds"
     return said
 
 
@@ -77,10 +76,9 @@ def shortened(lines: Sequence[str]) -> tuple[str, ...]:
 def remedies(checked: Checked, claim: Obligation, found: Found, by_itself: bool, as_written: bool) -> tuple[str, ...]:
     """What may be done about a refutation, apart from mending the rules."""
     said = []
-    values = {p.name: p.value for p in checked.params if not p.structural}
-    changed = [n for n, v in values.items() if found.world.params[n] != v]
     if as_written:
-        said += [f"say what a call may give: `param {n} = {values[n]} given ...`" for n in changed]
+        own = values_of(checked.params)
+        said += [f"say what a call may give: `param {n} = {own[n]} given ...`" for n in found.world.changed(checked)]
     elif checked.inputs and claim.kind is not Claim.NO_LEAK and not by_itself:
         names = _listed([f"`{i.name}`" for i in checked.inputs])
         said.append(f"if no such {names} comes, say so: {_with_given(checked)}")
@@ -139,7 +137,7 @@ def _refuted(checked: Checked, claim: Obligation, path: Path, world: World, by_i
             rows = [str(p) for p in (path.sink, *(h.key for h in reversed(path.hops)))]
             hops = " <- ".join(rows if len(rows) <= MOST_HOPS_SAID else [*rows[:3], "...", *rows[-3:]])
             count = f"{len(path.hops)} hop{'s' if len(path.hops) > 1 else ''}"
-            verb = {Claim.NO_GRAD: "a gradient returns to", Claim.NO_LEAK: "is trained to predict, and reads,"}.get(claim.kind, "is reached by")
+            verb = "is trained to predict, and reads," if claim.kind is Claim.NO_LEAK else "is reached by"
             if claim.kind is Claim.NO_GRAD:
                 return f"in a call {size}, a gradient returns from {sink} to {source}, in {count}: {hops}"
             return f"in a call {size}, {sink} {verb} {source}, in {count}: {hops}"

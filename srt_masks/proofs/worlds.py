@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..grammar.checked import Checked, Input, Layout, Type
-from ..reference.facts import about_everybody
+from ..reference.facts import truth
 from ..reference.masks import DTYPE
 from .verdict import World
 
@@ -127,10 +127,11 @@ def _drawn(checked: Checked, size: World, generator: torch.Generator) -> World |
 
 def _broken(checked: Checked, world: World) -> tuple[str, Tensor] | None:
     """The name of an input or param of which a fact of the text does not hold, and where it does not."""
-    row = about_everybody(world.row(checked)) if checked.facts else None
+    if not checked.facts:
+        return None
+    row = world.row(checked)
     for fact, layer, head in product(checked.facts, range(world.layers), range(world.heads)):
-        assert row is not None
-        holds = row.words(head, layer).value(fact.where)
+        holds = truth(fact, row, head, layer)
         if not bool(holds.all()):
             return fact.name, ~holds.squeeze()
     return None

@@ -67,9 +67,9 @@ def call_params(draw: st.DrawFn, spec: Spec) -> dict[str, list[int | float]]:
     for param in spec.checked.params:
         if not param.structural and (count := draw(st.integers(0, 2))):
             found[param.name] = [draw(_values(param)) for _ in range(count)]
-    # Each row of the batch has its own values, and keeps to what is stated of all of them.
-    rows = [keeping_params(spec, {name: values[row % len(values)] for name, values in found.items()}) for row in range(2)]
-    return {name: [own[name] for own in rows[: len(values)]] for name, values in found.items()}
+    # Each row of the batch keeps to what is stated of its own values; for that, one that was the same for both may have to differ.
+    first, second = (keeping_params(spec, {name: values[row % len(values)] for name, values in found.items()}) for row in range(2))
+    return {name: [first[name], second[name]] if len(values) > 1 or first[name] != second[name] else [first[name]] for name, values in found.items()}
 
 
 def _by_row(values: list[int | float], batch: int) -> int | float | torch.Tensor:

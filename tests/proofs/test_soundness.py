@@ -219,3 +219,9 @@ def test_a_call_with_a_float_that_is_no_number_is_json(tmp_path, capsys):
     assert main(["prove", str(path), "--format", "json"]) == 1
     (found,) = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert found["call"]["inputs"]["x"] == ["nan"]
+
+
+def test_a_proof_is_of_a_text_that_speaks_of_layers_or_of_one_that_does_not():
+    """Their masks are the same; one layer after the other, each once, is no path of any length."""
+    text = "attend causal and window(2)\nassert flow where k.pos <= q.pos"
+    assert [v.outcome for t in (text, f"let first_one = layer == 0\n{text}") for v in srt.prove(srt.parse(t))] == ["proved", "refuted"]
