@@ -144,17 +144,23 @@ def assert_true(spec: srt.Spec, report: FlowReport, truth: Truth) -> None:
     assert through == {p for p in truth.reads if not truth.directly[p[0]][p[1]]}
     for way in report.learns:
         pairs = chosen(truth, spec, way)
-        learnt |= {p for p in pairs if p in truth.reads}
-        missing = [p for p in pairs if p in truth.reads and not truth.passes[p[0]][p[1]]]
+        read = [p for p in pairs if p in truth.reads]
+        learnt |= set(read)
+        missing = [p for p in read if not truth.passes[p[0]][p[1]]]
         back = [truth.taught[p] for p in missing if p in truth.taught]
-        wanted = Return.DIRECTLY if not missing else Return.NEVER if not back else Return.INDIRECTLY if len(back) == len(missing) else Return.PARTLY
+        match len(missing), len(back):
+            case 0, _:
+                wanted = Return.DIRECTLY
+            case n, 0:
+                wanted = Return.NEVER if n == len(read) else Return.OR_NEVER
+            case n, m:
+                wanted = Return.INDIRECTLY if m == n else Return.PARTLY
         if way.where:
             assert way.returns in (wanted, Return.PARTLY, Return.DIRECTLY) or wanted is Return.PARTLY
             continue
-        if way.returns is Return.NEVER:
-            assert missing and not back, way
-        assert (way.hops is None) == (way.returns in (Return.DIRECTLY, Return.NEVER))
-        if wanted is way.returns and way.hops is not None:
+        assert way.returns is wanted, way
+        assert (way.hops is None) == (way.returns in (Return.DIRECTLY, Return.OR_NEVER, Return.NEVER))
+        if way.hops is not None:
             assert (way.hops.fewest, way.hops.most) == (min(back), max(back)), way
         for gate, state in (way.gates or {}).items():
             values = torch.cat([getattr(truth.masks, f"gate_{gate}")[:, :, i, j][truth.masks.attend[:, :, i, j]] for i, j in pairs])
@@ -171,6 +177,15 @@ def assert_true(spec: srt.Spec, report: FlowReport, truth: Truth) -> None:
         if way.gates is None:
             assert not any(truth.directly[i][j] for i, j in pairs), way
     assert learnt == set(truth.reads)
+
+
+def test_what_some_pairs_pass_is_no_sentence():
+    spec = srt.parse("layout repeat { image }\nattend causal\nstop k, v where k.pos == 0")
+    report = srt.flow(spec, steps=8)
+    (first,) = [way for way in report.learns if way.returns is Return.OR_NEVER]
+    assert first.gates is not None and first.gates["k"] is State.MIXED
+    assert "learns nothing from image rows 7 steps after it" in str(report)
+    assert str(report).count("learns nothing") == 1
 
 
 @given(case=whole().filter(lambda c: c.batch == 1 and c.lengths is None and c.extents.tokens <= 14))

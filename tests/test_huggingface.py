@@ -124,13 +124,36 @@ def test_attend_causal_is_the_models_own_attention(name: str, side: str | None):
     assert_alike(learned(model_of(name, CAUSAL), words(), real, **named), learned(model_of(name), words(), real, **named))
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen", "gemma 3"])
-def test_packed_positions_keep_documents_apart(name: str):
+@pytest.mark.parametrize("name", NAMES)
+def test_D8_packed_positions_keep_documents_apart_beside_a_mask_of_ones_or_a_cache(name: str):
+    """There transformers looks for no documents, and they mix."""
     positions = torch.tensor([[*range(5), *range(7)], [*range(12)], [*range(2), *range(1), *range(9)]])
-    named = {"position_ids": positions, "use_cache": False}  # beside a cache transformers looks for no documents
-    ours, theirs = learned(model_of(name, CAUSAL), words(), **named), learned(model_of(name), words(), **named)
-    assert_alike(ours, theirs)
-    assert (ours[0] - learned(model_of(name, CAUSAL), words(), position_ids=positions)[0]).abs().max() > 1e-3
+    theirs = learned(model_of(name), words(), position_ids=positions, use_cache=False)
+    for beside in ({"use_cache": False}, {"use_cache": True}, {"use_cache": False, "attention_mask": torch.ones_like(words())}):
+        assert_alike(learned(model_of(name, CAUSAL), words(), position_ids=positions, **beside), theirs)
+
+
+def test_positions_that_several_rows_share_begin_no_document():
+    laid = hf.interleave(REASONING, words(1, 4), {"reason": [40, 41]})
+    twice = {name: x.repeat(1, 2) for name, x in laid.items() if name in ("input_ids", "position_ids")}
+    model = model_of(spec=REASONING)
+    alone = model(laid["input_ids"], attention_mask=laid["attention_mask"], position_ids=laid["position_ids"]).logits
+    assert_alike((model(**twice, attention_mask=torch.ones_like(twice["input_ids"])).logits,), (alone.repeat(1, 2, 1),))
+    other = laid["input_ids"].index_fill(1, torch.tensor([0]), 7)
+    moved = model(other, attention_mask=laid["attention_mask"], position_ids=laid["position_ids"]).logits
+    assert (moved - alone)[:, -1].abs().max() > 1e-4  # its last row sees its first
+
+
+def test_documents_that_cannot_be_kept_apart_are_refused():
+    model, x = model_of(spec=CAUSAL), words(1)
+    positions = torch.tensor([[0, *range(6), *range(5)]])
+    real = padding("left", lengths=(11,))
+    with pytest.raises(srt.InputError, match=r"begin anew at token 7 of row 0.*beside padding"):
+        model(x, attention_mask=real, position_ids=positions)
+    cache = transformers.DynamicCache()
+    model(x[:, :4], past_key_values=cache)
+    with pytest.raises(srt.InputError, match="begin anew at token 3 of row 0"):
+        model(x[:, 4:], past_key_values=cache, position_ids=torch.tensor([[4, 5, 6, 0, 1, 2, 3, 4]]))
 
 
 def test_a_packed_document_is_laid_out_as_if_alone():
@@ -140,6 +163,30 @@ def test_a_packed_document_is_laid_out_as_if_alone():
     packed = model(x, position_ids=torch.tensor([[*range(5), *range(7)]]), use_cache=False).logits
     alone = torch.cat([model(x[:, :5]).logits, model(x[:, 5:]).logits], 1)
     assert_alike((packed,), (alone,))
+
+
+def test_scales_that_differ_by_layer_are_kept():
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(**SIZES, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0, scale_attn_by_inverse_layer_idx=True)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    theirs = learned(model, words())
+    assert_alike(learned(hf.set_spec(model, CAUSAL), words()), theirs)
+    assert (theirs[0] - learned(model_of("gpt2"), words())[0]).abs().max() > 1e-4
+
+
+def test_cross_attention_is_refused():
+    config = transformers.GPT2Config(**SIZES, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0, add_cross_attention=True)
+    model = hf.set_spec(transformers.AutoModelForCausalLM.from_config(config).eval(), CAUSAL)
+    with pytest.raises(srt.BackendError, match="cross attention"):
+        model(words(1), encoder_hidden_states=torch.zeros(1, 3, SIZES["hidden_size"]))
+
+
+def test_packed_documents_under_torch_compile_are_kept_in_parts():
+    named = {"position_ids": torch.tensor([[*range(5), *range(7)]]), "use_cache": False}
+    model = model_of(spec=CAUSAL)
+    alone = model(words(1), **named).logits
+    torch._dynamo.reset()
+    assert_alike((torch.compile(model, backend="eager")(words(1), **named).logits,), (alone,))
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma"])

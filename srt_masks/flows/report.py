@@ -32,6 +32,7 @@ class Return(StrEnum):
     DIRECTLY = "directly"
     INDIRECTLY = "through other rows"
     PARTLY = "through other rows, of some pairs"
+    OR_NEVER = "directly, or never"  # of some pairs, and of the others never
     NEVER = "never"
 
 
@@ -113,7 +114,7 @@ class Learning:
                 return str(self.hops)
             case Return.PARTLY:
                 return f"some pairs, {self.hops}"
-            case Return.NEVER:
+            case Return.OR_NEVER | Return.NEVER:
                 return "never"
 
     def cells(self) -> tuple[str, ...]:

@@ -82,12 +82,14 @@ def learnings(counts: Counts, has_hidden: bool) -> Iterator[Learning]:
 def _returns(counts: Counts, block: Block) -> list[Return]:
     """By cell: how a gradient gets back over pairs that let none pass directly, if there are any."""
 
-    def one(untaught: int, taught: int) -> Return:
+    def one(read: int, untaught: int, taught: int) -> Return:
         if not untaught:
             return Return.DIRECTLY
-        return Return.NEVER if not taught else Return.INDIRECTLY if taught == untaught else Return.PARTLY
+        if not taught:
+            return Return.NEVER if untaught == read else Return.OR_NEVER
+        return Return.INDIRECTLY if taught == untaught else Return.PARTLY
 
-    return [one(*x) for x in zip(_of(counts.untaught, block), _of(counts.taught_indirectly, block), strict=True)]
+    return [one(*x) for x in zip(*(_of(n, block) for n in (counts.read, counts.untaught, counts.taught_indirectly)), strict=True)]
 
 
 def _gates(counts: Counts, members: Members, block: Block) -> tuple[Gates, ...]:

@@ -13,21 +13,19 @@ REPORTS = [kind + number for kind, numbers in KINDS.items() for number in number
 
 # Under its own name elsewhere: the file, and a test that is there.
 ELSEWHERE = {
+    "D8": ("test_huggingface.py", "test_D8_packed_positions_keep_documents_apart_beside_a_mask_of_ones_or_a_cache"),
     "D1": ("test_capabilities.py", "test_a_cell_is_honoured_or_raises_what_it_says"),
     "J5": ("test_backends.py", "test_checkpointing_copies_and_pickles_keep_the_rule"),
+    "N7": ("test_ragged_models.py", "test_N7_F7_a_short_row_is_what_it_is_alone"),
     "J7": ("test_backends.py", "test_the_second_order_raises_and_is_never_a_silent_zero"),
 }
 WAITING = {
-    "D8": "two sources of masks, in a Hugging Face model",
     "M2": "two ranks",
-    "N7": "models of ragged rows",
 }
 
 # These have a law here, and something more of them waits.
 IN_PART = {
-    "A5": "that `assert every query attends` is refuted for all lengths needs proofs",
     "L4": "sampling with a cache",
-    "N1": "a report of what flows to which weights",
 }
 
 

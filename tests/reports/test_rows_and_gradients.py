@@ -58,7 +58,7 @@ def test_A3_no_finite_number_stands_for_what_is_not_attended(backend: str, low: 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_A5_a_first_row_that_sees_nothing_needs_no_patch(backend: str):
-    """And a claim names it: `assert every query attends`, tried at small sizes."""
+    """And a claim names it: `assert every query attends`, tried at small sizes and proved or refuted for all."""
     text, tokens = "attend k.pos < q.pos", 130 if backend == "tiled" else 33
     found = run(text, backend, qkv(tokens))
     assert all(bool((x[:, :, 0] == 0).all()) for x in (found.out, found.dq)) and bool((found.lse[:, :, 0] == float("-inf")).all())
@@ -66,7 +66,11 @@ def test_A5_a_first_row_that_sees_nothing_needs_no_patch(backend: str):
     assert_near(found, run(text, "reference", qkv(tokens)))
     with pytest.raises(Broken, match="query 0 sees nothing"):
         check(srt.parse(text + "\nassert every query attends"), laws=["claims"])
-    check(srt.parse("attend k.pos < q.pos or k.pos == 0\nassert every query attends"), laws=["claims"])
+    (refuted,) = srt.prove(srt.parse(text + "\nassert every query attends"))
+    assert refuted.outcome == "refuted" and "row 0 (token, step 0) attends to nothing" in str(refuted)
+    patched = srt.parse("attend k.pos < q.pos or k.pos == 0\nassert every query attends")
+    check(patched, laws=["claims"])
+    assert [v.outcome for v in srt.prove(patched)] == ["proved"]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

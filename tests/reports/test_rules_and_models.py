@@ -178,6 +178,9 @@ def test_N1_and_words_say_what_learns():
     assert "q the whole gradient k no gradient: stopped by line 4 v no gradient: stopped by line 4" in first
     assert "q the whole gradient k the whole gradient v the whole gradient" in other
     assert "the asking row's output projection and feed-forward learn all the same" in first
+    stopped = str(srt.flow(srt.parse(CROSS.replace(" where k.pos == 0", "")), steps=3))
+    assert "A word row learns nothing from image rows" in stopped and "W_q, W_o and the feed-forward of the row that reads learn all the same" in stopped
+    assert "learns nothing" not in str(srt.flow(srt.parse(CROSS.replace("k.pos == 0", "k.pos == 0 and q.pos == 0")), steps=3))
 
 
 # ------------------------------------------------------------------------------------------------ N4: a gradient that is missing

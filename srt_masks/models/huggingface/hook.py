@@ -46,7 +46,7 @@ def spec_attention(
     named = _named(served, kwargs)
     beside = {"scale": scaling, **({"layer": module.layer_idx} if served.speaks_of_layers else {})}
     key, value = (_of_positions(x, mask) for x in (key, value))
-    rows = mask.sequences
+    rows = mask.sequences_by(kwargs.get("position_ids"), served.rows_per_step)
     if rows.keys is not None:
         named = {name: _taken(served, name, x, rows.keys) for name, x in named.items()}
         key, value = rows.keys.take(key), rows.keys.take(value)

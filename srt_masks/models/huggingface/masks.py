@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
 from ...diagnostics import BackendError, InputError
-from .sequences import Sequences, documents_apart, real_first
+from .sequences import Sequences, begin_anew, documents_apart, real_first
 from .settings import Limits
 
 HOME = "transformers.masking_utils"
@@ -26,12 +26,39 @@ class SpecMask(BlockMask):
 
     ndim = 4
 
-    def __init__(self, batch: int, queries: int, keys: int, offset: int, limits: Limits, sequences: Sequences, used: int | None):
+    def __init__(
+        self, batch: int, queries: int, keys: int, offset: int, limits: Limits, sequences: Sequences, used: int | None, real: Tensor | None = None,
+        documents: bool = False,
+    ):  # fmt: skip
         self.sizes = (batch, queries, keys)
         self.offset = offset  # positions in front of the first key, which the cache has let go
         self.limits = limits
         self.sequences = sequences
         self.used = used  # tokens so far, the last query among them: what stands behind them in a static cache is no token; None: masked by `lengths`
+        self.real = real  # (batch, queries) which of them are tokens; None: all
+        self.documents = documents  # the sequences are documents that transformers found
+        self._by_positions: Sequences | None = None
+
+    def sequences_by(self, positions: Tensor | None, rows_per_step: int) -> Sequences:
+        """How the rows are read, packed documents apart where positions (batch or 1, queries) begin anew. Beside a cache or an attention_mask transformers
+        looks for none, and would mix them. Asked by every layer, and found once. Raises InputError or BackendError where they cannot be kept apart."""
+        if positions is None or positions.ndim != 2 or self.documents or torch.compiler.is_compiling():
+            return self.sequences
+        if self._by_positions is None:
+            self._by_positions = self._apart(positions, rows_per_step)
+        return self._by_positions
+
+    def _apart(self, positions: Tensor, rows_per_step: int) -> Sequences:
+        anew = begin_anew(positions.expand(self.sizes[0], -1), self.real, often=rows_per_step > 1)
+        if not bool(anew.any()):
+            return self.sequences
+        row, token = anew.nonzero()[0].tolist()
+        if any(x is not None for x in self.sequences):
+            raise InputError(
+                f"position_ids begin anew at token {token} of row {row}, so documents are packed there, beside padding or behind what a cache holds: they would "
+                "mix. Give documents packed without padding in one pass, or each a row of the batch"
+            )
+        return packed(anew.cumsum(1), self.limits)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -61,10 +88,7 @@ def spec_mask(
     used = first + q_length
     sizes = (batch_size, q_length, kv_length, kv_offset, told.limits)
     if told.documents is not None:
-        if told.limits.chunk is not None:
-            raise BackendError("chunks of packed documents are not served: give each document a row of the batch, with padding")
-        apart, lengths = documents_apart(told.documents.expand(batch_size, -1))
-        return SpecMask(*sizes, Sequences(apart, apart, lengths), used)
+        return SpecMask(*sizes, packed(told.documents.expand(batch_size, -1), told.limits), used, documents=True)
     if kv_offset and told.limits == Limits():
         raise BackendError(f"the cache has let go of {kv_offset} tokens, and the model has no window that hides them: use a cache that keeps all")
     starts = first or None
@@ -82,9 +106,18 @@ def spec_mask(
     if told.limits != Limits() and _holes(real):
         raise InputError("attention_mask has padding between tokens, and the model a window: its distance counts padding, the spec's does not. Pad at one end")
     ordered = not bool((~real[:, :-1] & real[:, 1:]).any())
+    asking = real[:, first:]
     if ordered and starts is None:
-        return SpecMask(*sizes, Sequences(lengths=real.sum(1)), used)
-    return SpecMask(*sizes, _padded(real, first, q_length, starts is not None), used)
+        return SpecMask(*sizes, Sequences(lengths=real.sum(1)), used, asking)
+    return SpecMask(*sizes, _padded(real, first, q_length, starts is not None), used, asking)
+
+
+def packed(documents: Tensor, limits: Limits) -> Sequences:
+    """Sequences of packed documents, (batch, tokens) numbers that neighbours of one document share."""
+    if limits.chunk is not None:
+        raise BackendError("chunks of packed documents are not served: give each document a row of the batch, with padding")
+    apart, lengths = documents_apart(documents)
+    return Sequences(apart, apart, lengths)
 
 
 def _holes(real: Tensor) -> bool:

@@ -52,6 +52,17 @@ def real_first(real: Tensor) -> Gather:
     return Gather(order + first, order.argsort(dim=1) + first, torch.arange(batch, device=real.device))
 
 
+def begin_anew(positions: Tensor, real: Tensor | None, often: bool) -> Tensor:
+    """Where a document begins behind another: positions (batch, tokens) go back from one token of a row to its next, or stay, unless several tokens share one
+    (`often`). Padding, where `real` is false, is stepped over."""
+    place = torch.arange(positions.shape[1], device=positions.device).expand(positions.shape)
+    last = (place if real is None else torch.where(real, place, -1)).cummax(1).values  # the last token up to here
+    before = torch.nn.functional.pad(last[:, :-1], (1, 0), value=-1)
+    step = positions - positions.gather(1, before.clamp(min=0))
+    back = (before >= 0) & (step < 0 if often else step <= 0)
+    return back if real is None else back & real
+
+
 def documents_apart(documents: Tensor) -> tuple[Gather, Tensor]:
     """Each document a row of its own, and their lengths. `documents` (batch, tokens): neighbours of one number are one document."""
     batch, tokens = documents.shape
