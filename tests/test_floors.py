@@ -35,6 +35,7 @@ ALLOWED = {
     "surface": {"diagnostics", "grammar", "reference", "kernels", "spec", "binding", "proofs"},
     "elsewhere": {"diagnostics", "grammar", "reference", "spec", "binding", "packed", "surface", "elsewhere", "proofs"},
     "models": {"diagnostics", "grammar", "reference", "compiler", "kernels", "spec", "binding", "proofs", "surface", "models"},
+    "training": {"__version__", "diagnostics", "spec", "models", "training"},
     "proofs": {"diagnostics", "grammar", "compiler", "reference", "spec", "kept", "proofs"},
     "testing": {"packed", "diagnostics", "grammar", "reference", "kernels", "spec", "binding", "surface", "testing", "proofs"},
     "view": {"diagnostics", "grammar", "compiler", "spec", "surface", "view"},

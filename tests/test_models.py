@@ -1,12 +1,9 @@
-"""Models from a spec, training, checkpoints, sampling; and the original library's names with their meaning."""
+"""Models from a spec, checkpoints, sampling; and the original library's names with their meaning."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,9 +13,7 @@ import torch.nn.functional as F
 from conftest import ROOT
 
 import srt_masks as srt
-from srt_masks.models.data import corpus
 from srt_masks.models.sample import sample
-from srt_masks.models.train import Recipe, train
 from srt_masks.reference.attention import attention
 
 SELF_REASONING = (ROOT / "examples" / "self_reasoning.mask").read_text()
@@ -195,34 +190,6 @@ def test_broken_and_foreign_checkpoints_are_refused(tmp_path: Path):
             srt.load_model(tmp_path / name)
 
 
-def test_training_writes_what_it_promises(tmp_path: Path):
-    recipe = Recipe(dim=16, depth=1, heads=2, words=12, batch=4, steps=30, save_every=10, warm_up=2)
-    result = train(srt.parse(SELF_REASONING, params={"reasons": 1}), recipe, tmp_path / "run", quiet=True)
-    lines = [json.loads(x) for x in result.log.read_text().splitlines()]
-    assert [x["event"] for x in lines if "event" in x] == ["begin", "end"]
-    losses = [x["loss"] for x in lines if "loss" in x]
-    assert len(losses) == 30 and losses[-1] < losses[0] - 0.5
-    assert lines[-1]["held_out_bits_per_byte"] == result.held_out_bits < 7.5
-    assert result.plot.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    written = list(sample(srt.load_model(result.checkpoint), b"The ", 20, words=12, seed=3))
-    assert written == list(sample(result.model, b"The ", 20, words=12, seed=3)) and len(written) == 20
-    again = train(srt.parse(SELF_REASONING, params={"reasons": 1}), recipe, tmp_path / "again", quiet=True)
-    assert [x["loss"] for x in map(json.loads, again.log.read_text().splitlines()) if "loss" in x] == losses
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["attend causal", "input d: int per token\nattend causal and q.d == k.d\npredict token -> index + 1", "assert no flow where k.pos > q.pos\nattend causal"],
-)
-def test_a_spec_that_cannot_train_costs_no_older_checkpoint(text: str, tmp_path: Path):
-    files = {tmp_path / name: f"precious {name}".encode() for name in ("model.safetensors", "log.jsonl", "loss.png")}
-    for path, content in files.items():
-        path.write_bytes(content)
-    with pytest.raises((srt.InputError, srt.SpecError)):
-        train(srt.parse(text), Recipe(dim=16, depth=1, heads=2, words=12, batch=2, steps=2), tmp_path, quiet=True)
-    assert {path: path.read_bytes() for path in files} == files and len(list(tmp_path.iterdir())) == 3
-
-
 @pytest.mark.parametrize("options", [{"temperature": -1.0}, {"temperature": float("nan")}, {"count": -1}, {"seed": -1}, {"words": 1}, {"prompt": b""}])
 def test_samples_that_do_not_fit(options: dict):
     model = srt.build_model(srt.parse("attend causal\npredict token -> index + 1"), **{**SMALL, "num_tokens": 256})
@@ -247,56 +214,6 @@ def test_sampling_never_leaves_the_places_it_learnt():
     model.next_logits = lambda x: (seen.append(x.shape[1]), original(x))[1]
     list(sample(model, b"abc", 10, words=6))
     assert max(seen) == 5
-
-
-def test_ctrl_c_leaves_the_last_checkpoint_whole(tmp_path: Path):
-    command = [
-        sys.executable,
-        "-m",
-        "srt_masks",
-        "train",
-        "examples/self_reasoning.mask",
-        "--out",
-        str(tmp_path),
-        "--steps",
-        "100000",
-        "--words",
-        "8",
-        "--batch",
-        "2",
-        "--dim",
-        "16",
-        "--depth",
-        "1",
-        "--heads",
-        "2",
-    ]
-    # A run that a shell put into the background is deaf to Ctrl-C, and its children inherit that.
-    hears = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **hears)
-    log = tmp_path / "log.jsonl"
-    deadline = time.time() + 60
-    while time.time() < deadline and not (log.exists() and log.read_text().count("\n") > 5):
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 130 and "Traceback" not in said and "The last checkpoint is whole" in said
-    srt.load_model(tmp_path / "model.safetensors")
-    assert json.loads(log.read_text().splitlines()[-1])["event"] == "interrupted"
-
-
-def test_data_is_read_or_refused(tmp_path: Path):
-    (tmp_path / "bytes").write_bytes(bytes(range(256)) * 20)
-    data = corpus([tmp_path / "bytes"], 16)
-    assert len(data.train) == 4608 and len(data.held_out) == 512
-    batch = data.batch(3, 16, torch.Generator().manual_seed(0))
-    assert batch.shape == (3, 16) and bool(((batch[:, 1:] - batch[:, :-1]) % 256 == 1).all())
-    assert len(corpus([], 16).train) > 100_000
-    (tmp_path / "empty").write_bytes(b"")
-    (tmp_path / "short").write_bytes(b"abc")
-    for name, words in (("empty", "empty"), ("short", "too few"), ("missing", "cannot read"), (".", "cannot read")):
-        with pytest.raises(srt.InputError, match=words):
-            corpus([tmp_path / name], 16)
 
 
 @pytest.mark.parametrize(

@@ -230,5 +230,5 @@ def test_demo_runs_the_whole_way(tmp_path: Path, capsys):
     assert main(["demo", "examples/self_reasoning.mask", "--quick", "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert said.count(" ok") == 5 and "bits per byte" in said and "o sees only" in said
-    assert {p.name for p in tmp_path.iterdir()} == {"model.safetensors", "log.jsonl", "loss.png"}
+    assert {p.name for p in tmp_path.iterdir()} == {"model.safetensors", "training.safetensors", "log.jsonl", "loss.png"}
     assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])["data"].startswith("Python's reference")

@@ -90,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     _format(served)
     train = command("train", training.train, "train a small transformer built from a spec on bytes")
     _recipe(train)
+    _run(train)
     sample = command("sample", training.sample, "let a trained model write", spec="")
     sample.add_argument("checkpoint", metavar="CHECKPOINT", help="what `train` wrote: model.safetensors")
     sample.add_argument("--prompt", default="The ")
@@ -128,8 +129,8 @@ def _format(sub: argparse.ArgumentParser) -> None:
 
 
 def _recipe(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--data", nargs="+", default=[], metavar="FILE", help="text or binary files (default: Python's own reference documentation)")
-    sub.add_argument("--out", default="runs/self_reasoning", help="folder for checkpoint, log and plot (default %(default)s)")
+    sub.add_argument("--data", nargs="+", metavar="FILE", help="text or binary files (default: Python's own reference documentation)")
+    sub.add_argument("--out", default="runs/self_reasoning", help="folder for checkpoints, log and plot (default %(default)s)")
     sub.add_argument("--steps", type=int, help="training steps")
     sub.add_argument("--words", type=int, help="bytes in a sequence")
     sub.add_argument("--batch", type=int, help="sequences in a step")
@@ -139,3 +140,30 @@ def _recipe(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--learning-rate", type=float)
     sub.add_argument("--seed", type=int)
     sub.add_argument("--max-seconds", type=float, help="stop training after so long")
+
+
+def _run(sub: argparse.ArgumentParser) -> None:
+    """What a longer run wants beside a demo's choices."""
+    sub.add_argument("--config", metavar="FILE.toml", help="choices in a file, by the names of these flags; flags win")
+    begin = sub.add_mutually_exclusive_group()
+    begin.add_argument("--resume", action="store_true", help="go on with the run in the folder, bit for bit")
+    begin.add_argument("--restart", action="store_true", help="begin anew, though the folder holds a run that has not ended")
+    sub.add_argument("--validation", nargs="+", metavar="FILE", help="held-out files (default: the last tenth of the data)")
+    sub.add_argument("--held-out", type=float, metavar="SHARE", help="share of the data that is held out (default 0.1)")
+    sub.add_argument("--validate-every", type=int, metavar="STEPS", help="look at the held-out data every so many steps (default: at the end)")
+    sub.add_argument("--save-every", type=int, metavar="STEPS", help="write checkpoints every so many steps (default 100)")
+    sub.add_argument("--accumulate", type=int, metavar="PARTS", help="pass a batch in so many parts, one after another (default 1)")
+    sub.add_argument(
+        "--schedule", dest="schedules", action="append", metavar="NAME=VALUE@STEP,...", help="a param that changes while training: horizon=0@0,16@1000"
+    )
+    sub.add_argument("--warm-up", type=int, metavar="STEPS", help="steps in which the learning rate rises (default 40)")
+    sub.add_argument("--weight-decay", type=float)
+    sub.add_argument("--clip", type=float, help="the most that the gradient's norm may be (default 1)")
+    sub.add_argument("--key-heads", type=int, help="heads of keys and values, each shared by several of queries (default: as many)")
+    sub.add_argument("--feed-forward", choices=("gelu", "gated"))
+    sub.add_argument("--positions", choices=("learned", "rotary"))
+    sub.add_argument("--tied", action="store_const", const=True, help="the head is the token embedding")
+    sub.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
+    sub.add_argument("--dtype", choices=("float32", "float64"), help="of the weights (default float32)")
+    sub.add_argument("--autocast", choices=("auto", "bfloat16", "off"), help="compute in bfloat16; auto does on GPUs (default auto)")
+    sub.add_argument("--compile", action="store_const", const=True, help="put the blocks through torch.compile")

@@ -1,4 +1,4 @@
-"""Commands about models: train, sample, demo."""
+"""Commands about models: train, eval, sample, demo."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def train(options: argparse.Namespace) -> None:
     spec = spec_of(options)
-    _report(_run_training(spec, options), options)
+    _report(_run_training(spec, options, "resume" if options.resume else "over" if options.restart else "new"), options)
 
 
 def sample(options: argparse.Namespace) -> None:
@@ -49,7 +49,7 @@ def demo(options: argparse.Namespace) -> None:
     print("\n4. A small transformer built from the spec, trained on bytes")
     quick = {"steps": 6, "words": 16, "batch": 2, "dim": 32, "depth": 2, "heads": 2}
     # However slow the machine, the whole demo ends within six minutes.
-    _report(_run_training(spec, options, **(quick if options.quick else {"max_seconds": 270.0})), options, 40 if options.quick else 300)
+    _report(_run_training(spec, options, "over", **(quick if options.quick else {"max_seconds": 270.0})), options, 40 if options.quick else 300)
 
 
 def _refuse_inputs(spec: Spec) -> None:
@@ -59,29 +59,32 @@ def _refuse_inputs(spec: Spec) -> None:
         )
 
 
-def _run_training(spec: Spec, options: argparse.Namespace, **quick: Any) -> Any:
-    from ..models.train import Recipe
-    from ..models.train import train as run
+def _run_training(spec: Spec, options: argparse.Namespace, begin: str, **quick: Any) -> Any:
+    from ..training.config import FIELDS, choices
+    from ..training.recipe import Recipe
+    from ..training.state import saved_recipe
+    from ..training.train import STATE
+    from ..training.train import train as run
 
     _refuse_inputs(spec)
-    chosen = {**quick}
-    for name in ("steps", "words", "batch", "dim", "depth", "heads", "learning_rate", "seed", "max_seconds"):
-        if getattr(options, name) is not None:
-            chosen[name] = getattr(options, name)
+    flags = {name: getattr(options, name, None) for name in (*FIELDS, "data", "validation")}
+    chosen = choices(flags, getattr(options, "config", None))
+    state = Path(options.out) / STATE
+    recipe = chosen.applied(saved_recipe(state) if begin == "resume" else Recipe(**quick))
+    data, validation = (chosen.places.get(name, ()) for name in ("data", "validation"))
     try:
-        return run(spec, Recipe(**chosen), options.out, options.data)
-    except KeyboardInterrupt:
-        checkpoint = Path(options.out) / "model.safetensors"
-        if checkpoint.exists():
-            print(f"\nstopped. The last checkpoint is whole: {checkpoint}", file=sys.stderr)
-        raise SystemExit(130) from None
+        return run(spec, recipe, options.out, data, begin=begin, validation=validation)
+    except (KeyboardInterrupt, SystemExit) as stopped:
+        if state.exists():
+            print(f"\nstopped. The last checkpoint is whole: {state}; go on with --resume", file=sys.stderr)
+        raise SystemExit(stopped.code if isinstance(stopped, SystemExit) else 130) from None
 
 
 def _report(result: Any, options: argparse.Namespace, count: int = 300) -> None:
     print(f"   data: {result.corpus.name}, {len(result.corpus.train):,} bytes to train on")
     print(f"   {result.steps} steps in {result.seconds:.0f} s; held out: {result.held_out_bits:.3f} bits per byte")
     print("\nwhat it writes:")
-    prompt = bytes(result.corpus.held_out[:16].tolist()) if options.data else b"The "
+    prompt = bytes(result.corpus.held_out.windows([0], 16)[0].tolist()) if options.data else b"The "
     _write_sample(result.model, prompt, count, result.words, 0.7, 0)
     print(f"\ncheckpoint {result.checkpoint}\nlog        {result.log}\nplot       {result.plot}")
     print(f"more:      srt-masks sample {result.checkpoint} --prompt 'The '")

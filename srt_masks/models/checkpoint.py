@@ -3,52 +3,44 @@
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from torch import Tensor
 
 from ..diagnostics import InputError, SpecError, visible
 from ..spec import parse
 from .builder import build_model
 from .config import Config
+from .tensor_files import opened, write_tensors
 from .transformer import SpecTransformer
 
 FORMAT = "srt_masks model 1"
 
 
-def save_model(model: SpecTransformer, path: str | Path) -> None:
-    """Write a model beside `path`, then rename: an older file stays whole until the new one is. Raises InputError if the folder
-    cannot be written."""
-    path = Path(path)
+def save_model(model: SpecTransformer, path: str | Path, about: Mapping[str, str] | None = None, tensors: Mapping[str, Tensor] | None = None) -> None:
+    """Write a model beside `path`, then rename: an older file stays whole until the new one is. `about` are more texts to keep in it; `tensors` its
+    weights, where they are not all in the model. Raises InputError if the folder cannot be written."""
+    write_tensors(path, model.state_dict() if tensors is None else tensors, {**about_model(model), **(about or {})})
+
+
+def about_model(model: SpecTransformer) -> dict[str, str]:
+    """What it takes to build a model again, as texts."""
     spec = {"text": model.spec.text, "params": model.spec.params, "filename": Path(model.spec.filename).name}
-    metadata = {"format": FORMAT, "spec": json.dumps(spec), "config": json.dumps(asdict(model.config))}
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        save_file({n: t.detach().contiguous() for n, t in model.state_dict().items()}, str(beside), metadata)
-        os.replace(beside, path)
-    except (OSError, SafetensorError) as error:
-        beside.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error}") from None
+    return {"format": FORMAT, "spec": json.dumps(spec), "config": json.dumps(asdict(model.config))}
 
 
 def load_model(path: str | Path, *, backend: str = "auto") -> SpecTransformer:
     """A model as it was saved. Raises InputError if the file is missing, broken, or not one of ours."""
     path = Path(path)
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise InputError(f"{path} is no model of srt_masks: it does not say `{FORMAT}`")
-            # Copies: those of safetensors are the file itself, which Windows then lets nobody write, and which others may change.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise InputError(f"cannot read {path}: there is no such file") from None
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot read {path}: it is broken, or no safetensors file ({error})") from None
+    with opened(path) as file:
+        metadata = file.metadata() or {}
+        if metadata.get("format") != FORMAT:
+            raise InputError(f"{path} is no model of srt_masks: it does not say `{FORMAT}`")
+        # Copies: those of safetensors are the file itself, which Windows then lets nobody write, and which others may change.
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     try:
         spec, config = json.loads(metadata["spec"]), Config(**json.loads(metadata["config"]))
         parsed = parse(spec["text"], params=spec["params"], filename=spec["filename"])

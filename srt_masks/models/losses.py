@@ -15,11 +15,14 @@ from ..compiler.rows import Rows
 @dataclass(frozen=True, slots=True)
 class Loss:
     """In nats (of a regression head: squared errors). `loss` is sum(weight * error) / sum(weight); `parts` the plain means by role and slot; `last` the
-    plain mean over the last row that predicts each data token: the figure to compare models by."""
+    plain mean over the last row that predicts each data token: the figure to compare models by. `weight` and `count` are what several losses are joined
+    by: the sum of weights of `loss`, and how many data tokens `last` is the mean of."""
 
     loss: Tensor
     parts: dict[str, Tensor]
     last: Tensor
+    weight: Tensor
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +78,4 @@ def weigh(error: Tensor, rows: Predicted, name: Callable[[int], str]) -> Loss:
     loss = (weight * error).sum() / torch.where(total == 0, 1.0, total)
     kinds: list[int] = rows.kind.unique().tolist()
     parts = {name(k): error[(rows.kind == k).to(error.device)].mean() for k in kinds}
-    return Loss(loss, parts, error[rows.is_last.to(error.device)].mean())
+    return Loss(loss, parts, error[rows.is_last.to(error.device)].mean(), total, int(rows.is_last.sum()))

@@ -1,0 +1,69 @@
+"""What a run leaves behind of every step: one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..diagnostics import InputError
+from .loop import Report
+
+
+class Log:
+    """Lines of a file, each written at once. With `after`, a step, the file is gone on with behind it: what a run did after its last checkpoint, and will do
+    again, is dropped. Raises InputError where the file cannot be written."""
+
+    def __init__(self, path: Path, after: int | None = None):
+        self.path = path
+        self.history: list[tuple[int, float]] = []  # (step, bits per byte) of every step that is in the file
+        kept = [] if after is None else [entry for entry in _entries(path) if entry.get("step", 0) <= after and entry.get("event") != "end"]
+        try:
+            self._file = path.open("w", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+        for entry in kept:
+            self.write(entry)
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, entry: Mapping[str, Any]) -> None:
+        try:
+            self._file.write(json.dumps(entry) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise InputError(f"cannot write {self.path}: {error.strerror or error}. The last checkpoint is whole: make room, then resume") from None
+        if "bits_per_byte" in entry and "event" not in entry:
+            self.history.append((entry["step"], entry["bits_per_byte"]))
+
+    def report(self, report: Report) -> None:
+        """A step's line."""
+        entry = {
+            "step": report.step, "loss": report.loss, "bits_per_byte": report.bits_per_byte, "norm": report.norm,
+            "learning_rate": report.learning_rate, "tokens_per_second": report.tokens_per_second, "seconds": report.seconds,
+        }  # fmt: skip
+        self.write({**entry, **({"params": dict(report.params)} if report.params else {})})
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a log; the last may have been cut off."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    entries = []
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict):
+            entries.append(entry)
+    return entries

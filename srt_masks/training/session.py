@@ -1,0 +1,80 @@
+"""`Session`: a training run between two steps. What `loop` moves on, `state` keeps in a file and brings back, and `evaluate` looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..diagnostics import InputError
+from ..models.builder import build_model
+from ..models.transformer import SpecTransformer
+from ..spec import Spec
+from .data import Batches, Corpus
+from .recipe import Recipe, check_recipe
+from .schedules import check_schedules
+from .strategy import Strategy
+
+
+@dataclass(slots=True)
+class Session:
+    """`step` steps have been done, in `seconds` (of this run and those it resumes). `module` is the model as the processes share it: what a step calls."""
+
+    spec: Spec
+    recipe: Recipe
+    corpus: Corpus
+    strategy: Strategy
+    model: SpecTransformer
+    module: Any
+    optimiser: torch.optim.Optimizer
+    batches: Batches
+    device: torch.device
+    step: int = 0
+    seconds: float = 0.0
+
+    def values(self, step: int) -> Mapping[str, int | float]:
+        """The params that follow a schedule, at a step."""
+        return {s.name: s.at(step) for s in self.recipe.schedules}
+
+    def autocast(self) -> Any:
+        """The context in which the model computes."""
+        kind = self.recipe.autocast
+        on = kind == "bfloat16" or (kind == "auto" and self.device.type == "cuda" and self.recipe.dtype == "float32")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=on)
+
+
+def start(spec: Spec, recipe: Recipe, corpus: Corpus, strategy: Strategy) -> Session:
+    """A run before its first step: the same weights for the same seed. Everything that a step needs is tried once; nothing is written.
+
+    Raises InputError for sizes, schedules or a device that do not fit, or a spec that cannot train; SpecError for a claim that does not hold."""
+    check_recipe(recipe, strategy.shares)
+    check_schedules(spec, recipe.schedules)
+    device = _device(recipe.device)
+    torch.manual_seed(recipe.seed)
+    model = build_model(spec, **recipe.sizes, num_tokens=corpus.num_tokens).to(getattr(torch, recipe.dtype))
+    x = corpus.train.windows([0], recipe.words)
+    with torch.no_grad():
+        model(x, return_loss=True)
+        for schedule in recipe.schedules:
+            for value in sorted({value for _, value in schedule.points}):
+                # A fact that the text states of its param is held before the first step, not at the thousandth.
+                model.lay_out(x, inputs={schedule.name: value})
+    module = strategy.wrap(model, device)
+    if recipe.compile:
+        for block in model.blocks:
+            block.compile()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
+    return Session(spec, recipe, corpus, strategy, model, module, optimiser, Batches(corpus, recipe.batch, recipe.words, recipe.seed), device)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(1, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"device is auto, or one that torch has here, such as cpu or cuda; got {name!r} ({reason})") from None

@@ -1,0 +1,37 @@
+"""Being asked to stop: Ctrl-C, or SIGTERM, as schedulers send it, lets the step end and a checkpoint be written."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class Stop:
+    """While it is entered, the first signal is only noted; a second Ctrl-C stops at once. Outside the main thread, where signals do not arrive, it does
+    nothing."""
+
+    def __init__(self) -> None:
+        self.asked: int | None = None  # the signal
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.asked is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = number
+
+    def leave(self) -> None:
+        """What a program that was stopped by the signal does. Raises KeyboardInterrupt, or SystemExit with the code of the signal."""
+        if self.asked == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM)
+        raise KeyboardInterrupt

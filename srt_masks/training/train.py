@@ -1,0 +1,172 @@
+"""`train`: a run from beginning to end, in a folder: the model, the run's checkpoint, a log, a plot of the loss."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from ..diagnostics import InputError
+from ..models.transformer import SpecTransformer
+from ..spec import Spec
+from .data import Corpus, corpus
+from .evaluate import held_out_score
+from .log import Log
+from .loop import Report, steps
+from .plot import draw_loss
+from .recipe import Recipe, check_recipe
+from .session import Session, start
+from .state import about_run, recipe_to_json, resume_session, save_session
+from .stop import Stop
+from .strategy import Alone, Strategy
+
+STARTS = ("new", "resume", "over")
+MODEL, STATE, LOG, PLOT = "model.safetensors", "training.safetensors", "log.jsonl", "loss.png"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    model: SpecTransformer
+    corpus: Corpus
+    held_out_bits: float  # bits per byte of the last predicting row
+    steps: int
+    words: int  # data tokens in a training sequence
+    seconds: float
+    checkpoint: Path
+    log: Path
+    plot: Path
+
+
+def train(
+    spec: Spec, recipe: Recipe, out: str | Path, files: Sequence[str | Path] = (), quiet: bool = False, *, begin: str = "over",
+    validation: Sequence[str | Path] = (), strategy: Strategy | None = None, watch: Callable[[Report], None] | None = None,
+) -> Result:  # fmt: skip
+    """Train a transformer built from a spec, and write the model, the run's checkpoint, a log and a plot into the folder `out`.
+
+    `begin` is "over": anew, whatever the folder holds; "new": anew, unless it holds a run that has not ended; "resume": go on with that run, taking the
+    same steps, bit for bit, as without the break. `watch` is called with every step's `Report`.
+    Raises InputError for data that cannot be read or have changed, a folder that cannot be written, or sizes that do not fit; SpecError for a claim that
+    does not hold. Nothing is written before the spec, the data and the sizes have been tried. At the first Ctrl-C or SIGTERM the step ends, a checkpoint is
+    written, and KeyboardInterrupt or SystemExit raised; whatever happens, the last checkpoint is whole.
+    """
+    if begin not in STARTS:
+        raise InputError(f"begin is {' or '.join(map(repr, STARTS))}; got {begin!r}")
+    strategy = strategy or Alone()
+    out = Path(out)
+    check_recipe(recipe, strategy.shares)
+    if begin == "new":
+        _refuse_to_lose(out / STATE, strategy)
+    data = corpus(files, recipe.words, recipe.held_out, validation)
+    session = start(spec, recipe, data, strategy)
+    if begin == "resume":
+        resume_session(session, out / STATE)
+    _folder(out)
+    for name in (MODEL, STATE, PLOT):
+        if (out / name).is_dir() and not (name == STATE and strategy.world > 1):
+            raise InputError(f"cannot write {out / name}: it is a folder")
+    with Stop() as stop, _Writer(session, out, quiet, session.step if begin == "resume" else None) as writer:
+        _run(session, stop, writer, watch)
+        if stop.asked is not None and session.step < recipe.steps:
+            writer.save()
+            writer.write({"event": "interrupted", "step": session.step, "checkpoint": str(out / STATE)})
+            stop.leave()
+        writer.save()
+        bits = held_out_score(session).bits_per_byte
+        writer.write({"event": "end", "steps": session.step, "held_out_bits_per_byte": bits, "seconds": session.seconds})
+        if strategy.leader:
+            draw_loss(writer.history, bits, data.name, out / PLOT)
+    return Result(session.model, data, bits, session.step, recipe.words, session.seconds, out / MODEL, out / LOG, out / PLOT)
+
+
+def _run(session: Session, stop: Stop, writer: _Writer, watch: Callable[[Report], None] | None) -> None:
+    """Steps until there are no more, the time is up, or someone asks to stop."""
+    recipe, begin = session.recipe, time.perf_counter()
+    for report in steps(session):
+        writer.report(report)
+        if watch is not None:
+            watch(report)
+        if recipe.validate_every is not None and report.step % recipe.validate_every == 0 and report.step < recipe.steps:
+            found = held_out_score(session)
+            writer.write({"event": "validation", "step": report.step, "held_out_bits_per_byte": found.bits_per_byte, "held_out_loss": found.loss})
+        if report.step < recipe.steps and (report.step == 1 or report.step % recipe.save_every == 0):
+            writer.save()
+        late = recipe.max_seconds is not None and time.perf_counter() - begin > recipe.max_seconds
+        if session.strategy.agree(stop.asked is not None or late):
+            break
+
+
+class _Writer:
+    """What a run writes: all of it where a rank leads, checkpoints on every rank."""
+
+    def __init__(self, session: Session, out: Path, quiet: bool, after: int | None):
+        self.session, self.out = session, out
+        leader = session.strategy.leader
+        self._log = Log(out / LOG, after) if leader else None
+        recipe = session.recipe
+        self._bar = tqdm(
+            total=recipe.steps, initial=session.step, desc="training", unit="step", disable=quiet or not leader, file=sys.stderr, dynamic_ncols=True
+        )
+        self.write({"event": "begin", **_header(session)} if after is None else {"event": "resume", "step": after})
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+        if self._log is not None:
+            self._log.__exit__()
+
+    @property
+    def history(self) -> list[tuple[int, float]]:
+        return [] if self._log is None else self._log.history
+
+    def write(self, entry: dict[str, Any]) -> None:
+        if self._log is not None:
+            self._log.write(entry)
+
+    def report(self, report: Report) -> None:
+        if self._log is not None:
+            self._log.report(report)
+        params = "".join(f", {name} {value:g}" for name, value in report.params.items())
+        self._bar.set_postfix_str(f"loss {report.loss:.3f}, {report.bits_per_byte:.3f} bits/byte, {report.tokens_per_second:,.0f} tokens/s{params}")
+        self._bar.update()
+
+    def save(self) -> None:
+        save_session(self.session, self.out / STATE)
+        about = {"words": str(self.session.recipe.words), "step": str(self.session.step)}
+        self.session.strategy.save_model(self.out / MODEL, self.session.model, about)
+
+
+def _refuse_to_lose(state: Path, strategy: Strategy) -> None:
+    """Raises InputError where a run that has not ended would be written over."""
+    if not state.exists():
+        return
+    try:
+        run = about_run(strategy.about(state), state)
+    except InputError:
+        return  # nothing that could be gone on with
+    if run["step"] < run["recipe"].steps:
+        raise InputError(
+            f"{state} is at step {run['step']} of {run['recipe'].steps} of a run: go on with it (resume=), begin it anew (restart=), or give another out="
+        )
+
+
+def _header(session: Session) -> dict[str, Any]:
+    return {
+        "spec": session.spec.text, "params": session.spec.params, "recipe": recipe_to_json(session.recipe), "data": session.corpus.name,
+        "bytes": len(session.corpus.train), "parameters": sum(p.numel() for p in session.model.parameters()),
+        "torch": torch.__version__, "threads": torch.get_num_threads(), "processes": session.strategy.world,
+    }  # fmt: skip
+
+
+def _folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {path}: {error.strerror or error}") from None
