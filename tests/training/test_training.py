@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import ROOT
 
 import srt_masks as srt
