@@ -413,8 +413,8 @@ def test_leaves_may_lie_on_another_device_than_q():
     mask = tiled.mask_of(leaves, program, slice(0, 16), [tiled.Stretch(0, 16)], device)
     gates = tiled.gates_of(leaves, program, slice(0, 16), [tiled.Stretch(0, 16)], flows, mask, torch.empty(0, device=device))
     x, column = torch.empty(1, 2, 16, 8, device=device), torch.empty(1, 2, 16, 1, device=device)
-    parts = tiled.tile_gradients(tiled.Asking(x, x, column, column, column), x, x, mask, flows, gates)
-    assert mask.device == gates["k"].device == parts["k"].device == device
+    ((gate, factor, other),) = tiled.tile_products(tiled.Asking(x, x, column, column, column), x, x, mask, flows, gates)
+    assert gate == "k" and mask.device == gates["k"].device == factor.device == other.device == device
 
 
 def test_gates_and_params_that_ask_for_a_gradient_are_refused():
@@ -433,17 +433,17 @@ def test_the_error_bound_sees_wrong_gradients(mend: str, dtype: torch.dtype, mon
     """The judge, judged: each of these faults must be called WRONG, and none of them must."""
     from srt_masks.kernels import tiled_products, tiled_rectangles
 
-    honest = tiled_products.tile_gradients
+    honest = tiled_products.tile_products
 
     def faulty(asking, keys, values, mask, flows, gates, room):
         if mend == "no delta":
             asking = tiled_products.Asking(asking.queries, asking.upstream, asking.delta * 0, asking.top, asking.rest)
         if mend == "no gate":
             gates = {}
-        parts = honest(asking, keys, values, mask, flows, gates, room)
-        return {n: x * 0.9 for n, x in parts.items()} if mend == "shrink" else parts
+        for gate, a, b in honest(asking, keys, values, mask, flows, gates, room):
+            yield gate, (a * 0.9 if mend == "shrink" else a), b
 
-    monkeypatch.setattr(tiled_rectangles, "tile_gradients", faulty)
+    monkeypatch.setattr(tiled_rectangles, "tile_products", faulty)
     verdicts = {c.what: c.holds for c in compare(srt.parse(STOP), steps=30, dtype=dtype, tile=16)}
     wrong = {"nothing": set(), "shrink": {"dq", "dk", "dv"}, "no delta": {"dq", "dk"}, "no gate": {"dk", "dv"}}[mend]
     assert {n for n, holds in verdicts.items() if not holds} == wrong

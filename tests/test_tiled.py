@@ -144,13 +144,13 @@ def test_stopped_pairs_are_not_given_to_the_operator(monkeypatch: pytest.MonkeyP
     leaves = [x.requires_grad_() for x in (q, k, v)]
     out = srt.compile(srt.parse("attend causal\nstop q, k, v where k.pos // 512 < q.pos // 512"), backend="tiled")(*leaves)
     with monkeypatch.context() as alone:
-        alone.setattr(tiled_rectangles, "tile_gradients", None)  # nothing is MIXED
+        alone.setattr(tiled_rectangles, "tile_products", None)  # nothing is MIXED
         torch.autograd.grad(out, leaves, dout)
     assert sum(calls.backward) <= 1.3 * 2 * (512 * 513 // 2)
     calls.backward.clear()
     products = []
-    honest = tiled_rectangles.tile_gradients
-    monkeypatch.setattr(tiled_rectangles, "tile_gradients", lambda *args: products.append(set(args[4])) or honest(*args))
+    honest = tiled_rectangles.tile_products
+    monkeypatch.setattr(tiled_rectangles, "tile_products", lambda *args: products.append(set(args[4])) or honest(*args))
     out = srt.compile(srt.parse("attend causal\nstop k, v where k.pos // 512 < q.pos // 512"), backend="tiled")(*leaves)
     torch.autograd.grad(out, leaves, dout)
     assert sum(calls.backward) <= 1.3 * 2 * (512 * 513 // 2)

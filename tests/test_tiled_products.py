@@ -11,7 +11,7 @@ from torch import Tensor
 import srt_masks as srt
 from srt_masks.compiler.labels import State
 from srt_masks.kernels import tiled_products, tiled_rectangles
-from srt_masks.kernels.tiled_products import Asking, exp_, tile_gradients
+from srt_masks.kernels.tiled_products import Asking, exp_, tile_products
 
 CHOICES = [dict(zip("qkv", states, strict=True)) for states in product(State, repeat=3)]
 
@@ -25,7 +25,7 @@ def _numbers(*shapes: tuple[int, int]) -> list[Tensor]:
 @pytest.mark.parametrize("is_masked", [False, True])
 @pytest.mark.parametrize("has_upstream", [False, True])
 def test_gradients_of_a_tile_are_the_formulas_whatever_is_asked_for(is_masked: bool, has_upstream: bool):
-    """No gradient's gate reaches another's, though what one is done with is another's memory; and what was found stays when memory is used again."""
+    """No gradient's gate reaches another's, though what one is done with is another's memory: in memory that is used again, and in memory of its own."""
     rows, width = 7, 5
     queries, keys, values, upstream = _numbers((rows, 4), (width, 4), (width, 6), (rows, 6))
     delta, top, rest, *gates_of = _numbers(*3 * [(rows, 1)], *3 * [(rows, width)])
@@ -35,21 +35,22 @@ def test_gradients_of_a_tile_are_the_formulas_whatever_is_asked_for(is_masked: b
     weights = scores.exp() * (mask if is_masked else 1)
     dscores = weights * ((upstream @ values.transpose(-1, -2) if has_upstream else 0) - delta)
     asking, own = Asking(queries, upstream if has_upstream else None, delta, top, rest), mask if is_masked else None
+    folded = asking.part(slice(None), slice(None), slice(None))
     room = torch.empty(300, dtype=torch.float64), torch.empty(300, dtype=torch.float64)
-    kept = []
     for choice in CHOICES:
         flows = {n: s for n, s in choice.items() if s is not State.NONE}
         gates = {n: every[n] for n, s in flows.items() if s is State.MIXED}
         gated = {n: gates.get(n, torch.ones(rows, width, dtype=torch.float64)) for n in "qkv"}
         wanted = {"q": (dscores * gated["q"]) @ keys, "k": (dscores * gated["k"]).transpose(-1, -2) @ queries}
         wanted |= {"v": (weights * gated["v"]).transpose(-1, -2) @ upstream} if has_upstream else {}
-        found = tile_gradients(asking, keys, values, own, flows, gates, room)
+        found = {n: a @ b for n, a, b in tile_products(asking, keys, values, own, flows, gates)}
         assert set(found) == flows.keys() & wanted.keys()
-        kept += [(found[n], wanted[n]) for n in found]
-        again = tile_gradients(asking, keys, values, own, flows, gates)
-        assert all(torch.equal(found[n], again[n]) for n in found)
-    for a, b in kept:
-        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+        for n, x in found.items():
+            torch.testing.assert_close(x, wanted[n], rtol=1e-12, atol=1e-12)
+        again = {n: a @ b for n, a, b in tile_products(folded, keys.flatten(0, 1), values.flatten(0, 1), own, flows, gates, room)}
+        assert set(again) == set(found)
+        for n, x in again.items():
+            torch.testing.assert_close(x.view(wanted[n].shape), wanted[n], rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -78,15 +79,15 @@ def test_scores_beyond_all_numbers_are_nothing_where_nobody_attends():
     mask = torch.tensor([[True, False], [False, True]])
     keys = torch.tensor([0.0, 1e30]).view(1, 1, 2, 1)
     x[..., 1, :] = 0.0
-    found = tile_gradients(Asking(x, x * 0 + 1, column, column, None), keys, keys * 0, mask, {"v": State.ALL}, {})
-    assert found["v"].flatten().tolist() == [1.0, 1.0]
+    ((_, a, b),) = tile_products(Asking(x, x * 0 + 1, column, column, None), keys, keys * 0, mask, {"v": State.ALL}, {})
+    assert (a @ b).flatten().tolist() == [1.0, 1.0]
 
 
 def test_the_parts_of_lse_are_looked_at(monkeypatch: pytest.MonkeyPatch):
     """Rows whose lse lies in two parts need both of them, and rows whose second part is 0 are not asked to subtract it."""
     seen: list[bool] = []
-    honest = tiled_products.tile_gradients
-    monkeypatch.setattr(tiled_rectangles, "tile_gradients", lambda asking, *args: seen.append(asking.rest is None) or honest(asking, *args))
+    honest = tiled_products.tile_products
+    monkeypatch.setattr(tiled_rectangles, "tile_products", lambda asking, *args: seen.append(asking.rest is None) or honest(asking, *args))
     text = "attend causal\nstop k, v where k.pos < q.pos"
     for size, is_whole in ((0.5, True), (40.0, False)):
         q, k, v, dout = (x.float() for x in _numbers(*4 * [(150, 8)]))
@@ -98,3 +99,16 @@ def test_the_parts_of_lse_are_looked_at(monkeypatch: pytest.MonkeyPatch):
         seen.clear()
         for a, b in zip(grads, truth, strict=True):
             torch.testing.assert_close(a.double(), b, rtol=1e-3, atol=1e-5 * float(b.abs().max()))
+
+
+@pytest.mark.parametrize("is_transposed", [False, True])
+def test_members_of_several_batch_rows_are_one_axis(is_transposed: bool):
+    """Half of the heads of every row: they lie at no even distance, in what is read and in what is added to."""
+    attend, truth = (srt.compile(srt.parse("attend causal\nstop k, v where k.pos < q.pos and head < 2"), backend=b) for b in ("tiled", "reference"))
+    generator = torch.Generator().manual_seed(0)
+    shape = (3, 40, 4, 8) if is_transposed else (3, 4, 40, 8)
+    numbers = [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(4)]
+    *leaves, dout = (x.transpose(1, 2) if is_transposed else x for x in numbers)
+    leaves = [x.requires_grad_() for x in leaves]
+    for a, b in zip(*(torch.autograd.grad(f(*leaves), leaves, dout) for f in (attend, truth)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)

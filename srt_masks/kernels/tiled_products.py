@@ -6,7 +6,7 @@ Notation is the field's: S scores, P probabilities, lse = log sum exp S, delta_i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -124,8 +124,10 @@ class Asking:
         return Asking(alive(q[here]) * scale, upstream, delta, top, rest)
 
     def part(self, batch: slice, heads: slice, rows: slice) -> Asking:
+        """Some members and rows, (members, rows, ...)."""
+
         def cut(x: Tensor) -> Tensor:
-            return x[batch, heads, rows]
+            return x[batch, heads, rows].flatten(0, 1)
 
         upstream, rest = (None if x is None else cut(x) for x in (self.upstream, self.rest))
         return Asking(cut(self.queries), upstream, cut(self.delta), cut(self.top), rest)
@@ -141,11 +143,11 @@ def exp_(x: Tensor) -> Tensor:
 
 
 def _scores(a: Tensor, b: Tensor, room: Tensor | None) -> Tensor:
-    """(batch, heads, rows, width): the products of every row of one with every row of the other."""
+    """(members, rows, width): the products of every row of one with every row of the other. Without room there may be more axes in front."""
     if room is None:
         return a @ b.transpose(-1, -2)
-    shape = (*a.shape[:-1], b.shape[-2])
-    return torch.matmul(a, b.transpose(-1, -2), out=room[: math.prod(shape)].view(shape))
+    members, rows, width = a.shape[0], a.shape[1], b.shape[1]
+    return torch.bmm(a, b.transpose(1, 2), out=room[: members * rows * width].view(members, rows, width))
 
 
 def _below(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -153,10 +155,11 @@ def _below(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return mask.to(dtype).sub_(0.5).mul_(float("inf"))
 
 
-def tile_gradients(
+def tile_products(
     asking: Asking, keys: Tensor, values: Tensor, mask: Tensor | None, flows: dict[str, State], gates: dict[str, Tensor], room: Room | None = None
-) -> dict[str, Tensor]:
-    """What some tiles of one kind add to dQ / scale, dK and dV, for the gates through which anything flows. Nothing of it lies in `room`."""
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """What some tiles of one kind add to dQ / scale, dK and dV, as a gate's name and two factors to be multiplied, for the gates through which anything
+    flows. One factor lies in `room`, and in memory that is used again: each product is to be made before the next is asked for."""
     scores = _scores(asking.queries, keys, room and room[0])
     if mask is not None:
         torch.minimum(scores, _below(mask, scores.dtype), out=scores)
@@ -177,11 +180,9 @@ def tile_gradients(
             return x
         return x.mul_(gates[gate]) if is_last else x * gates[gate]
 
-    parts: dict[str, Tensor] = {}
     if "v" in flows and asking.upstream is not None:
-        parts["v"] = gated(weights, "v", True).transpose(-1, -2) @ asking.upstream
+        yield "v", gated(weights, "v", True).transpose(-1, -2), asking.upstream
     if "q" in flows and dscores is not None:
-        parts["q"] = gated(dscores, "q", "k" not in flows) @ keys
+        yield "q", gated(dscores, "q", "k" not in flows), keys
     if "k" in flows and dscores is not None:
-        parts["k"] = gated(dscores, "k", True).transpose(-1, -2) @ asking.queries
-    return parts
+        yield "k", gated(dscores, "k", True).transpose(-1, -2), asking.queries

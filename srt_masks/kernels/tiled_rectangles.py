@@ -24,7 +24,7 @@ from .backend import Attended
 from .members import Index, Members, add_to_keys
 from .rectangles import Rectangle, Stretch
 from .tiled_plan import Work
-from .tiled_products import Asking, Room, columns, exact_dtype, flows_of, gates_of, length, mask_of, tile_gradients, without_dead
+from .tiled_products import Asking, Room, columns, exact_dtype, flows_of, gates_of, length, mask_of, tile_products, without_dead
 
 LARGEST_LSE = 16.0  # of a forward: its rounding is at most 4 units in the last place of P
 CHUNK = 2**17  # numbers: with the one like it that is alive, they fit a core's own cache
@@ -195,14 +195,20 @@ def _by_products(
                 if own_mask is not None and not bool(own_mask.any()):
                     continue
                 own_gates = {n: gate[own, cols] for n, gate in gates.items()}
-                k, v = (x[batch, heads, keys] for x in (group.keys, group.values))
+                k, v = (x[batch, heads, keys].flatten(0, 1) for x in (group.keys, group.values))
                 if own_mask is not None and not group.is_finite:
                     k, v = without_dead((k, v), own_mask, 0)
-                for gate, part in tile_gradients(asking, k, v, own_mask, flows, own_gates, group.room).items():
-                    if gate == "q":
-                        grads["q"][batch, heads, rows].add_(part, alpha=scale)
-                    else:
-                        grads[gate][batch, heads, keys] += part
+                for gate, a, b in tile_products(asking, k, v, own_mask, flows, own_gates, group.room):
+                    where, factor = (rows, scale) if gate == "q" else (keys, 1.0)
+                    _add_product(grads[gate][batch, heads, where], a, b, factor)
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor, factor: float) -> None:
+    """total (batch, heads, rows, dim) += factor * a @ b, whose members are one axis."""
+    if total.shape[0] == 1:
+        total[0].baddbmm_(a, b, alpha=factor)
+    else:  # members of several batch rows need not lie evenly
+        total.add_((a @ b).view(total.shape), alpha=factor)
 
 
 def _pieces(stretches: Sequence[Stretch]) -> list[tuple[slice, slice]]:

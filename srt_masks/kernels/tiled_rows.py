@@ -19,7 +19,7 @@ from .backend import Attended
 from .members import Members, add_to_keys
 from .rectangles import Stretch
 from .tiled_plan import Work
-from .tiled_products import Asking, columns, exact_dtype, exp_, flows_of, gates_of, mask_of, tile_gradients, width, without_dead
+from .tiled_products import Asking, columns, exact_dtype, exp_, flows_of, gates_of, mask_of, tile_products, width, without_dead
 
 CHUNK = 2**23
 
@@ -81,7 +81,8 @@ def backward(
                         mask = mask_of(work.leaves, program, row, mine, q.device)
                         keys, values = without_dead((keys, values), mask, 0)
                     gates = gates_of(work.leaves, program, row, mine, flows, mask, keys)
-                    for gate, part in tile_gradients(asking, keys, values, mask, flows, gates).items():
+                    for gate, a, b in tile_products(asking, keys, values, mask, flows, gates):
+                        part = a @ b
                         if gate == "q":
                             total["q"][(*members.query, row)] += part * scale
                             continue
