@@ -235,6 +235,34 @@ def test_a_regression_head_is_trained_by_predict_on_targets():
             plain(x, **options)
 
 
+def test_a_model_of_numbers_alone_knows_no_tokens(tmp_path: Path):
+    """What it predicts is read by no row, so a row may predict at its own index; the same weights with a vocabulary beside them say the same."""
+    spec = srt.parse("attend causal\nstop k, v where k.pos < q.pos\npredict token -> index")
+    sizes: dict[str, Any] = {"dim": 16, "depth": 2, "heads": 2, "regression": 1}
+    with pytest.raises(srt.SpecError, match="no leak"):
+        srt.build_model(spec, num_tokens=5, **sizes)
+    model = srt.build_model(spec, **sizes).double()
+    assert not [name for name, _ in model.named_parameters() if "token_embedding" in name or "to_logits" in name]
+    embeds, targets = torch.randn(3, 6, 16, dtype=torch.float64), torch.randn(3, 6, 1, dtype=torch.float64)
+    loss = model(embeds=embeds, targets=targets)
+    both = srt.build_model(spec, num_tokens=5, proofs="off", **sizes).double()
+    both.load_state_dict(model.state_dict(), strict=False)
+    assert torch.equal(loss, both(embeds=embeds, targets=targets))
+    said = model(embeds=embeds, return_values=True)
+    torch.testing.assert_close(loss, (said - targets).square().mean())
+    srt.save_model(model, tmp_path / "m.safetensors")
+    assert torch.equal(srt.load_model(tmp_path / "m.safetensors")(embeds=embeds, return_values=True), said)
+    for options, words in (({"x": torch.zeros(3, 6, dtype=torch.int64)}, "give embeds="), ({"embeds": embeds}, "no token head"), ({}, "give embeds=")):
+        with pytest.raises(srt.InputError, match=words):
+            model(**options)
+    for wrong in ({"regression": None}, {"tied": True}):
+        with pytest.raises(srt.InputError, match="num_tokens= says how many tokens"):
+            srt.build_model(spec, **{**sizes, **wrong})
+    claimed = srt.parse("attend causal\npredict token -> index\nassert no leak")
+    with pytest.raises(srt.SpecError, match="no leak"):
+        srt.build_model(claimed, **sizes)
+
+
 def test_log_probs_are_those_of_the_last_row_that_predicts_each_token():
     text = "layout repeat { token, reason }\nattend causal\npredict token -> index + 1\npredict reason -> index + 2"
     model, x = model_of(text), torch.randint(0, 13, (2, 5))

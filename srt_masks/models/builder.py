@@ -30,7 +30,7 @@ def build_model(
     dim: int,
     depth: int,
     heads: int,
-    num_tokens: int,
+    num_tokens: int | None = None,
     dim_head: int | None = None,
     max_positions: int = 2048,
     key_heads: int | None = None,
@@ -46,6 +46,8 @@ def build_model(
 ) -> SpecTransformer:
     """A pre-norm decoder whose attention, gradients, positions and loss are those of the spec.
 
+    `num_tokens` is the size of the vocabulary, 256 for bytes; without it the model knows no tokens: `embeds=` come in and the regression head says what it
+    predicts. As no row then reads what is predicted, `predict token -> index` is no leak there.
     `dim_head` is dim / heads unless given. `key_heads` (`heads`) keys and values are shared by groups of query heads. `feed_forward` is "gelu", or
     "gated": SwiGLU with as many weights. `positions`, the ids that the text's `position` says, are "learned", from 0 to `max_positions` - 1, or
     "rotary". `tied`: the head is the token embedding. The rows of the roles of `own_weights` go through embeddings, norms, projections, feed-forwards and
@@ -62,7 +64,7 @@ def build_model(
         ("dim", dim),
         ("depth", depth),
         ("heads", heads),
-        ("num_tokens", num_tokens),
+        ("num_tokens", 1 if num_tokens is None else num_tokens),
         ("max_positions", max_positions),
         ("dim_head", 1 if dim_head is None else dim_head),
         ("key_heads", 1 if key_heads is None else key_heads),
@@ -83,6 +85,8 @@ def build_model(
     for name, value, known in (("feed_forward", feed_forward, FEED_FORWARDS), ("positions", positions, POSITIONS)):
         if value not in known:
             raise InputError(f"{name} is {' or '.join(map(repr, known))}; got {value!r}")
+    if num_tokens is None and (regression is None or tied):
+        raise InputError("num_tokens= says how many tokens there are, 256 for bytes; a model without them has regression= for its one head, and tied=False")
     if not isinstance(tied, bool):
         raise InputError(f"tied is True or False; got {tied!r}")
     if positions == "rotary" and dim_head % 2:
@@ -98,7 +102,7 @@ def build_model(
         raise InputError("this spec says nothing of data: write `data ROLE` for the tokens that carry it")
     if checked.position is None and not checked.queries.is_single_repeat:
         raise InputError("this layout is no single `repeat`, so the spec must say where tokens stand: write `position ...`, for example `position pos`")
-    hold(spec, proofs)
+    hold(spec, proofs, reads_targets=num_tokens is not None)
     own = _own_weights(spec, own_weights)
     sizes = Config(dim, depth, heads, num_tokens, dim_head, max_positions, key_heads, feed_forward, positions, tied, own, regression, max_slots)
     return SpecTransformer(spec, sizes, backend)

@@ -15,7 +15,7 @@ class Config:
     dim: int
     depth: int
     heads: int
-    num_tokens: int
+    num_tokens: int | None  # None: no token embedding and no token head, what comes in is `embeds=`
     dim_head: int
     max_positions: int
     key_heads: int | None = None  # heads of keys and values, each shared by heads / key_heads query heads; None: `heads`

@@ -13,15 +13,18 @@ class Ends(nn.Module):
 
     def __init__(self, config: Config):
         super().__init__()
-        self.token_embedding = nn.Embedding(config.num_tokens, config.dim)
+        self.token_embedding = None if config.num_tokens is None else nn.Embedding(config.num_tokens, config.dim)
         self.position_embedding = nn.Embedding(config.max_positions, config.dim) if config.positions == "learned" else None
         self.norm = nn.RMSNorm(config.dim)
-        self.to_logits = None if config.tied else nn.Linear(config.dim, config.num_tokens, bias=False)
+        self.to_logits = None if config.tied or config.num_tokens is None else nn.Linear(config.dim, config.num_tokens, bias=False)
         self.to_values = None if config.regression is None else nn.Linear(config.dim, config.regression)
 
     def logits(self, state: Tensor) -> Tensor:
-        """(..., dim) -> (..., num_tokens)"""
-        return F.linear(state, self.token_embedding.weight) if self.to_logits is None else self.to_logits(state)
+        """(..., dim) -> (..., num_tokens). The head must be there."""
+        if self.to_logits is not None:
+            return self.to_logits(state)
+        assert self.token_embedding is not None
+        return F.linear(state, self.token_embedding.weight)
 
     def values(self, state: Tensor) -> Tensor:
         """(..., dim) -> (..., regression). The head must be there."""

@@ -194,9 +194,9 @@ class SpecTransformer(Ends):
         rows, data = (batch.to(device), row.to(device)), (batch.to(device), index.to(device))
         if words.x is not None:
             ids = words.x[data]
-            state = state.index_put(
-                rows, Groups.of(sets[batch, row], len(self.ends), device).apply([e.token_embedding for e in self.ends], ids), accumulate=True
-            )
+            tables = [e.token_embedding for e in self.ends]
+            embedded = Groups.of(sets[batch, row], len(self.ends), device).apply(tables, ids)  # type: ignore[arg-type]
+            state = state.index_put(rows, embedded, accumulate=True)
         if words.embeds is not None:
             state = state.index_put(rows, words.embeds[data].to(state.dtype), accumulate=True)
         return state
@@ -235,6 +235,8 @@ class SpecTransformer(Ends):
         """The head of every set of weights."""
         if values and self.config.regression is None:
             raise InputError("this model has no regression head: build it with regression=, the numbers that each row predicts")
+        if not values and self.config.num_tokens is None:
+            raise InputError("this model has no token head (num_tokens is None): ask for return_values=True, or give targets= for its loss")
         return [e.values if values else e.logits for e in self.ends]
 
     def _predicted(self, laid: LaidOut) -> Predicted:

@@ -69,13 +69,15 @@ def _moved(x: Tensor, own: Sequence[int], axis: int, shifts: Sequence[int]) -> T
     return torch.where(live, moved, torch.zeros((), dtype=moved.dtype, device=moved.device)).movedim(1, axis)
 
 
-def read_words(x: Any, embeds: Any, lengths: Any, padding: Any, num_tokens: int, dim: int) -> Words:
+def read_words(x: Any, embeds: Any, lengths: Any, padding: Any, num_tokens: int | None, dim: int) -> Words:
     """What a caller gives, checked. Raises InputError naming the argument that is wrong."""
     if x is None and embeds is None:
-        raise InputError("give x, (batch, data tokens) whole numbers, or embeds=, (batch, data tokens, dim)")
+        raise InputError(f"give {'' if num_tokens is None else 'x, (batch, data tokens) whole numbers, or '}embeds=, (batch, data tokens, {dim})")
     if padding not in PADDINGS:
         raise InputError(f'padding is "right" or "left": where the padding of short rows stands; got {padding!r}')
     if x is not None:
+        if num_tokens is None:
+            raise InputError(f"this model knows no tokens (num_tokens is None): give embeds=, (batch, data tokens, {dim}), in place of x")
         _check_form(x, num_tokens)
     if embeds is not None:
         if not isinstance(embeds, Tensor) or embeds.ndim != 3 or not embeds.is_floating_point() or embeds.shape[-1] != dim:
@@ -88,7 +90,7 @@ def read_words(x: Any, embeds: Any, lengths: Any, padding: Any, num_tokens: int,
         words = Words(x, embeds, own, padding == "left")
         # Padding may hold anything, also numbers that no vocabulary has.
         x, embeds = (None if t is None else words.to_front(t, own) for t in (x, embeds))
-    return Words(None if x is None else check_tokens(x, num_tokens), embeds, words.lengths, words.left)
+    return Words(x if x is None or num_tokens is None else check_tokens(x, num_tokens), embeds, words.lengths, words.left)
 
 
 def _read_lengths(lengths: Any, batch: int, count: int) -> tuple[int, ...]:

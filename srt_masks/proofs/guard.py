@@ -22,18 +22,19 @@ class UnprovedWarning(UserWarning):
     """A claim of a spec is not proved, nor refuted as the text stands."""
 
 
-def hold(spec: Spec, mode: str) -> None:
+def hold(spec: Spec, mode: str, *, reads_targets: bool = True) -> None:
     """Refuses a spec with a claim that is refuted, with "strict" also one that is not proved; with "off" nothing is asked.
 
-    A claim that holds for the text's values of its params, and not for others that a call may give, is not proved. Raises SpecError, InputError.
+    A claim that holds for the text's values of its params, and not for others that a call may give, is not proved. `reads_targets`: what a row predicts
+    is among what rows read; where it is not, a `predict` alone claims nothing. Raises SpecError, InputError.
     """
     if mode not in MODES:
         raise InputError(f'proofs is "warn", "strict" or "off"; got {mode!r}{": " + near if (near := did_you_mean(str(mode), MODES)) else ""}')
-    if mode == "off" or not (spec.checked.claims or spec.checked.predictions):
+    if mode == "off" or not (spec.checked.claims or (spec.checked.predictions and reads_targets)):
         return
     from .prove import prove
 
-    verdicts = prove(spec)
+    verdicts = [v for v in prove(spec) if reads_targets or v.line is not None]
     wrong = [v for v in verdicts if not v and (mode == "strict" or (v.outcome == "refuted" and not v.holds_as_written))]
     if wrong:
         raise SpecError([diagnostic(v) for v in wrong], Source(spec.text, spec.filename))
