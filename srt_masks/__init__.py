@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .models.builder import build_model
     from .models.checkpoint import load_model, save_model
     from .models.original import Transformer, stop_graddable_attn
+    from .models.sample import sample
     from .packed import documents
     from .proofs.prove import prove
     from .schemes import zoo
@@ -37,6 +38,7 @@ _HOMES = {
     "Spec": "spec", "parse": "spec", "load": "spec",
     "compile": "surface", "dense": "surface", "tokens": "surface",
     "build_model": "models.builder", "save_model": "models.checkpoint", "load_model": "models.checkpoint",
+    "sample": "models.sample",
     "capabilities": "features.asking", "zoo": "schemes", "explain": "explanation", "flow": "flows.measure", "documents": "packed",
     "prove": "proofs.prove", "equivalent": "elsewhere.comparing", "from_config": "elsewhere.configs", "from_dense": "elsewhere.tables",
     "Transformer": "models.original", "stop_graddable_attn": "models.original",
@@ -46,7 +48,7 @@ _MODULES = {"testing": "testing", "huggingface": "models.huggingface", "nn": "mo
 
 __all__ = [
     "BackendError", "Error", "InputError", "Spec", "SpecError", "Transformer", "build_model", "capabilities", "compile", "dense", "documents", "equivalent", "explain", "flow", "from_config", "from_dense", "huggingface", "load",
-    "load_model", "nn", "parse", "prove", "save_model", "stop_graddable_attn", "testing", "tokens", "zoo",
+    "load_model", "nn", "parse", "prove", "sample", "save_model", "stop_graddable_attn", "testing", "tokens", "zoo",
 ]  # fmt: skip
 
 

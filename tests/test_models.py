@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from conftest import ROOT
 
 import srt_masks as srt
-from srt_masks.models.sample import sample
 from srt_masks.reference.attention import attention
 
 SELF_REASONING = (ROOT / "examples" / "self_reasoning.mask").read_text()
@@ -188,32 +187,6 @@ def test_broken_and_foreign_checkpoints_are_refused(tmp_path: Path):
     for name in ("greedy", "cut", "noise", "empty", "foreign", "liar", "huge", "missing"):
         with pytest.raises(srt.InputError, match=name):
             srt.load_model(tmp_path / name)
-
-
-@pytest.mark.parametrize("options", [{"temperature": -1.0}, {"temperature": float("nan")}, {"count": -1}, {"seed": -1}, {"words": 1}, {"prompt": b""}])
-def test_samples_that_do_not_fit(options: dict):
-    model = srt.build_model(srt.parse("attend causal\npredict token -> index + 1"), **{**SMALL, "num_tokens": 256})
-    given = {"prompt": b"a", "count": 1, "words": 4, **options}
-    with pytest.raises(srt.InputError):
-        list(sample(model, given.pop("prompt"), given.pop("count"), **given))
-
-
-def test_broken_weights_do_not_write():
-    model = srt.build_model(srt.parse("attend causal\npredict token -> index + 1"), **{**SMALL, "num_tokens": 256})
-    with torch.no_grad():
-        next(model.parameters()).fill_(float("nan"))
-    with pytest.raises(srt.InputError, match="broken"):
-        list(sample(model, b"a", 1, words=4))
-
-
-def test_sampling_never_leaves_the_places_it_learnt():
-    """Every byte is predicted from at most words - 1 before it: the last place of a training sequence has no label."""
-    model = srt.build_model(srt.parse("attend causal\npredict token -> index + 1"), dim=16, depth=1, heads=2, num_tokens=256)
-    seen = []
-    original = model.next_logits
-    model.next_logits = lambda x: (seen.append(x.shape[1]), original(x))[1]
-    list(sample(model, b"abc", 10, words=6))
-    assert max(seen) == 5
 
 
 @pytest.mark.parametrize(

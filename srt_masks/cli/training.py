@@ -27,7 +27,15 @@ def sample(options: argparse.Namespace) -> None:
     model = load_model(options.checkpoint)
     if model.config.num_tokens != 256:
         raise InputError(f"{options.checkpoint} has {model.config.num_tokens} tokens, not 256: it does not write bytes")
-    _write_sample(model, os.fsencode(options.prompt), options.count, options.words, options.temperature, options.seed)
+    from ..models.sample import sample as draw
+
+    prompts = [os.fsencode(p) for p in options.prompt or ["The "]]
+    stop = [os.fsencode(s) for s in options.stop]
+    found = draw(
+        model, prompts, options.count, words=options.words, temperature=options.temperature, top_k=options.top_k, top_p=options.top_p, seed=options.seed,
+        stop=stop, cache=not options.no_cache,
+    )  # fmt: skip
+    print("\n\n".join(_shown(prompt + text) for prompt, text in zip(prompts, found, strict=True)))
 
 
 def demo(options: argparse.Namespace) -> None:
@@ -93,6 +101,10 @@ def _report(result: Any, options: argparse.Namespace, count: int = 300) -> None:
 def _write_sample(model: Any, prompt: bytes, count: int, words: int, temperature: float, seed: int) -> None:
     from ..models.sample import sample as draw
 
-    text = prompt + bytes(draw(model, prompt, count, words=words, temperature=temperature, seed=seed))
-    # What a model writes may be anything: control characters must not reach the terminal.
-    print("".join(c if c.isprintable() or c == "\n" else "·" for c in text.decode("utf-8", "replace")))
+    # Whatever the spec is: a cache is not for all of them.
+    print(_shown(prompt + draw(model, prompt, count, words=words, temperature=temperature, seed=seed, cache=False)))
+
+
+def _shown(text: bytes) -> str:
+    """What a model writes may be anything: control characters must not reach the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else "·" for c in text.decode("utf-8", "replace"))

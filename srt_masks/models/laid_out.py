@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,15 +19,19 @@ from .words import Words
 
 MOST_KEPT = 8  # lengths whose rows are kept
 
+Keep = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
+
 
 @dataclass(frozen=True, slots=True)
 class LaidOut:
-    """`own` are the rows of the layout that each row of the batch has of its own; `beside` is what every call of attention gets beside q, k and v."""
+    """`own` are the rows of the layout that each row of the batch has of its own; `beside` is what every call of attention gets beside q, k and v. Where
+    these are some rows of a longer text, `keep` takes the keys and values of a layer and gives those of the whole."""
 
     words: Words
     rows: Rows
     own: tuple[int, ...]
     beside: Mapping[str, Any]
+    keep: Keep | None = None
 
     @property
     def places(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -60,6 +64,13 @@ class Layouter:
         if rest or steps < 0:
             raise InputError(f"x has {data_tokens} data tokens a row; the layout `{text}` has {self._fixed} and {self._per_step} a step")
         return layout.tokens(steps)
+
+    def room_for(self, data_tokens: int) -> int:
+        """Data tokens of the shortest sequence that has so many, or more. Raises InputError where the layout has none."""
+        layout = self.checked.queries
+        if layout.given is None and not self._per_step and data_tokens > self._fixed:
+            raise InputError(f"{data_tokens} data tokens are wanted; the layout `{layout.describe(self.checked.roles)}` has {self._fixed}, always")
+        return self._fixed - (self._fixed - max(data_tokens, self._fixed)) // (self._per_step or 1) * self._per_step
 
     def lay_out(self, words: Words, given: Any, inputs: Mapping[str, Any] | None, named: Mapping[str, Any]) -> LaidOut:
         """Raises InputError for what fits neither the layout nor the text."""

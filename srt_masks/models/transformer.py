@@ -143,8 +143,11 @@ class SpecTransformer(Ends):
         if not bool(follows.any(1).all()):
             raise InputError("no row of this spec predicts the token that comes next: it cannot continue a text")
         row = follows.shape[1] - 1 - follows.flip(1).int().argmax(1)
-        batch = torch.arange(laid.words.batch)
-        return self._read(self._head(False), self.states(laid), self._sets(laid), batch, row)
+        return self.logits_of(laid, self.states(laid), torch.arange(laid.words.batch), row)
+
+    def logits_of(self, laid: LaidOut, state: Tensor, batch: Tensor, row: Tensor) -> Tensor:
+        """What the head says of some rows, (n, num_tokens): of their row of the batch and their place in it, each (n,). `state` is what `states` gave."""
+        return self._read(self._head(False), state, self._sets(laid), batch, row)
 
     def states(self, laid: LaidOut) -> Tensor:
         """The final normalised state of every row, (batch, rows, dim); 0 where it is padding."""
@@ -171,6 +174,10 @@ class SpecTransformer(Ends):
                 if rotate is not None:
                     q, k = rotate(q), rotate(k)
                     twins = {n: rotate(t) if n == "hidden_k" else t for n, t in twins.items()}
+                if laid.keep is not None:
+                    k, v = laid.keep(number, k, v)
+                    # Nothing is taught here, so the twins of keys and values are these.
+                    twins = {n: k if n == "hidden_k" else v for n in twins}
                 return self.attend(q, k, v, layer=number, **laid.beside, **twins)
 
             return attend
@@ -184,7 +191,7 @@ class SpecTransformer(Ends):
         words, device = laid.words, laid.words.any.device
         state = self.slot_embedding(self._kind(laid).to(device)).expand(words.batch, -1, -1)
         if self.config.positions == "learned":
-            position = self._positions(laid.rows.position).to(device)
+            position = self.check_positions(laid.rows.position).to(device)
             if self.own:
                 tables = [e.position_embedding for e in self.ends]
                 state = state + groups.apply(tables, position.expand(words.batch, -1).flatten()).unflatten(0, sets.shape)  # type: ignore[arg-type]
@@ -220,9 +227,10 @@ class SpecTransformer(Ends):
         """The set of weights of each row, (batch, rows), on the CPU."""
         return self.set_of_role[laid.rows.role].expand(laid.words.batch, -1)
 
-    def _positions(self, position: Tensor) -> Tensor:
+    def check_positions(self, position: Tensor) -> Tensor:
+        """The same. Raises InputError for one that the model has not learnt."""
         most = self.config.max_positions
-        if position.numel() and (int(position.max()) >= most or int(position.min()) < 0):
+        if self.config.positions == "learned" and position.numel() and (int(position.max()) >= most or int(position.min()) < 0):
             raise InputError(
                 f"positions run from {int(position.min())} to {int(position.max())}; this model learned 0 to {most - 1}: build it with a larger max_positions, "
                 'or with positions="rotary"'

@@ -81,7 +81,7 @@ def read_words(x: Any, embeds: Any, lengths: Any, padding: Any, num_tokens: int 
         _check_form(x, num_tokens)
     if embeds is not None:
         if not isinstance(embeds, Tensor) or embeds.ndim != 3 or not embeds.is_floating_point() or embeds.shape[-1] != dim:
-            raise InputError(f"embeds is (batch, data tokens, {dim}), floating; got {_describe(embeds)}")
+            raise InputError(f"embeds is (batch, data tokens, {dim}), floating; got {describe(embeds)}")
         if x is not None and embeds.shape[:2] != x.shape:
             raise InputError(f"x and embeds speak of the same data tokens; x is {tuple(x.shape)}, embeds {tuple(embeds.shape)}")
     words = Words(x, embeds, None, padding == "left")
@@ -97,7 +97,7 @@ def _read_lengths(lengths: Any, batch: int, count: int) -> tuple[int, ...]:
     if isinstance(lengths, Tensor) and lengths.ndim == 1 and not lengths.is_floating_point() and lengths.dtype is not torch.bool:
         lengths = lengths.tolist()
     if not isinstance(lengths, list | tuple) or not all(isinstance(n, int) and not isinstance(n, bool) for n in lengths):
-        raise InputError(f"lengths is a vector of whole numbers, the data tokens of each row of x; got {_describe(lengths)}")
+        raise InputError(f"lengths is a vector of whole numbers, the data tokens of each row of x; got {describe(lengths)}")
     if len(lengths) != batch:
         raise InputError(f"lengths has one number a row: wanted {batch}, got {len(lengths)}")
     for n in lengths:
@@ -116,8 +116,8 @@ def check_tokens(x: Any, num_tokens: int) -> Tensor:
 
 def _check_form(x: Any, num_tokens: int) -> None:
     if not isinstance(x, Tensor) or x.ndim != 2 or x.is_floating_point() or x.is_complex() or x.dtype is torch.bool:
-        raise InputError(f"x is (batch, tokens), whole numbers from 0 to {num_tokens - 1}; got {_describe(x)}")
+        raise InputError(f"x is (batch, tokens), whole numbers from 0 to {num_tokens - 1}; got {describe(x)}")
 
 
-def _describe(x: Any) -> str:
+def describe(x: Any) -> str:
     return f"{str(x.dtype).removeprefix('torch.')} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
