@@ -156,6 +156,12 @@ def test_whole_passes_at_every_length_say_the_same():
     torch.testing.assert_close(each[0][8], single.next_logits(x[:1, :8])[0], rtol=1e-5, atol=1e-5)
 
 
+def test_rows_that_are_computed_too_early_say_nothing():
+    """Beside a longer prompt, rows of a shorter one are computed before their words are known; what they say of a word that they repeat is nothing."""
+    text = "layout repeat { token, echo }\nattend causal\npredict token -> index + 1\npredict echo -> index"
+    hold(model_of(text), torch.randint(0, NUMBERS, (2, 8)), [2, 5])
+
+
 def test_data_in_mid_step_is_predicted_by_rows_before_it():
     """The state predicts the action of its own step, which is not known then."""
     model = model_of("layout repeat { return, state, action }\ndata action\nattend causal\npredict state -> index + 1")
