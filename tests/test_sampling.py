@@ -327,6 +327,12 @@ def test_what_does_not_fit_is_refused(options: dict[str, Any], words: str):
         srt.sample(model, given.pop("prompts"), given.pop("count"), **given)
 
 
+def test_a_model_of_numbers_draws_no_tokens():
+    model = srt.build_model(srt.parse("attend causal\npredict token -> index"), dim=8, depth=1, heads=1, regression=2)
+    with pytest.raises(srt.InputError, match="no tokens to draw"):
+        srt.sample(model, [1], 3)
+
+
 @pytest.mark.parametrize("cache", [True, False])
 def test_broken_weights_do_not_write(cache: bool):
     model = model_of("attend causal\npredict token -> index + 1")

@@ -42,6 +42,8 @@ def sample(
     sequences that the model learnt from: what is longer goes on from the last `words` // 2 (without a cache, the last `words` - 1) as from a
     prompt; None: a text may be as long as the positions are. The mode of the model is left as it was. Raises InputError.
     """
+    if model.config.num_tokens is None:
+        raise InputError("this model has no tokens to draw: it was built without num_tokens, for numbers alone")
     texts, kind = _read_prompts(prompts, model.config.num_tokens)
     choice = Choice(temperature, top_k, top_p)
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:

@@ -13,7 +13,6 @@ import pytest
 from conftest import ROOT
 
 import srt_masks as srt
-from srt_masks.models.sample import sample
 from srt_masks.training.data import Batches, corpus
 from srt_masks.training.recipe import Recipe
 from srt_masks.training.train import train
@@ -30,8 +29,8 @@ def test_training_writes_what_it_promises(tmp_path: Path):
     assert len(losses) == 30 and losses[-1] < losses[0] - 0.5
     assert lines[-1]["held_out_bits_per_byte"] == result.held_out_bits < 7.5
     assert result.plot.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    written = list(sample(srt.load_model(result.checkpoint), b"The ", 20, words=12, seed=3))
-    assert written == list(sample(result.model, b"The ", 20, words=12, seed=3)) and len(written) == 20
+    written = srt.sample(srt.load_model(result.checkpoint), b"The ", 20, words=12, seed=3)
+    assert written == srt.sample(result.model, b"The ", 20, words=12, seed=3) and len(written) == 20
     again = train(srt.parse(SELF_REASONING, params={"reasons": 1}), recipe, tmp_path / "again", quiet=True)
     assert [x["loss"] for x in map(json.loads, again.log.read_text().splitlines()) if "loss" in x] == losses
 
