@@ -176,6 +176,26 @@ def test_masks_that_are_not_kept_are_made(monkeypatch: pytest.MonkeyPatch):
     assert all(torch.equal(a, b) for a, b in zip(kept, results(), strict=True))
 
 
+def test_masks_for_the_operator_are_made_once_where_they_are_alike(monkeypatch: pytest.MonkeyPatch):
+    cpu_flash.works(torch.float32)
+    leaves = [x.requires_grad_() for x in _inputs(1024, 2, torch.float32)[:3]]
+    honest, given = cpu_flash.forward, []
+    monkeypatch.setattr(cpu_flash, "forward", lambda *args: given.append(args[3]) or honest(*args))
+
+    def results(text: str) -> list[Tensor]:
+        given.clear()
+        out = srt.compile(srt.parse(text), backend="tiled")(*leaves)
+        return [out.detach(), *torch.autograd.grad(out.sum(), leaves)]
+
+    for text in ("attend causal", "attend causal and window(300)"):
+        kept = results(text)
+        masks = [x for x in given if x is not None]
+        assert len({x.data_ptr() for x in masks}) == len({(x.shape, tuple(x.flatten().tolist())) for x in masks}) < len(masks)
+        with monkeypatch.context() as small:
+            small.setattr(tiled_rectangles, "ADDED", 256 * 256)  # one is kept, until another comes
+            assert all(torch.equal(a, b) for a, b in zip(kept, results(text), strict=True))
+
+
 def test_where_lse_is_large_the_other_design_takes_the_forward(monkeypatch: pytest.MonkeyPatch):
     """lse rounded to one number would make P wrong; the backward mends it, and is still the operator's."""
     cpu_flash.works(torch.float32)

@@ -11,7 +11,7 @@ keeps it in two parts, and the backward makes good for the rounding.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -29,6 +29,7 @@ from .tiled_products import Asking, Room, columns, exact_dtype, flows_of, gates_
 LARGEST_LSE = 16.0  # of a forward: its rounding is at most 4 units in the last place of P
 CHUNK = 2**17  # numbers: with the one like it that is alive, they fit a core's own cache
 ROWS, COLUMNS = 512, 256  # of a chunk, for one head
+ADDED = 2**20  # numbers: of masks for the operator, kept for the rest of a pass
 ALL = {gate: State.ALL for gate in "qkv"}
 EVERYONE = (slice(None), slice(None))
 
@@ -54,9 +55,10 @@ def forward(q: Tensor, k: Tensor, v: Tensor, works: list[Work], program: Program
         members = Members.of(work.batch, work.heads, q.shape[1] // max(1, k.shape[1]), q.device)
         queries, keys, values = q[members.query].to(exact) * scale, k[members.key].to(exact), v[members.key].to(exact)
         group_out, group_lse = out[members.query], lse[members.query]
+        masks = _Masks(work, program, exact, q.device)
         for rectangle in work.forward_cover:
             rows = rectangle.rows
-            seen = _seen(work, program, rectangle, keys, values, is_finite)
+            seen = _seen(masks, rectangle, keys, values, is_finite)
             part, part_lse = cpu_flash.forward(queries[:, :, rows], seen.keys, seen.values, seen.added)
             if seen.blind is not None:  # what the operator says of rows that see nothing differs from version to version
                 part, part_lse = part.masked_fill(seen.blind[:, None], 0.0), part_lse.masked_fill(seen.blind, float("-inf"))
@@ -92,7 +94,8 @@ def backward(
         members = Members.of(work.batch, work.heads, q.shape[1] // max(1, k.shape[1]), q.device)
         shared = len(set(members.key_heads)) < len(members.key_heads)
         keys, values = k[members.key].to(exact), v[members.key].to(exact)
-        group = _Group((*members.query, slice(0, work.queries)), keys, values, is_finite, (dout, dlse, q, attended, scale))
+        masks = _Masks(work, program, exact, q.device)
+        group = _Group((*members.query, slice(0, work.queries)), keys, values, is_finite, masks, (dout, dlse, q, attended, scale))
         # Gradients of the group: parts of the whole where slices name its members, else its own.
         grads = {"q": total["q"][members.query]} if "q" in total else {}
         grads |= {n: torch.zeros_like(x) if shared else total[n][members.key] for n, x in (("k", keys), ("v", values)) if n in total}
@@ -100,9 +103,9 @@ def backward(
             flows = flows_of(rectangle.kind, tuple(total), dout)
             # The operator finds all three or none. It is taken for any of them, so that a gradient has the same bits whatever else is asked for.
             if by_operator and flows and flows_of(rectangle.kind, "qkv", dout) == ALL:
-                _by_operator(group, work, program, rectangle, grads, scale)
+                _by_operator(group, rectangle, grads, scale)
             elif flows:
-                _by_products(group, work, program, rectangle, flows, grads, scale)
+                _by_products(group, rectangle, flows, grads, scale)
         if "q" in total:
             total["q"][members.query] = grads["q"]
         for n in grads.keys() - {"q"}:
@@ -134,6 +137,7 @@ class _Group:
     keys: Tensor  # (batch, heads, keys, head_dim)
     values: Tensor
     is_finite: bool
+    masks: _Masks
     given: tuple[Tensor | None, Tensor | None, Tensor, Attended, float]  # dout, dlse, q, what the forward found, scale
 
     @cached_property
@@ -166,8 +170,8 @@ class _Group:
         return _Operands(dout, queries, out, lse)
 
 
-def _by_operator(group: _Group, work: Work, program: Program, rectangle: Rectangle, grads: dict[str, Tensor], scale: float) -> None:
-    seen = _seen(work, program, rectangle, group.keys, group.values, group.is_finite)
+def _by_operator(group: _Group, rectangle: Rectangle, grads: dict[str, Tensor], scale: float) -> None:
+    seen = _seen(group.masks, rectangle, group.keys, group.values, group.is_finite)
     dout, queries, out, lse = group.operands.rows(rectangle.rows)
     dq, dk, dv = cpu_flash.backward(dout, queries, seen.keys, seen.values, out, lse, seen.added)
     if "q" in grads:
@@ -178,11 +182,9 @@ def _by_operator(group: _Group, work: Work, program: Program, rectangle: Rectang
             grads[name][:, :, s.start : s.stop] += part[:, :, offset : (offset := offset + s.stop - s.start)]
 
 
-def _by_products(
-    group: _Group, work: Work, program: Program, rectangle: Rectangle, flows: dict[str, State], grads: dict[str, Tensor], scale: float
-) -> None:  # fmt: skip
-    mask = _mask(work, program, rectangle, group.keys.device) if rectangle.kind & PARTIAL else None
-    gates = gates_of(work.leaves, program, rectangle.rows, rectangle.stretches, flows, mask, group.keys)
+def _by_products(group: _Group, rectangle: Rectangle, flows: dict[str, State], grads: dict[str, Tensor], scale: float) -> None:
+    mask = group.masks.attended(rectangle) if rectangle.kind & PARTIAL else None
+    gates = gates_of(group.masks.work.leaves, group.masks.program, rectangle.rows, rectangle.stretches, flows, mask, group.keys)
     pieces = _pieces(rectangle.stretches)
     widest = max(length(cols) for _, cols in pieces)
     for top in range(0, rectangle.height, ROWS):
@@ -242,23 +244,43 @@ class _Seen:
     blind: Tensor | None  # (rows,): those that attend none of these keys; None: no row is
 
 
-def _seen(work: Work, program: Program, rectangle: Rectangle, keys: Tensor, values: Tensor, is_finite: bool) -> _Seen:
+@dataclass(frozen=True, slots=True)
+class _Masks:
+    """The masks of one group's PARTIAL rectangles, for one pass."""
+
+    work: Work
+    program: Program
+    dtype: torch.dtype
+    device: torch.device
+    _added: dict[int, Tensor] = field(default_factory=dict)  # by their patterns
+
+    def attended(self, rectangle: Rectangle) -> Tensor:
+        """The attended pairs, bool (rows, width): as it was kept, or made."""
+        if rectangle.pattern < 0:
+            return mask_of(self.work.leaves, self.program, rectangle.rows, rectangle.stretches, self.device)
+        pairs = rectangle.height * rectangle.width
+        return self.work.patterns[rectangle.pattern : rectangle.pattern + pairs].view(rectangle.height, rectangle.width)
+
+    def added(self, rectangle: Rectangle, attended: Tensor) -> Tensor:
+        """0 where a pair is attended, -inf elsewhere; made once where rectangles look alike."""
+        found = self._added.get(rectangle.pattern)
+        if found is None:
+            found = torch.where(attended, *torch.tensor([0.0, float("-inf")], dtype=self.dtype, device=self.device))
+            if rectangle.pattern >= 0:
+                if sum(x.numel() for x in self._added.values()) + found.numel() > ADDED:
+                    self._added.clear()
+                self._added[rectangle.pattern] = found
+        return found
+
+
+def _seen(masks: _Masks, rectangle: Rectangle, keys: Tensor, values: Tensor, is_finite: bool) -> _Seen:
     k, v = (columns(x, EVERYONE, rectangle.stretches) for x in (keys, values))
     if not rectangle.kind & PARTIAL:
         return _Seen(k, v, None, None)
-    mask = _mask(work, program, rectangle, keys.device)
+    attended = masks.attended(rectangle)
     if rectangle.has_dead and not is_finite:
-        k, v = without_dead((k, v), mask, 0)
-    added = torch.where(mask, *torch.tensor([0.0, float("-inf")], dtype=k.dtype, device=k.device))
-    return _Seen(k, v, added, ~mask.any(1) if rectangle.has_blind else None)
-
-
-def _mask(work: Work, program: Program, rectangle: Rectangle, device: torch.device) -> Tensor:
-    """The attended pairs, bool (rows, width): as it was kept, or made."""
-    if rectangle.pattern < 0:
-        return mask_of(work.leaves, program, rectangle.rows, rectangle.stretches, device)
-    pairs = rectangle.height * rectangle.width
-    return work.patterns[rectangle.pattern : rectangle.pattern + pairs].view(rectangle.height, rectangle.width)
+        k, v = without_dead((k, v), attended, 0)
+    return _Seen(k, v, masks.added(rectangle, attended), ~attended.any(1) if rectangle.has_blind else None)
 
 
 def _are_finite(*tensors: Tensor) -> bool:
