@@ -47,6 +47,16 @@ def test_it_is_attention_by_the_reference_between_projections(options: dict[str,
     assert not torch.equal(layer(x, doc=DOC), layer(x, doc=DOC, span=1)) and not torch.equal(layer(x, doc=DOC), layer(x, doc=DOC * 0))
 
 
+def test_scale_is_that_of_the_scores():
+    layer = srt.nn.Attention(srt.parse(TEXT), 16, 4).double()
+    x = torch.randn(2, 7, 16, dtype=torch.float64)
+    wanted = layer(x, doc=DOC, scale=0.3)
+    with torch.no_grad():
+        layer.to_q.weight *= 0.3 * 4**0.5  # in place of 1 / sqrt(dim_head)
+    torch.testing.assert_close(layer(x, doc=DOC), wanted, rtol=1e-9, atol=1e-11)
+    assert not torch.allclose(layer(x, doc=DOC, scale=0.3), wanted)
+
+
 def test_memory_is_what_the_other_layout_reads_and_hidden_rules_detach_the_state():
     layer = srt.nn.Attention(srt.parse("queries layout repeat { a }\nkeys layout b * 5\nattend full\nstop v where k.pos < 2"), 16, 4).double()
     x, memory = (torch.randn(2, n, 16, dtype=torch.float64, requires_grad=True) for n in (3, 5))

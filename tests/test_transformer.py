@@ -263,6 +263,17 @@ def test_a_model_of_numbers_alone_knows_no_tokens(tmp_path: Path):
         srt.build_model(claimed, **sizes)
 
 
+def test_params_of_a_call_decide_positions_and_what_is_predicted():
+    text = "param shift = 1 given 1 <= shift\nlayout repeat { token, reason }\nattend causal\nposition step + shift\npredict token -> index + shift"
+    model, x = model_of(text), torch.randint(0, 13, (2, 6))
+    first = model(x, return_loss=True)
+    moved = srt.build_model(model.spec.with_params(shift=3), **SIZES).double()
+    moved.load_state_dict(model.state_dict())
+    assert torch.equal(model(x, return_loss=True, shift=3), moved(x, return_loss=True))
+    assert model.tokens(6, shift=3).target.tolist()[::2] == [3, 4, 5, -1, -1, -1]
+    assert torch.equal(model(x, return_loss=True), first) and first != model(x, return_loss=True, shift=3)
+
+
 def test_log_probs_are_those_of_the_last_row_that_predicts_each_token():
     text = "layout repeat { token, reason }\nattend causal\npredict token -> index + 1\npredict reason -> index + 2"
     model, x = model_of(text), torch.randint(0, 13, (2, 5))

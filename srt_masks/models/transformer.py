@@ -150,7 +150,7 @@ class SpecTransformer(Ends):
         return self._read(self._head(False), state, self._sets(laid), batch, row)
 
     def states(self, laid: LaidOut) -> Tensor:
-        """The final normalised state of every row, (batch, rows, dim); 0 where it is padding."""
+        """The final normalised state of every row, (batch, rows, dim); of padding anything."""
         sets = self._sets(laid)
         groups = Groups.of(sets.flatten(), len(self.ends), laid.words.any.device)
         state = self._embedded(laid, sets, groups)
@@ -158,10 +158,7 @@ class SpecTransformer(Ends):
         for number, block in enumerate(self.blocks):
             # A block of one set of weights asks for nothing of groups.
             state = block(state, attend(number), groups) if self.own else block(state, attend(number))
-        state = groups.apply([e.norm for e in self.ends], state.flatten(0, 1)).unflatten(0, sets.shape)
-        if laid.words.lengths is None:
-            return state
-        return torch.where(laid.rows.live[..., None].to(state.device), state, torch.zeros((), dtype=state.dtype, device=state.device))
+        return groups.apply([e.norm for e in self.ends], state.flatten(0, 1)).unflatten(0, sets.shape)
 
     def _attend(self, laid: LaidOut, state: Tensor) -> Callable[[int], Callable[..., Tensor]]:
         """Attention of each layer, positions rotated in where that is how they come in."""
