@@ -93,15 +93,21 @@ def build_model(
         raise InputError(f'positions="rotary" turns pairs of numbers, so dim_head is even; got {dim_head}')
     checked = spec.checked
     if checked.keys is not None:
-        raise InputError("this spec has two layouts; models with cross attention are not served yet")
+        raise InputError(
+            "this spec has two layouts: it is the cross attention of two stacks of blocks, and a model is one; srt_masks.nn.Attention is a layer for a network of "
+            "your own. As one stack: one layout of both, `layout source * n, repeat { target }`"
+        )
     if checked.asks is not None:
         raise InputError(
-            "where only some tokens ask (`queries where`), the states of the others come from elsewhere; such models are not served yet, srt_masks.compile is"
+            "where only some tokens ask (`queries where`), the states of the others come from elsewhere, and a model makes all of them: srt_masks.compile serves "
+            "such a text in a network of your own. For a model in which every token asks, leave the statement out"
         )
     if not checked.data:
-        raise InputError("this spec says nothing of data: write `data ROLE` for the tokens that carry it")
+        raise InputError(
+            f"this spec says nothing of data: say which tokens carry it; roles here: {listing(spec.roles)}. For example write `data {spec.roles[-1]}`"
+        )
     if checked.position is None and not checked.queries.is_single_repeat:
-        raise InputError("this layout is no single `repeat`, so the spec must say where tokens stand: write `position ...`, for example `position pos`")
+        raise InputError("this layout is no single `repeat`, so the spec must say where tokens stand: for example write `position pos`")
     hold(spec, proofs, reads_targets=num_tokens is not None)
     own = _own_weights(spec, own_weights)
     sizes = Config(dim, depth, heads, num_tokens, dim_head, max_positions, key_heads, feed_forward, positions, tied, own, regression, max_slots)

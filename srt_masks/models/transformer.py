@@ -114,7 +114,7 @@ class SpecTransformer(Ends):
             said = Groups.of(sets.flatten(), len(self.ends), laid.words.any.device).apply(read, self.states(laid).flatten(0, 1)).unflatten(0, sets.shape)
             return laid.words.to_caller(said, laid.own)
         if not self.spec.checked.predictions:
-            raise InputError("this spec has no `predict`, so no row is trained to predict: write `predict token -> index + 1`, or give all_rows=True")
+            raise InputError(f"this spec has no `predict`, so no row is trained to predict: {self._how_to_predict}, or give all_rows=True")
         last = self._predicted(laid).lasts
         counts = last.batch.bincount(minlength=laid.words.batch).tolist()
         if laid.words.lengths is None and not _alike(last.target.split(counts)):
@@ -246,8 +246,12 @@ class SpecTransformer(Ends):
 
     def _predicted(self, laid: LaidOut) -> Predicted:
         if not self.spec.checked.predictions:
-            raise InputError("this spec has no `predict`: it says nothing of a loss. Write `predict token -> index + 1`")
+            raise InputError(f"this spec has no `predict`: it says nothing of a loss. For example {self._how_to_predict}")
         return predicted(laid.rows, self._kind(laid), laid.words.own)
+
+    @property
+    def _how_to_predict(self) -> str:
+        return f"write `predict {self.spec.roles[self.spec.checked.data[-1]]} -> index + 1`"
 
     def _say(self, read: Sequence[Callable[[Tensor], Tensor]], laid: LaidOut, rows: Predicted) -> Tensor:
         """What the head says of some rows, (n, ...)."""
