@@ -1,4 +1,4 @@
-"""The command line: `srt-masks check|fmt|show|explain|plan|emit|prove|test|capabilities|zoo|train|sample|demo`. It wraps the pure parts and prints.
+"""The command line: `srt-masks check|fmt|show|explain|plan|emit|prove|test|capabilities|zoo|train|eval|sample|demo`. It wraps the pure parts and prints.
 
 parser     the commands and their flags; `arguments` turns them into specs and tensors
 commands   what is done with a spec; `planning` its plans, `proving` its claims; `training` what is done with a model

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +17,28 @@ from .commands import print_pictures
 if TYPE_CHECKING:
     from ..spec import Spec
 
+OUT = "runs/self_reasoning"
+
 
 def train(options: argparse.Namespace) -> None:
     spec = spec_of(options)
     _report(_run_training(spec, options, "resume" if options.resume else "over" if options.restart else "new"), options)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    from ..training.evaluate import evaluate as run
+
+    score = run(
+        options.checkpoint, options.data, words=options.words, windows=options.windows, params=dict(options.param), tokenizer=options.tokenizer,
+        device=options.device,
+    )  # fmt: skip
+    if options.format == "json":
+        print(json.dumps(asdict(score)))
+        return
+    print(f"{score.bits_per_byte:.4f} bits per byte, of the last row that predicts each; {score.windows:,} windows of {score.words} data tokens")
+    print(f"loss {score.loss:.4f} nats, the weighted mean over all rows that predict; by role and slot:")
+    width = max(map(len, score.parts), default=0)
+    print("\n".join(f"  {name:<{width}}  {part:.4f}" for name, part in score.parts.items()))
 
 
 def sample(options: argparse.Namespace) -> None:
@@ -68,20 +88,21 @@ def _refuse_inputs(spec: Spec) -> None:
 
 
 def _run_training(spec: Spec, options: argparse.Namespace, begin: str, **quick: Any) -> Any:
-    from ..training.config import FIELDS, choices
+    from ..training.config import FIELDS, PLACES, choices
     from ..training.recipe import Recipe
     from ..training.state import saved_recipe
     from ..training.train import STATE
     from ..training.train import train as run
 
     _refuse_inputs(spec)
-    flags = {name: getattr(options, name, None) for name in (*FIELDS, "data", "validation")}
+    flags = {name: getattr(options, name, None) for name in (*FIELDS, *PLACES)}
     chosen = choices(flags, getattr(options, "config", None))
-    state = Path(options.out) / STATE
+    places = {"out": OUT, **chosen.places}
+    state = Path(places["out"]) / STATE
     recipe = chosen.applied(saved_recipe(state) if begin == "resume" else Recipe(**quick))
-    data, validation = (chosen.places.get(name, ()) for name in ("data", "validation"))
+    beside = {name: places[name] for name in ("validation", "tokenizer", "tensorboard") if name in places}
     try:
-        return run(spec, recipe, options.out, data, begin=begin, validation=validation)
+        return run(spec, recipe, places["out"], places.get("data", ()), begin=begin, **beside)
     except (KeyboardInterrupt, SystemExit) as stopped:
         if state.exists():
             print(f"\nstopped. The last checkpoint is whole: {state}; go on with --resume", file=sys.stderr)
@@ -92,6 +113,8 @@ def _report(result: Any, options: argparse.Namespace, count: int = 300) -> None:
     print(f"   data: {result.corpus.name}, {len(result.corpus.train):,} bytes to train on")
     print(f"   {result.steps} steps in {result.seconds:.0f} s; held out: {result.held_out_bits:.3f} bits per byte")
     print("\nwhat it writes:")
+    if result.vocabulary.text is not None:
+        return
     prompt = bytes(result.corpus.held_out.windows([0], 16)[0].tolist()) if options.data else b"The "
     _write_sample(result.model, prompt, count, result.words, 0.7, 0)
     print(f"\ncheckpoint {result.checkpoint}\nlog        {result.log}\nplot       {result.plot}")

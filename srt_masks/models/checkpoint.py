@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..diagnostics import InputError, SpecError, visible
-from ..spec import parse
+from ..spec import Spec, parse
 from .builder import build_model
 from .config import Config
 from .tensor_files import opened, write_tensors
@@ -28,8 +28,12 @@ def save_model(model: SpecTransformer, path: str | Path, about: Mapping[str, str
 
 def about_model(model: SpecTransformer) -> dict[str, str]:
     """What it takes to build a model again, as texts."""
-    spec = {"text": model.spec.text, "params": model.spec.params, "filename": Path(model.spec.filename).name}
-    return {"format": FORMAT, "spec": json.dumps(spec), "config": json.dumps(asdict(model.config))}
+    return {"format": FORMAT, **about_spec(model.spec), "config": json.dumps(asdict(model.config))}
+
+
+def about_spec(spec: Spec, **params: int | float) -> dict[str, str]:
+    """A spec as a text, with some params' values other than its own."""
+    return {"spec": json.dumps({"text": spec.text, "params": {**spec.params, **params}, "filename": Path(spec.filename).name})}
 
 
 def load_model(path: str | Path, *, backend: str = "auto") -> SpecTransformer:

@@ -12,7 +12,7 @@ from ..diagnostics import InputError, did_you_mean
 from .recipe import Recipe
 from .schedules import read_schedule
 
-PLACES = ("data", "validation")  # lists of files, beside the fields of a recipe
+PLACES = ("data", "validation", "tokenizer", "out", "tensorboard")  # what a run reads and writes, beside the fields of its recipe
 FIELDS = {f.name: str(f.type) for f in fields(Recipe)}
 
 
@@ -21,7 +21,7 @@ class Choices:
     """What was chosen, by name; the rest is as it was, or the default."""
 
     recipe: Mapping[str, Any]
-    places: Mapping[str, tuple[str, ...]]
+    places: Mapping[str, Any]
 
     def applied(self, recipe: Recipe) -> Recipe:
         return replace(recipe, **self.recipe)
@@ -34,7 +34,7 @@ def choices(flags: Mapping[str, Any], config: str | Path | None = None) -> Choic
     chosen |= {name: value for name, value in flags.items() if value is not None}
     if "schedules" in chosen:
         chosen["schedules"] = tuple(read_schedule(s) for s in chosen["schedules"])
-    return Choices({n: v for n, v in chosen.items() if n in FIELDS}, {n: tuple(v) for n, v in chosen.items() if n in PLACES})
+    return Choices({n: v for n, v in chosen.items() if n in FIELDS}, {n: v for n, v in chosen.items() if n in PLACES})
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -49,7 +49,11 @@ def read_config(path: str | Path) -> dict[str, Any]:
         if name not in FIELDS and name not in PLACES:
             known = [*FIELDS, *PLACES]
             raise InputError(f"{path}: a run has no `{name}`; {did_you_mean(name, known) or 'it has ' + ', '.join(known)}")
-        if name in PLACES and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):
+        if name in ("tokenizer", "out") and not isinstance(value, str):
+            raise InputError(f"{path}: {name} is a path; got {value!r}")
+        if name == "tensorboard" and not isinstance(value, bool):
+            raise InputError(f"{path}: tensorboard is true or false; got {value!r}")
+        if name in ("data", "validation") and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):
             raise InputError(f'{path}: {name} is a list of files, for example {name} = ["a.txt", "b.txt"]; got {value!r}')
         if name == "schedules" and not (isinstance(value, dict) and all(isinstance(v, str) for v in value.values())):
             raise InputError(f'{path}: schedules is a table, for example [schedules] and below it horizon = "0@0, 16@1000"; got {value!r}')

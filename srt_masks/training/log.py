@@ -26,10 +26,7 @@ class Log:
         for entry in kept:
             self.write(entry)
 
-    def __enter__(self) -> Log:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._file.close()
 
     def write(self, entry: Mapping[str, Any]) -> None:
@@ -41,13 +38,14 @@ class Log:
         if "bits_per_byte" in entry and "event" not in entry:
             self.history.append((entry["step"], entry["bits_per_byte"]))
 
-    def report(self, report: Report) -> None:
-        """A step's line."""
-        entry = {
-            "step": report.step, "loss": report.loss, "bits_per_byte": report.bits_per_byte, "norm": report.norm,
-            "learning_rate": report.learning_rate, "tokens_per_second": report.tokens_per_second, "seconds": report.seconds,
-        }  # fmt: skip
-        self.write({**entry, **({"params": dict(report.params)} if report.params else {})})
+
+def entry_of(report: Report) -> dict[str, Any]:
+    """What the log says of a step."""
+    entry = {
+        "step": report.step, "loss": report.loss, "bits_per_byte": report.bits_per_byte, "norm": report.norm,
+        "learning_rate": report.learning_rate, "tokens_per_second": report.tokens_per_second, "seconds": report.seconds,
+    }  # fmt: skip
+    return {**entry, **({"params": dict(report.params)} if report.params else {})}
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:

@@ -51,7 +51,7 @@ def start(spec: Spec, recipe: Recipe, corpus: Corpus, strategy: Strategy) -> Ses
     Raises InputError for sizes, schedules or a device that do not fit, or a spec that cannot train; SpecError for a claim that does not hold."""
     check_recipe(recipe, strategy.shares)
     check_schedules(spec, recipe.schedules)
-    device = _device(recipe.device)
+    device = device_of(recipe.device)
     torch.manual_seed(recipe.seed)
     model = build_model(spec, **recipe.sizes, num_tokens=corpus.num_tokens).to(getattr(torch, recipe.dtype))
     x = corpus.train.windows([0], recipe.words)
@@ -69,7 +69,8 @@ def start(spec: Spec, recipe: Recipe, corpus: Corpus, strategy: Strategy) -> Ses
     return Session(spec, recipe, corpus, strategy, model, module, optimiser, Batches(corpus, recipe.batch, recipe.words, recipe.seed), device)
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """Raises InputError for a device that is not here."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

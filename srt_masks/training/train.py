@@ -13,11 +13,15 @@ import torch
 from tqdm import tqdm
 
 from ..diagnostics import InputError
+from ..models.checkpoint import about_spec
 from ..models.transformer import SpecTransformer
+from ..models.vocabulary import KEY, Vocabulary, read_vocabulary
 from ..spec import Spec
-from .data import Corpus, corpus
+from .board import Board
+from .data import Corpus
+from .encode import encoded
 from .evaluate import held_out_score
-from .log import Log
+from .log import Log, entry_of
 from .loop import Report, steps
 from .plot import draw_loss
 from .recipe import Recipe, check_recipe
@@ -34,6 +38,7 @@ MODEL, STATE, LOG, PLOT = "model.safetensors", "training.safetensors", "log.json
 class Result:
     model: SpecTransformer
     corpus: Corpus
+    vocabulary: Vocabulary
     held_out_bits: float  # bits per byte of the last predicting row
     steps: int
     words: int  # data tokens in a training sequence
@@ -45,12 +50,14 @@ class Result:
 
 def train(
     spec: Spec, recipe: Recipe, out: str | Path, files: Sequence[str | Path] = (), quiet: bool = False, *, begin: str = "over",
-    validation: Sequence[str | Path] = (), strategy: Strategy | None = None, watch: Callable[[Report], None] | None = None,
+    validation: Sequence[str | Path] = (), tokenizer: str | Path | None = None, tensorboard: bool = False,
+    strategy: Strategy | None = None, watch: Callable[[Report], None] | None = None,
 ) -> Result:  # fmt: skip
     """Train a transformer built from a spec, and write the model, the run's checkpoint, a log and a plot into the folder `out`.
 
     `begin` is "over": anew, whatever the folder holds; "new": anew, unless it holds a run that has not ended; "resume": go on with that run, taking the
-    same steps, bit for bit, as without the break. `watch` is called with every step's `Report`.
+    same steps, bit for bit, as without the break. `tokenizer` is a tokenizer.json of Hugging Face, whose tokens are trained on in place of bytes; they are
+    written into the folder first. `watch` is called with every step's `Report`.
     Raises InputError for data that cannot be read or have changed, a folder that cannot be written, or sizes that do not fit; SpecError for a claim that
     does not hold. Nothing is written before the spec, the data and the sizes have been tried. At the first Ctrl-C or SIGTERM the step ends, a checkpoint is
     written, and KeyboardInterrupt or SystemExit raised; whatever happens, the last checkpoint is whole.
@@ -62,7 +69,12 @@ def train(
     check_recipe(recipe, strategy.shares)
     if begin == "new":
         _refuse_to_lose(out / STATE, strategy)
-    data = corpus(files, recipe.words, recipe.held_out, validation)
+    vocabulary = read_vocabulary(tokenizer)
+    if not strategy.leader:
+        strategy.agree(False)  # that the leader has written the files of tokens
+    data = encoded(files, recipe.words, vocabulary, out, recipe.held_out, validation, strategy.leader)
+    if strategy.leader:
+        strategy.agree(False)
     session = start(spec, recipe, data, strategy)
     if begin == "resume":
         resume_session(session, out / STATE)
@@ -70,9 +82,8 @@ def train(
     for name in (MODEL, STATE, PLOT):
         if (out / name).is_dir() and not (name == STATE and strategy.world > 1):
             raise InputError(f"cannot write {out / name}: it is a folder")
-    with Stop() as stop, _Writer(session, out, quiet, session.step if begin == "resume" else None) as writer:
-        _run(session, stop, writer, watch)
-        if stop.asked is not None and session.step < recipe.steps:
+    with Stop() as stop, _Writer(session, out, vocabulary, quiet, tensorboard, session.step if begin == "resume" else None) as writer:
+        if _run(session, stop, writer, watch):
             writer.save()
             writer.write({"event": "interrupted", "step": session.step, "checkpoint": str(out / STATE)})
             stop.leave()
@@ -81,11 +92,11 @@ def train(
         writer.write({"event": "end", "steps": session.step, "held_out_bits_per_byte": bits, "seconds": session.seconds})
         if strategy.leader:
             draw_loss(writer.history, bits, data.name, out / PLOT)
-    return Result(session.model, data, bits, session.step, recipe.words, session.seconds, out / MODEL, out / LOG, out / PLOT)
+    return Result(session.model, data, vocabulary, bits, session.step, recipe.words, session.seconds, out / MODEL, out / LOG, out / PLOT)
 
 
-def _run(session: Session, stop: Stop, writer: _Writer, watch: Callable[[Report], None] | None) -> None:
-    """Steps until there are no more, the time is up, or someone asks to stop."""
+def _run(session: Session, stop: Stop, writer: _Writer, watch: Callable[[Report], None] | None) -> bool:
+    """Steps until there are no more, the time is up, or a rank is asked to stop; whether one was."""
     recipe, begin = session.recipe, time.perf_counter()
     for report in steps(session):
         writer.report(report)
@@ -97,16 +108,20 @@ def _run(session: Session, stop: Stop, writer: _Writer, watch: Callable[[Report]
         if report.step < recipe.steps and (report.step == 1 or report.step % recipe.save_every == 0):
             writer.save()
         late = recipe.max_seconds is not None and time.perf_counter() - begin > recipe.max_seconds
-        if session.strategy.agree(stop.asked is not None or late):
+        if report.step < recipe.steps and session.strategy.agree(stop.asked is not None):
+            return True
+        if recipe.max_seconds is not None and session.strategy.agree(late):
             break
+    return False
 
 
 class _Writer:
     """What a run writes: all of it where a rank leads, checkpoints on every rank."""
 
-    def __init__(self, session: Session, out: Path, quiet: bool, after: int | None):
-        self.session, self.out = session, out
+    def __init__(self, session: Session, out: Path, vocabulary: Vocabulary, quiet: bool, tensorboard: bool, after: int | None):
+        self.session, self.out, self.vocabulary = session, out, vocabulary
         leader = session.strategy.leader
+        self._board = Board(out, after) if leader and tensorboard else None
         self._log = Log(out / LOG, after) if leader else None
         recipe = session.recipe
         self._bar = tqdm(
@@ -120,7 +135,9 @@ class _Writer:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
         if self._log is not None:
-            self._log.__exit__()
+            self._log.close()
+        if self._board is not None:
+            self._board.close()
 
     @property
     def history(self) -> list[tuple[int, float]]:
@@ -129,18 +146,21 @@ class _Writer:
     def write(self, entry: dict[str, Any]) -> None:
         if self._log is not None:
             self._log.write(entry)
+        if self._board is not None:
+            self._board.write(entry)
 
     def report(self, report: Report) -> None:
-        if self._log is not None:
-            self._log.report(report)
+        self.write(entry_of(report))
         params = "".join(f", {name} {value:g}" for name, value in report.params.items())
         self._bar.set_postfix_str(f"loss {report.loss:.3f}, {report.bits_per_byte:.3f} bits/byte, {report.tokens_per_second:,.0f} tokens/s{params}")
         self._bar.update()
 
     def save(self) -> None:
         save_session(self.session, self.out / STATE)
-        about = {"words": str(self.session.recipe.words), "step": str(self.session.step)}
-        self.session.strategy.save_model(self.out / MODEL, self.session.model, about)
+        session, text = self.session, self.vocabulary.text
+        # Whoever loads the model means the params that it was trained with last.
+        about = about_spec(session.spec, **session.values(session.step)) | {"words": str(session.recipe.words), "step": str(session.step)}
+        session.strategy.save_model(self.out / MODEL, session.model, about | ({} if text is None else {KEY: text}))
 
 
 def _refuse_to_lose(state: Path, strategy: Strategy) -> None:
