@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,21 +22,31 @@ class Log:
         self.history: list[tuple[int, float]] = []  # (step, bits per byte) of every step that is in the file
         kept = [] if after is None else [entry for entry in _entries(path) if entry.get("step", 0) <= after and entry.get("event") != "end"]
         try:
-            self._file = path.open("w", encoding="utf-8")
+            if kept:
+                beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+                beside.write_bytes(b"".join(map(_line, kept)))
+                os.replace(beside, path)
+            # Nothing is held back: what a line says is in the file, or raises.
+            self._file = path.open("ab" if kept else "wb", buffering=0)
         except OSError as error:
             raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+        weakref.finalize(self, self._file.close)
         for entry in kept:
-            self.write(entry)
+            self._remember(entry)
 
     def close(self) -> None:
         self._file.close()
 
     def write(self, entry: Mapping[str, Any]) -> None:
+        line = memoryview(_line(entry))
         try:
-            self._file.write(json.dumps(entry) + "\n")
-            self._file.flush()
+            while line:
+                line = line[self._file.write(line) :]
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {error.strerror or error}. The last checkpoint is whole: make room, then resume") from None
+        self._remember(entry)
+
+    def _remember(self, entry: Mapping[str, Any]) -> None:
         if "bits_per_byte" in entry and "event" not in entry:
             self.history.append((entry["step"], entry["bits_per_byte"]))
 
@@ -46,6 +58,10 @@ def entry_of(report: Report) -> dict[str, Any]:
         "learning_rate": report.learning_rate, "tokens_per_second": report.tokens_per_second, "seconds": report.seconds,
     }  # fmt: skip
     return {**entry, **({"params": dict(report.params)} if report.params else {})}
+
+
+def _line(entry: Mapping[str, Any]) -> bytes:
+    return json.dumps(entry).encode() + b"\n"
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:
