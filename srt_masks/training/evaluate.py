@@ -83,9 +83,12 @@ def evaluate(
     path = Path(checkpoint)
     path = path / "model.safetensors" if path.is_dir() else path
     model, about = load_model(path), read_about(path)
-    vocabulary = vocabulary_of(about, model.config.num_tokens, str(path)) if tokenizer is None else read_vocabulary(tokenizer)
-    if vocabulary.num_tokens > model.config.num_tokens:
-        raise InputError(f"{tokenizer} has {vocabulary.num_tokens} tokens; {path} knows {model.config.num_tokens}: give the tokenizer it was trained with")
+    known = model.config.num_tokens
+    if known is None:
+        raise InputError(f"{path} reads numbers, not tokens: score it from Python, by its loss on targets=")
+    vocabulary = vocabulary_of(about, known, str(path)) if tokenizer is None else read_vocabulary(tokenizer)
+    if vocabulary.num_tokens > known:
+        raise InputError(f"{tokenizer} has {vocabulary.num_tokens} tokens; {path} knows {known}: give the tokenizer it was trained with")
     if words is None:
         words = int(about["words"]) if about.get("words", "").isdecimal() else model.config.max_positions
     if words < 2 or (windows is not None and windows < 1):
