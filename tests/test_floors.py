@@ -36,6 +36,7 @@ ALLOWED = {
     "elsewhere": {"diagnostics", "grammar", "reference", "spec", "binding", "packed", "surface", "elsewhere", "proofs"},
     "models": {"diagnostics", "grammar", "reference", "compiler", "kernels", "spec", "binding", "proofs", "surface", "models"},
     "training": {"__version__", "diagnostics", "spec", "models", "training"},
+    "distributed": {"diagnostics", "compiler", "kernels", "models", "training", "distributed"},
     "proofs": {"diagnostics", "grammar", "compiler", "reference", "spec", "kept", "proofs"},
     "testing": {"packed", "diagnostics", "grammar", "reference", "kernels", "spec", "binding", "surface", "testing", "proofs"},
     "view": {"diagnostics", "grammar", "compiler", "spec", "surface", "view"},
@@ -52,7 +53,7 @@ NO_TORCH = [
     "compiler/front.py",
 ]
 NO_FILES = ["diagnostics.py", "compiler", "reference", "kernels"]
-NN_ONLY_IN = {"models"}
+NN_ONLY_IN = {"models", "distributed"}
 FLEX = "torch.nn.attention.flex_attention"  # no layers: the BlockMask that an export makes
 
 

@@ -17,7 +17,7 @@ A plan is made for the shapes and inputs of a call:
     boxes        a quadtree of tiles, each box judged by `bounds` over `summaries` of the leaves (`trends`: from few tokens; `counts`: of a table),
                  what is left undecided by `exact` looks at pairs; its verdict is one of the `labels`
     runs         the stretches of tiles that a consumer visits
-    plan         all of that, printed; as others want it: `flex`, `intervals`, `shard`; how many pairs it attends: `density`;
+    plan         all of that, printed; as others want it: `flex`, `intervals`, `shard`, and a `part` for each rank; how many pairs it attends: `density`;
                  whether a query looks at what comes later: `lookahead`
 
 Around it, `memory` says what a plan will take before it is made, `numbers` when two calls have the same one, `slices` how a call finds its rows in a

@@ -78,6 +78,7 @@ class Plan:
     program: Program
     groups: tuple[GroupPlan, ...]
     seconds: float
+    moved: frozenset[ir.Side] = frozenset()  # the sides whose rows the caller hands in as the plan has them, in no order of positions (`part.py`)
 
     @property
     def group_of(self) -> Tensor:
@@ -99,7 +100,7 @@ class Plan:
         if any(g.order is not None for g in self.groups):
             return frozenset()
         all_ask = self.program.asks is ir.TRUE and self.geometry.asking is None
-        return frozenset(ir.Side) if all_ask else frozenset({ir.Side.KEY})
+        return (frozenset(ir.Side) if all_ask else frozenset({ir.Side.KEY})) - self.moved
 
     def tiles(self, consumer: Consumer) -> int:
         """Tiles a consumer visits, groups counted once."""

@@ -6,6 +6,7 @@ are summed over ranks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from .labels import State, state
 from .runs import Consumer
 
 if TYPE_CHECKING:
+    from .order import Order
     from .plan import GroupPlan, Plan
 
 # Products of a tile with head_dim that each pass makes: q k and p v; q k, dO v and ds k; and of the keys' gradients q k with dO v and both sums.
@@ -65,31 +67,36 @@ def shard(plan: Plan, rank: int, world: int) -> Shard:
         raise InputError(f"world is how many ranks there are, 1 or more; got {world}")
     if not 0 <= rank < world:
         raise InputError(f"rank is from 0 to world - 1; got rank {rank} of {world}")
-    plan, g = _in_one_order(plan), plan.geometry
-    order = plan.groups[0].order if plan.groups else None
-    count = -(-g.queries // g.tile)
-    work = torch.zeros(count, dtype=torch.float64)
-    for group in plan.groups:
-        own = work_of_rows(group)
-        work[: len(own)] += own * len(group.batch) * len(group.heads)
+    (plan,) = in_one_order([plan])
+    g, order, work = plan.geometry, order_of(plan), work_of(plan)
     dealt = deal(work, world)
     rows = dealt[rank]
-    queries, keys = _tokens(rows, g.tile, g.queries), _tokens(_columns(plan, rows), g.tile, g.keys)
+    queries, keys = tokens_of(rows, g.tile, g.queries), tokens_of(_columns(plan, rows), g.tile, g.keys)
     if order is not None:
         queries, keys = order.queries[queries], order.keys[keys]
     every = tuple(float(work[r].sum()) for r in dealt)
-    most = float(work.max()) if count else 0.0
+    most = float(work.max()) if len(work) else 0.0
     return Shard(rank, world, g.tile, rows, queries, keys, every[rank], every, most)
 
 
-def work_of_rows(group: GroupPlan) -> Tensor:
+def work_of(plan: Plan, forward: bool = True) -> Tensor:
+    """(rows,) float64: products of tiles in each row of tiles, over all rows of the batch and heads; without `forward`, those of the backward alone."""
+    work = torch.zeros(-(-plan.geometry.queries // plan.geometry.tile), dtype=torch.float64)
+    for group in plan.groups:
+        own = work_of_rows(group, forward)
+        work[: len(own)] += own * len(group.batch) * len(group.heads)
+    return work
+
+
+def work_of_rows(group: GroupPlan, with_forward: bool = True) -> Tensor:
     """(rows,) float64: products of tiles in each row of tiles, one row of the batch and head, forward and backward. What a gate stops is not done."""
     forward, backward = group.runs(Consumer.FORWARD), group.runs(Consumer.BACKWARD)
     work = torch.zeros(len(forward.ptr) - 1, dtype=torch.float64)
     keys, values = (state(backward.kind, x) != State.NONE for x in "kv")
     by_keys = torch.tensor([0.0, VALUES, KEYS, KEYS_AND_VALUES], dtype=torch.float64)[2 * keys.long() + values.long()]
     by_query = torch.tensor([0.0, QUERIES], dtype=torch.float64)[(state(backward.kind, "q") != State.NONE).long()]
-    for runs, products in ((forward, torch.full((len(forward.kind),), FORWARD, dtype=torch.float64)), (backward, by_query + by_keys)):
+    products_forward = torch.full((len(forward.kind),), FORWARD if with_forward else 0.0, dtype=torch.float64)
+    for runs, products in ((forward, products_forward), (backward, by_query + by_keys)):
         factor = torch.tensor([1.0, PARTIAL_COST], dtype=torch.float64)[runs.is_partial.long()]
         work.index_add_(0, runs.row, runs.count * factor * products)
     return work
@@ -112,15 +119,21 @@ def deal(work: Tensor, world: int) -> list[Tensor]:
     return [pairs[pairs[:, 0] == r, 1].sort().values for r in range(world)]
 
 
-def _in_one_order(plan: Plan) -> Plan:
-    """The plan, if every group visits the tokens of the whole call in one order; else the plan of the caller's order."""
-    first = plan.groups[0].order if plan.groups else None
-    alike = all(x.order is not None and x.order.is_like(first) and x.queries == plan.geometry.queries and x.keys == plan.geometry.keys for x in plan.groups)
-    return plan if alike else plan.natural
+def in_one_order(plans: Sequence[Plan]) -> list[Plan]:
+    """The plans, if every group of each visits the tokens of the whole call in one and the same order; else those of the caller's order."""
+    first = order_of(plans[0]) if plans else None
+    groups = [(plan.geometry, group) for plan in plans for group in plan.groups]
+    alike = all(x.order is not None and x.order.is_like(first) and (x.queries, x.keys) == (g.queries, g.keys) for g, x in groups)
+    return [plan if alike else plan.natural for plan in plans]
 
 
-def _tokens(tiles: Tensor, tile: int, count: int) -> Tensor:
-    """The places along an axis that some tiles cover."""
+def order_of(plan: Plan) -> Order | None:
+    """The order of a plan that has one; None: the caller's."""
+    return plan.groups[0].order if plan.groups else None
+
+
+def tokens_of(tiles: Tensor, tile: int, count: int) -> Tensor:
+    """The places along an axis of `count` tokens that some tiles cover."""
     places = (tiles[:, None] * tile + torch.arange(tile)).flatten()
     return places[places < count]
 

@@ -24,11 +24,11 @@ from ..reference import attention as reference_attention
 from ..reference import masks as reference_masks
 from ..spec import Spec
 from . import op, traced
-from .backend import Operands
+from .backend import Backend, Operands
 from .cache import PlanCache
 from .dispatch import backend_of, check_reference, pick, settle
 from .facts import hold_facts_by_reference
-from .planned import Planned, PlannedCall, planned_call
+from .planned import Found, Planned, PlannedCall, planned_call
 from .planning import Asked, find_plan, rows_asking
 
 BACKENDS = ("auto", "reference", "tiled", "triton")
@@ -92,7 +92,7 @@ class Attention:
         is_watched = traced.is_watched(q)
         if not is_watched and torch._C._is_tracing():
             raise BackendError("torch.jit.trace would fix the plan of this one call: torch.export and torch.compile keep the call, for any length")
-        q, k, v, hidden_k, hidden_v = _autocast(q, k, v, hidden_k, hidden_v)
+        q, k, v, hidden_k, hidden_v = autocast(q, k, v, hidden_k, hidden_v)
         beside = {"layer": layer, "lengths": lengths, "queries": queries, "given": given, "scale": scale, "inputs": inputs, **inputs_and_params}
         if self.options.backend == "reference":
             out, lse = self._reference(q, k, v, hidden_k, hidden_v, **beside)
@@ -248,17 +248,29 @@ class Attention:
     def planned_call(self, q: Tensor, k: Tensor, v: Tensor, hidden_k: Tensor | None = None, hidden_v: Tensor | None = None, /, **beside: Any) -> PlannedCall:
         """A call, checked and planned; `beside` is what `__call__` takes beside q, k, v and their twins. Raises as that does."""
         call, layer, scale = self._bind(q, k, v, hidden_k, hidden_v, **beside)
-        operands = Operands.of(q, k, v)
+        found = self._found(call, q.shape[2], layer, Operands.of(q, k, v))
+        return planned_call(q, k, v, found.own, self.settled(found, Operands.of(q, k, v)), scale, found.twins)
+
+    def found(self, q: Tensor, k: Tensor, v: Tensor, /, *, layer: int | None = None, lengths: Any = None, given: Any = None, inputs: Any = None) -> Found:
+        """What a call on tensors of such shapes, dtype and device would be done by; of q, k and v nothing is read. Raises as the call does."""
+        check_tensors(q, k, v)
+        call, number = self._bind_beside(q, k, layer, lengths, None, given, inputs, {})
+        return self._found(call, q.shape[2], number, Operands.of(q, k, v))
+
+    def _found(self, call: Call, rows: int, layer: int, operands: Operands) -> Found:
         backend = pick(self.options.backend, self.predicates, operands)
         tile = self.options.tile or backend.tile(self.compiled, operands)
-        asked = self._asked(call, q.shape[2], layer, tile, operands.heads_per_key, Ordering(self.options.order, backend.costs(operands, tile)))
+        asked = self._asked(call, rows, layer, tile, operands.heads_per_key, Ordering(self.options.order, backend.costs(operands, tile)))
         plan = find_plan(self.plans, asked)
         # A rule that never applies leaves no work for the twins.
         twins = None if self.twins is None else Planned(find_plan(self.plans, replace(asked, compiled=self.twins, like=plan, facts=None)), self.twins)
-        if self.options.backend == "auto":
-            works = [(plan, self.compiled), *([(twins.plan, twins.compiled)] if twins else [])]
-            backend = settle(backend, works, operands)
-        return planned_call(q, k, v, Planned(plan, self.compiled), backend, scale, twins)
+        return Found(backend, Planned(plan, self.compiled), twins)
+
+    def settled(self, found: Found, operands: Operands) -> Backend:
+        """The backend that does what was found."""
+        if self.options.backend != "auto":
+            return found.backend
+        return settle(found.backend, [(p.plan, p.compiled) for p in (found.own, found.twins) if p is not None], operands)
 
     def _asked(self, call: Call, rows: int, layer: int, tile: int, heads_per_key: int, ordering: Ordering) -> Asked:
         sizes = call.sizes
@@ -362,7 +374,8 @@ def _why_whole(layout: Layout, tokens: int, reads_length: bool) -> str:
     return ": this text reads `length`, `steps` or the token at a position, for which the layout has to be whole" if reads_length else ""
 
 
-def _autocast(*tensors: Any) -> tuple[Any, ...]:
+def autocast(*tensors: Any) -> tuple[Any, ...]:
+    """float32 tensors in the dtype of torch's autocast, where that is on for the device of the first; others as they are."""
     q = tensors[0]
     if isinstance(q, Tensor) and not q.is_meta and torch.is_autocast_enabled(q.device.type):
         dtype = torch.get_autocast_dtype(q.device.type)

@@ -31,6 +31,15 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """What a call is done by: the plan of k and v, that of their twins if they have one, and the backend picked for both."""
+
+    backend: Backend
+    own: Planned
+    twins: Planned | None
+
+
+@dataclass(frozen=True, slots=True)
 class PackedPlan:
     """A plan as its backend reads it, and the predicate."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -39,6 +39,11 @@ class LaidOut:
         data = self.rows.data.expand(self.words.batch, -1)
         batch, row = data.nonzero(as_tuple=True)
         return batch, row, self.rows.index.expand(self.words.batch, -1)[data]
+
+    def at(self, rows: Tensor) -> LaidOut:
+        """Some rows of the layout alone, int64, in any order. Attention is told of the whole layout nevertheless."""
+        picked = Rows(*(getattr(self.rows, f.name)[:, rows] for f in fields(Rows)))
+        return replace(self, rows=picked, own=tuple(picked.live.expand(self.words.batch, -1).sum(1).tolist()))
 
 
 class Layouter:

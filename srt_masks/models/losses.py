@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +40,12 @@ class Predicted:
         """Those of `where`, bool or an index."""
         return Predicted(*(getattr(self, name)[where] for name in self.__dataclass_fields__))
 
+    def at(self, rows: Tensor, tokens: int) -> Predicted:
+        """Those that stand at some of the `tokens` rows of the layout, int64, by their places among these."""
+        place = torch.full((tokens,), -1)
+        place[rows] = torch.arange(len(rows))
+        return replace(self, row=place[self.row]).picked(place[self.row] >= 0)
+
     @property
     def lasts(self) -> Predicted:
         """The last row of each data token, by row of the batch and data token."""
@@ -71,11 +77,27 @@ def squared_error(values: Tensor, targets: Tensor) -> Tensor:
     return (values.to(wide) - targets.to(wide)).square().mean(-1)
 
 
-def weigh(error: Tensor, rows: Predicted, name: Callable[[int], str]) -> Loss:
-    """The errors (n,) of the rows as a loss. `name` says a kind in words."""
-    weight = rows.weight.to(error.device)
-    total = weight.sum()
-    loss = (weight * error).sum() / torch.where(total == 0, 1.0, total)
-    kinds: list[int] = rows.kind.unique().tolist()
-    parts = {name(k): error[(rows.kind == k).to(error.device)].mean() for k in kinds}
-    return Loss(loss, parts, error[rows.is_last.to(error.device)].mean(), total, int(rows.is_last.sum()))
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What losses are means of: over some rows, and added up over all shares of a batch. Both hold first what weighs as the text says, then the last row
+    of each data token, then each kind of row: (2 + kinds,)."""
+
+    errors: Tensor
+    counts: Tensor  # float64, on the CPU: of weights, of last rows, of rows
+
+    @staticmethod
+    def of(error: Tensor, rows: Predicted, kinds: int) -> Sums:
+        """The errors (n,) of the rows, of whose kinds there are so many."""
+        nothing, device = error.new_zeros(()), error.device
+        present = set(rows.kind.tolist())
+        by_kind = [error[(rows.kind == k).to(device)].sum() if k in present else nothing for k in range(kinds)]
+        errors = torch.stack([(rows.weight.to(device) * error).sum(), error[rows.is_last.to(device)].sum(), *by_kind])
+        counts = torch.stack([rows.weight.double().sum(), rows.is_last.sum().double()])
+        return Sums(errors, torch.cat([counts, rows.kind.bincount(minlength=kinds).double()]))
+
+    def loss(self, name: Callable[[int], str]) -> Loss:
+        """`name` says a kind in words. What is the mean of nothing is 0."""
+        counts = self.counts.tolist()
+        mean = self.errors / torch.where(self.counts == 0, 1.0, self.counts).to(self.errors.dtype).to(self.errors.device)
+        parts = {name(k): mean[2 + k] for k in range(len(counts) - 2) if counts[2 + k]}
+        return Loss(mean[0], parts, mean[1], self.errors.new_tensor(counts[0]), int(counts[1]))

@@ -23,7 +23,7 @@ from .config import Config
 from .ends import Ends
 from .groups import Groups
 from .laid_out import LaidOut, Layouter
-from .losses import Loss, Predicted, cross_entropy, predicted, squared_error, weigh
+from .losses import Loss, Predicted, Sums, cross_entropy, predicted, squared_error
 from .positions import Rotation
 from .words import read_words
 
@@ -115,7 +115,7 @@ class SpecTransformer(Ends):
             return laid.words.to_caller(said, laid.own)
         if not self.spec.checked.predictions:
             raise InputError(f"this spec has no `predict`, so no row is trained to predict: {self._how_to_predict}, or give all_rows=True")
-        last = self._predicted(laid).lasts
+        last = self.predicted(laid).lasts
         counts = last.batch.bincount(minlength=laid.words.batch).tolist()
         if laid.words.lengths is None and not _alike(last.target.split(counts)):
             raise InputError("an input with a batch axis decides what is predicted, so rows differ: ask for all_rows=True, or for model.log_probs")
@@ -129,7 +129,7 @@ class SpecTransformer(Ends):
         """The logarithm, in nats, of the probability of each data token, by the last row that predicts it: (batch, data tokens), float32 (float64 for a
         float64 model). NaN where no row predicts it, and where x is padding: `nansum` is that of a text. `options` are those of a call."""
         laid = self.lay_out(x, **options)
-        last = self._predicted(laid).lasts
+        last = self.predicted(laid).lasts
         error = cross_entropy(self._say(self._head(False), laid, last), self._labels(laid, last))
         shift = torch.tensor([laid.words.count - n if laid.words.left else 0 for n in laid.words.own], dtype=torch.int64)
         places = (last.batch.to(error.device), (last.target + shift[last.batch]).to(error.device))
@@ -149,18 +149,19 @@ class SpecTransformer(Ends):
         """What the head says of some rows, (n, num_tokens): of their row of the batch and their place in it, each (n,). `state` is what `states` gave."""
         return self._read(self._head(False), state, self._sets(laid), batch, row)
 
-    def states(self, laid: LaidOut) -> Tensor:
-        """The final normalised state of every row, (batch, rows, dim); of padding anything."""
+    def states(self, laid: LaidOut, attend: Callable[..., Tensor] | None = None) -> Tensor:
+        """The final normalised state of every row, (batch, rows, dim); of padding anything. `attend` stands in for the model's own attention, where
+        some rows alone are laid out and others attend elsewhere."""
         sets = self._sets(laid)
         groups = Groups.of(sets.flatten(), len(self.ends), laid.words.any.device)
         state = self._embedded(laid, sets, groups)
-        attend = self._attend(laid, state)
+        of_layer = self._attend(laid, state, self.attend if attend is None else attend)
         for number, block in enumerate(self.blocks):
             # A block of one set of weights asks for nothing of groups.
-            state = block(state, attend(number), groups) if self.own else block(state, attend(number))
+            state = block(state, of_layer(number), groups) if self.own else block(state, of_layer(number))
         return groups.apply([e.norm for e in self.ends], state.flatten(0, 1)).unflatten(0, sets.shape)
 
-    def _attend(self, laid: LaidOut, state: Tensor) -> Callable[[int], Callable[..., Tensor]]:
+    def _attend(self, laid: LaidOut, state: Tensor, attention: Callable[..., Tensor]) -> Callable[[int], Callable[..., Tensor]]:
         """Attention of each layer, positions rotated in where that is how they come in."""
         rotate = None
         if self.config.positions == "rotary":
@@ -175,7 +176,7 @@ class SpecTransformer(Ends):
                     k, v = laid.keep(number, k, v)
                     # Nothing is taught here, so the twins of keys and values are these.
                     twins = {n: k if n == "hidden_k" else v for n in twins}
-                return self.attend(q, k, v, layer=number, **laid.beside, **twins)
+                return attention(q, k, v, layer=number, **laid.beside, **twins)
 
             return attend
 
@@ -214,7 +215,7 @@ class SpecTransformer(Ends):
             )
         return self.first_slot[rows.role] + rows.slot
 
-    def _name(self, kind: int) -> str:
+    def name_of(self, kind: int) -> str:
         """A kind of row in words: its role, and its slot where there are several."""
         # Of roles that begin at one number, all but the last have no slot.
         role = int((self.first_slot <= kind).sum()) - 1
@@ -244,7 +245,8 @@ class SpecTransformer(Ends):
             raise InputError("this model has no token head (num_tokens is None): ask for return_values=True, or give targets= for its loss")
         return [e.values if values else e.logits for e in self.ends]
 
-    def _predicted(self, laid: LaidOut) -> Predicted:
+    def predicted(self, laid: LaidOut) -> Predicted:
+        """The rows that are trained on a data token. Raises InputError for a text without `predict`."""
         if not self.spec.checked.predictions:
             raise InputError(f"this spec has no `predict`: it says nothing of a loss. For example {self._how_to_predict}")
         return predicted(laid.rows, self._kind(laid), laid.words.own)
@@ -253,9 +255,9 @@ class SpecTransformer(Ends):
     def _how_to_predict(self) -> str:
         return f"write `predict {self.spec.roles[self.spec.checked.data[-1]]} -> index + 1`"
 
-    def _say(self, read: Sequence[Callable[[Tensor], Tensor]], laid: LaidOut, rows: Predicted) -> Tensor:
+    def _say(self, read: Sequence[Callable[[Tensor], Tensor]], laid: LaidOut, rows: Predicted, attend: Callable[..., Tensor] | None = None) -> Tensor:
         """What the head says of some rows, (n, ...)."""
-        return self._read(read, self.states(laid), self._sets(laid), rows.batch, rows.row)
+        return self._read(read, self.states(laid, attend), self._sets(laid), rows.batch, rows.row)
 
     def _read(self, read: Sequence[Callable[[Tensor], Tensor]], state: Tensor, sets: Tensor, batch: Tensor, row: Tensor) -> Tensor:
         groups = Groups.of(sets[batch, row], len(self.ends), state.device)
@@ -267,20 +269,24 @@ class SpecTransformer(Ends):
         return laid.words.x[rows.batch.to(laid.words.x.device), rows.target.to(laid.words.x.device)]
 
     def _loss(self, laid: LaidOut, targets: Tensor | None) -> Loss:
-        rows = self._predicted(laid)
+        rows = self.predicted(laid)
         if not len(rows.row):
             raise InputError(f"nothing to predict: none of the {laid.words.count} data tokens of a row is a target; give longer rows")
+        return self.sums(laid, rows, targets).loss(self.name_of)
+
+    def sums(self, laid: LaidOut, rows: Predicted, targets: Tensor | None = None, attend: Callable[..., Tensor] | None = None) -> Sums:
+        """What the loss of some predicting rows is made of; `attend` as in `states`. Raises InputError for targets that do not fit."""
+        kinds = self.slot_embedding.num_embeddings
         if targets is None:
             labels = self._labels(laid, rows)
-            error = cross_entropy(self._say(self._head(False), laid, rows), labels)
-        else:
-            head, wanted = self._head(True), (laid.words.batch, laid.words.count, self.config.regression)
-            if not isinstance(targets, Tensor) or tuple(targets.shape) != wanted or not targets.is_floating_point():
-                came = f"{str(targets.dtype).removeprefix('torch.')} of shape {tuple(targets.shape)}" if isinstance(targets, Tensor) else type(targets).__name__
-                raise InputError(f"targets is (batch, data tokens, regression) = {wanted}, floating; got {came}")
-            targets = laid.words.to_front(targets, laid.words.own)
-            error = squared_error(self._say(head, laid, rows), targets[rows.batch.to(targets.device), rows.target.to(targets.device)])
-        return weigh(error, rows, self._name)
+            return Sums.of(cross_entropy(self._say(self._head(False), laid, rows, attend), labels), rows, kinds)
+        head, wanted = self._head(True), (laid.words.batch, laid.words.count, self.config.regression)
+        if not isinstance(targets, Tensor) or tuple(targets.shape) != wanted or not targets.is_floating_point():
+            came = f"{str(targets.dtype).removeprefix('torch.')} of shape {tuple(targets.shape)}" if isinstance(targets, Tensor) else type(targets).__name__
+            raise InputError(f"targets is (batch, data tokens, regression) = {wanted}, floating; got {came}")
+        targets = laid.words.to_front(targets, laid.words.own)
+        wanted_of_rows = targets[rows.batch.to(targets.device), rows.target.to(targets.device)]
+        return Sums.of(squared_error(self._say(head, laid, rows, attend), wanted_of_rows), rows, kinds)
 
 
 def _alike(parts: Sequence[Tensor]) -> bool:

@@ -1,0 +1,105 @@
+"""The processes of a run: how they find each other, how long they wait, and which of them work on the same sequences."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+
+from ..diagnostics import InputError
+
+WAIT = 45.0  # seconds that a rank waits for another before it gives up
+LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """All processes, as a mesh of ("data", "context"): those of one row share sequences, and have different rows of them."""
+
+    mesh: DeviceMesh
+    device: torch.device
+    timeout: float
+
+    @property
+    def rank(self) -> int:
+        return dist.get_rank()
+
+    @property
+    def world(self) -> int:
+        return self.mesh.size()
+
+    @property
+    def data_rank(self) -> int:
+        """Which part of a batch this rank works on, of `data_parts`."""
+        return self.mesh.get_local_rank("data")
+
+    @property
+    def data_parts(self) -> int:
+        return self.mesh.size(0)
+
+    @property
+    def context(self) -> DeviceMesh | None:
+        """The ranks that work on the same sequences as this one; None: it works on its own alone."""
+        return self.mesh["context"] if self.mesh.size(1) > 1 else None
+
+    @property
+    def everyone(self) -> DeviceMesh:
+        """All ranks along one axis."""
+        assert dist.group.WORLD is not None
+        return DeviceMesh.from_group(dist.group.WORLD, self.device.type, mesh_dim_names=("ranks",))
+
+    def add_up(self, numbers: Tensor) -> Tensor:
+        """The sum over all ranks."""
+        numbers = numbers.clone()
+        dist.all_reduce(numbers)
+        return numbers
+
+
+def is_launched() -> bool:
+    """Whether `torchrun` started this process as one of several."""
+    return all(name in os.environ for name in LAUNCHED) and int(os.environ["WORLD_SIZE"]) > 1
+
+
+def start(context: int = 1, *, timeout: float = WAIT) -> Ranks:
+    """Join the processes that `torchrun` started: NCCL between CUDA cards, gloo between CPUs. `context` of them share each sequence. A rank that waits
+    longer than `timeout` seconds for another raises. Raises InputError where the processes cannot be divided so, or none were started."""
+    if isinstance(context, bool) or not isinstance(context, int) or context < 1:
+        raise InputError(f"context is how many processes share each sequence, 1 or more; got {context!r}")
+    if not dist.is_initialized():
+        missing = [name for name in LAUNCHED if name not in os.environ]
+        if missing:
+            raise InputError(f"several processes are started by torchrun, which sets {', '.join(missing)}: torchrun --nproc-per-node=2 -m srt_masks train ...")
+        world = int(os.environ["WORLD_SIZE"])
+        _check(context, world)
+        has_cards = torch.cuda.is_available()
+        if has_cards:
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("cpu:gloo,cuda:nccl" if has_cards else "gloo", timeout=timedelta(seconds=timeout))
+    world = dist.get_world_size()
+    _check(context, world)
+    on_cards = "nccl" in dist.get_backend()
+    device = torch.device("cuda", torch.cuda.current_device()) if on_cards else torch.device("cpu")
+    return Ranks(_mesh(world // context, context, device, timeout), device, timeout)
+
+
+def _mesh(data: int, context: int, device: torch.device, timeout: float) -> DeviceMesh:
+    """Its groups are made here, as those that torch makes for a mesh wait for half an hour. Every rank makes all of them."""
+    number = torch.arange(data * context).view(data, context)
+    mine: list[dist.ProcessGroup] = []
+    for ranks in (number.T, number):  # along "data", along "context"
+        for members in ranks.tolist():
+            group = dist.new_group(members, timeout=timedelta(seconds=timeout))
+            if dist.get_rank() in members:
+                assert isinstance(group, dist.ProcessGroup)
+                mine.append(group)
+    return DeviceMesh.from_group(mine, device.type, mesh=number, mesh_dim_names=("data", "context"))
+
+
+def _check(context: int, world: int) -> None:
+    if world % context:
+        raise InputError(f"{context} processes share each sequence, and {world} are no multiple of that: start {-(-world // context) * context}, or share by others")
