@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import testing
+    from . import distributed, testing
     from .diagnostics import BackendError, Error, InputError, SpecError
     from .elsewhere.comparing import equivalent
     from .elsewhere.configs import from_config
@@ -44,10 +44,10 @@ _HOMES = {
     "Transformer": "models.original", "stop_graddable_attn": "models.original",
     "Error": "diagnostics", "SpecError": "diagnostics", "InputError": "diagnostics", "BackendError": "diagnostics",
 }  # fmt: skip
-_MODULES = {"testing": "testing", "huggingface": "models.huggingface", "nn": "models.nn"}
+_MODULES = {"testing": "testing", "distributed": "distributed", "huggingface": "models.huggingface", "nn": "models.nn"}
 
 __all__ = [
-    "BackendError", "Error", "InputError", "Spec", "SpecError", "Transformer", "build_model", "capabilities", "compile", "dense", "documents", "equivalent", "explain", "flow", "from_config", "from_dense", "huggingface", "load",
+    "BackendError", "Error", "InputError", "Spec", "SpecError", "Transformer", "build_model", "capabilities", "compile", "dense", "distributed", "documents", "equivalent", "explain", "flow", "from_config", "from_dense", "huggingface", "load",
     "load_model", "nn", "parse", "prove", "sample", "save_model", "stop_graddable_attn", "testing", "tokens", "zoo",
 ]  # fmt: skip
 

@@ -26,8 +26,8 @@ class Share(nn.Module):
         self.model, self.context = model, context
         self.dealer: Dealer | None = None
         if context is not None:
-            options = model.attend.options
-            attention = compile_spec(model.spec, heads=options.heads, layers=options.layers, backend=options.backend, tile=tile)
+            o = model.attend.options
+            attention = compile_spec(model.spec, heads=o.heads, layers=o.layers, backend=o.backend, tile=o.tile if tile is None else tile, order=o.order)
             self.dealer = Dealer(attention, model.config.depth, context.get_local_rank(), context.size())
 
     def forward(self, x: Tensor | None = None, *, targets: Tensor | None = None, **options: Any) -> tuple[Tensor, Tensor]:

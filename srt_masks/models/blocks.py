@@ -94,8 +94,8 @@ class Block(nn.Module):
             return groups.apply([s.attention.project for s in sets], state.flatten(0, 1)).unflatten(0, x.shape[:2])
 
         mixed = self.attention.attended(project, x, attend)
-        state = x.flatten(0, 1) + groups.apply([s.attention.to_out for s in sets], mixed.flatten(0, 1))
-        return (state + groups.apply([s.feed_forward for s in sets], state)).unflatten(0, x.shape[:2])
+        x = x + groups.apply([s.attention.to_out for s in sets], mixed.flatten(0, 1)).unflatten(0, x.shape[:2])
+        return x + groups.apply([s.feed_forward for s in sets], x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 def initialise(model: nn.Module, depth: int) -> None:
