@@ -63,7 +63,9 @@ def dealt(case: Case, world: int, backend: str = "tiled") -> list[tuple[Any, Dea
 
 
 SMALL = {
-    "moved": Case("layout repeat { token, reason * 4 }\nattend causal and not (k is reason and q.step - k.step > 3)\nstop k where k.pos < 9", 60, order="by role"),
+    "moved": Case(
+        "layout repeat { token, reason * 4 }\nattend causal and not (k is reason and q.step - k.step > 3)\nstop k where k.pos < 9", 60, order="by role"
+    ),
     "lengths": Case("attend causal and k.pos < length - 2\nstop v where k.pos < 9", 60, key_heads=1, lengths=[60, 20]),
 }
 
@@ -112,17 +114,15 @@ def agrees(case: Case, world: int, backend: str) -> None:
 def test_work_is_shared_evenly_and_none_is_lost(name: str):
     case = CASES[name]
     shares = dealt(case, 3)
-    _, first = shares[0]
-    plans = {id(f.own.plan): f.own.plan for f in first.layers}
-    assert all(d.work == first.work for _, d in shares)
-    # Ranks count for themselves what their own plans hold, and the tiles that all of them visit are those of the whole.
-    for rank, (attention, d) in enumerate(shares):
+    attention, first = shares[0]
+    whole = [attention.found(*_three(case), layer=number, **case.beside).own.plan for number in range(case.layers)]
+    for number, plan in enumerate(whole):
+        for c in Consumer:
+            assert sum(d.layers[number].own.plan.tiles(c) for _, d in shares) == plan.tiles(c)
+    for rank, (_, d) in enumerate(shares):
         own = sum(float(work_of(f.own.plan).sum() + (0 if f.twins is None else work_of(f.twins.plan, forward=False).sum())) for f in d.layers)
-        assert own == pytest.approx(d.work[rank])
-        for f in d.layers:
-            for c in Consumer:
-                assert sum(s.layers[0].own.plan.tiles(c) for _, s in shares) == attention.found(*_three(case), layer=0, **case.beside).own.plan.tiles(c)
-    assert plans and first.imbalance < 1.35
+        assert own == pytest.approx(d.work[rank]) and d.work == first.work
+    assert first.imbalance < 1.35
     assert sorted(torch.cat([d.rows for _, d in shares]).tolist()) == list(range(case.tokens))
 
 

@@ -52,4 +52,5 @@ def fully_sharded(model: SpecTransformer, ranks: Ranks, *, tile: int | None = No
     share, mesh = Share(model.to(ranks.device), ranks.context, tile), ranks.everyone
     for block in model.blocks:
         fully_shard(block, mesh=mesh)
-    return Parallel(share, fully_shard(share, mesh=mesh), ranks)
+    fully_shard(share, mesh=mesh)
+    return Parallel(share, share, ranks)

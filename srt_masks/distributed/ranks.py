@@ -102,4 +102,6 @@ def _mesh(data: int, context: int, device: torch.device, timeout: float) -> Devi
 
 def _check(context: int, world: int) -> None:
     if world % context:
-        raise InputError(f"{context} processes share each sequence, and {world} are no multiple of that: start {-(-world // context) * context}, or share by others")
+        raise InputError(
+            f"{context} processes share each sequence, and {world} are no multiple of that: start {-(-world // context) * context}, or share by others"
+        )

@@ -57,7 +57,7 @@ class Share(nn.Module):
     def _attention(self, dealt: Dealt) -> Callable[..., Tensor]:
         assert self.dealer is not None and self.context is not None
         device = self.model.token_embedding.weight.device
-        return SharedAttention(self.dealer.attention, dealt, Exchange(self.context, dealt.width, dealt.sent.to(device)))
+        return SharedAttention(self.dealer.attention, dealt, Exchange(self.context, dealt.width, dealt.sent.to(device)))  # pyright: ignore[reportReturnType]
 
 
 def joined(sums: Sums, add_up: Callable[[Tensor], Tensor], world: int) -> Sums:
