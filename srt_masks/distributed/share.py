@@ -45,7 +45,7 @@ class Share(nn.Module):
         """Who does what of a call. Raises InputError where there are fewer tiles than ranks."""
         assert self.dealer is not None
         config, words = self.model.config, laid.words
-        weight = self.model.token_embedding.weight
+        weight = self.model.slot_embedding.weight
         device, dtype = words.any.device, weight.dtype
         if torch.is_autocast_enabled(device.type) and dtype is torch.float32:
             dtype = torch.get_autocast_dtype(device.type)
@@ -56,7 +56,7 @@ class Share(nn.Module):
 
     def _attention(self, dealt: Dealt) -> Callable[..., Tensor]:
         assert self.dealer is not None and self.context is not None
-        device = self.model.token_embedding.weight.device
+        device = self.model.slot_embedding.weight.device
         return SharedAttention(self.dealer.attention, dealt, Exchange(self.context, dealt.width, dealt.sent.to(device)))  # pyright: ignore[reportReturnType]
 
 
