@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..spec import Spec
 
 OUT = "runs/self_reasoning"
+WORDS = 64  # of models whose files do not say how many data tokens they were trained on at once
 
 
 def train(options: argparse.Namespace) -> None:
@@ -43,19 +44,21 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def sample(options: argparse.Namespace) -> None:
     from ..models.checkpoint import load_model
-
-    model = load_model(options.checkpoint)
-    if model.config.num_tokens != 256:
-        raise InputError(f"{options.checkpoint} has {model.config.num_tokens} tokens, not 256: it does not write bytes")
     from ..models.sample import sample as draw
+    from ..models.tensor_files import read_about
+    from ..models.vocabulary import vocabulary_of
 
-    prompts = [os.fsencode(p) for p in options.prompt or ["The "]]
-    stop = [os.fsencode(s) for s in options.stop]
+    model, about = load_model(options.checkpoint), read_about(options.checkpoint)
+    if model.config.num_tokens is None:
+        raise InputError(f"{options.checkpoint} reads numbers, not tokens: it does not write")
+    vocabulary = vocabulary_of(about, model.config.num_tokens, options.checkpoint)
+    trained = int(about["words"]) if about.get("words", "").isdecimal() else WORDS
+    prompts, stop = ([vocabulary.encode(os.fsencode(text)) for text in texts] for texts in (options.prompt or ["The "], options.stop))
     found = draw(
-        model, prompts, options.count, words=options.words, temperature=options.temperature, top_k=options.top_k, top_p=options.top_p, seed=options.seed,
+        model, prompts, options.count, words=options.words or trained, temperature=options.temperature, top_k=options.top_k, top_p=options.top_p, seed=options.seed,
         stop=stop, cache=not options.no_cache,
     )  # fmt: skip
-    print("\n\n".join(_shown(prompt + text) for prompt, text in zip(prompts, found, strict=True)))
+    print("\n\n".join(_shown(vocabulary.decode([*prompt, *text])) for prompt, text in zip(prompts, found, strict=True)))
 
 
 def demo(options: argparse.Namespace) -> None:
@@ -110,22 +113,18 @@ def _run_training(spec: Spec, options: argparse.Namespace, begin: str, **quick: 
 
 
 def _report(result: Any, options: argparse.Namespace, count: int = 300) -> None:
-    print(f"   data: {result.corpus.name}, {len(result.corpus.train):,} bytes to train on")
-    print(f"   {result.steps} steps in {result.seconds:.0f} s; held out: {result.held_out_bits:.3f} bits per byte")
-    print("\nwhat it writes:")
-    if result.vocabulary.text is not None:
-        return
-    prompt = bytes(result.corpus.held_out.windows([0], 16)[0].tolist()) if options.data else b"The "
-    _write_sample(result.model, prompt, count, result.words, 0.7, 0)
-    print(f"\ncheckpoint {result.checkpoint}\nlog        {result.log}\nplot       {result.plot}")
-    print(f"more:      srt-masks sample {result.checkpoint} --prompt 'The '")
-
-
-def _write_sample(model: Any, prompt: bytes, count: int, words: int, temperature: float, seed: int) -> None:
     from ..models.sample import sample as draw
 
+    kind = "bytes" if result.vocabulary.text is None else "tokens"
+    print(f"   data: {result.corpus.name}, {len(result.corpus.train):,} {kind} to train on")
+    print(f"   {result.steps} steps in {result.seconds:.0f} s; held out: {result.held_out_bits:.3f} bits per byte")
+    print("\nwhat it writes:")
+    vocabulary = result.vocabulary
+    prompt = result.corpus.held_out.windows([0], min(16, result.words))[0].tolist() if options.data else vocabulary.encode(b"The ")
     # Whatever the spec is: a cache is not for all of them.
-    print(_shown(prompt + draw(model, prompt, count, words=words, temperature=temperature, seed=seed, cache=False)))
+    print(_shown(vocabulary.decode([*prompt, *draw(result.model, prompt, count, words=result.words, temperature=0.7, cache=False)])))
+    print(f"\ncheckpoint {result.checkpoint}\nlog        {result.log}\nplot       {result.plot}")
+    print(f"more:      srt-masks sample {result.checkpoint} --prompt 'The '")
 
 
 def _shown(text: bytes) -> str:

@@ -213,7 +213,7 @@ def test_long_lines_are_cut_between_characters(monkeypatch: pytest.MonkeyPatch):
     assert all(data[encode._at_character(Held(data), n) :].decode() for n in range(len(data) - 4))
 
 
-def test_a_run_on_tokens(tokenizer: Path, text: Path, tmp_path: Path):
+def test_a_run_on_tokens(tokenizer: Path, text: Path, tmp_path: Path, capsys):
     result = run(tmp_path / "out", [text], replace(RECIPE, steps=3), tokenizer=tokenizer)
     model = srt.load_model(result.checkpoint)
     assert model.config.num_tokens == read_vocabulary(tokenizer).num_tokens != 256
@@ -221,6 +221,8 @@ def test_a_run_on_tokens(tokenizer: Path, text: Path, tmp_path: Path):
     assert abs(found.bits_per_byte - lines(tmp_path / "out")[-1]["held_out_bits_per_byte"]) < 0.3
     data, each = encode.tokens_of([text], read_vocabulary(tokenizer), tmp_path)
     assert found.windows == len(data) // 8 and each == len(TEXT) / len(data)
+    assert main(["sample", str(result.checkpoint), "--prompt", "One text", "--count", "3", "--temperature", "0"]) == 0
+    assert capsys.readouterr().out.startswith("One text")
     with pytest.raises(srt.InputError, match="other data"):
         run(tmp_path / "out", [text], replace(RECIPE, steps=4), begin="resume")
 

@@ -87,9 +87,25 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on(number: int, left: type[B
         run(tmp_path, recipe=CURRICULUM, watch=break_at(4, interrupt(number)))
     assert signal.getsignal(number) is before
     assert left is KeyboardInterrupt or stopped.value.code == 143
+    assert said(tmp_path / "training.safetensors")["step"] == 4
     assert lines(tmp_path)[-1] == {"event": "interrupted", "step": 4, "checkpoint": str(tmp_path / "training.safetensors")}
     run(tmp_path, recipe=CURRICULUM, begin="resume")
     assert_same(tmp_path, whole)
+
+
+def test_what_is_random_goes_on_where_it_was(tmp_path: Path):
+    """torch's own random numbers, which a module of somebody else's may draw, beside those of the data."""
+    drawn: dict[str, list[float]] = {"whole": [], "cut": []}
+
+    def watch(name: str, last: int):
+        return lambda report: (drawn[name].append(torch.rand(()).item()), break_at(last)(report))
+
+    run(tmp_path / "whole", watch=watch("whole", 0))
+    with pytest.raises(Break):
+        run(tmp_path / "cut", watch=watch("cut", 3))
+    with pytest.raises(Break):  # step 3 was not saved, as the run broke before
+        run(tmp_path / "cut", begin="resume", watch=watch("cut", 2))
+    assert drawn["cut"] == [*drawn["whole"][:3], drawn["whole"][1]]
 
 
 def test_asked_to_stop_in_the_last_step_a_run_ends(tmp_path: Path):
