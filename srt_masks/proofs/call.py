@@ -15,7 +15,7 @@ import z3
 from ..compiler.ir import Expr, Program
 from ..grammar.checked import Input, Type
 from .claims import DATA_TOKENS
-from .limits import Budget
+from .limits import Budget, check
 from .tokens import Axis, Token, axis
 from .values import LEAST_INT, MOST_INT, Int, Real, Term, Truth, Value, count, number, real
 
@@ -49,8 +49,7 @@ class Call:
 
     def check_time(self) -> None:
         """Raises Undecided where speaking of the call has taken all the time there was."""
-        if self.budget is not None:
-            self.budget.check()
+        check(self.budget)
 
     def note(self, what: str) -> None:
         if what not in self.inexact:

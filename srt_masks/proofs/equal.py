@@ -18,7 +18,7 @@ from ..grammar.checked import Checked, values_of
 from ..reference.masks import pairs as dense_pairs
 from .call import Call, call
 from .claims import facts_of
-from .limits import Budget, Undecided, check_seconds
+from .limits import Budget, Undecided, check_seconds, within
 from .pairs import Pairs, Place
 from .solve import LOCK, Solver, chosen, world
 from .tokens import Token
@@ -27,6 +27,7 @@ from .verdict import Hop, Outcome, World
 from .wording import scope
 
 GATES = ("q", "k", "v", "hidden")
+THINKING = 0.7  # of the seconds; the rest is for the question whether the texts' own params tell them apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +51,13 @@ def compare(one: Checked, other: Checked, *, seconds: float = 30.0) -> Compariso
     """Raises InputError for specs that have nothing in common to be compared: an input that each declares its own way, one layout against two."""
     begun = time.monotonic()
     check_seconds(seconds)
+    whole = within(seconds)
     _check_alike(one, other)
     where = _scope(one, other)
     with LOCK:
         try:
-            found = _difference(one, other, Budget(seconds))
-            as_written = not isinstance(found, str) and _as_written(one, other, found[2], Budget(seconds))
+            found = _difference(one, other, whole.first(THINKING))
+            as_written = not isinstance(found, str) and _as_written(one, other, found[2], whole)
         except Undecided as why:
             return Comparison(Outcome.UNKNOWN, str(why), where, time.monotonic() - begun)
     spent = time.monotonic() - begun
@@ -79,7 +81,10 @@ def _as_written(one: Checked, other: Checked, worlds: tuple[World, World], budge
     """Whether specs that some values of their params tell apart are one for those of their texts."""
     if not any(tried.changed(checked) for tried, checked in zip(worlds, (one, other), strict=True)):
         return False
-    return isinstance(_difference(one, other, budget, written=True), str)
+    try:
+        return isinstance(_difference(one, other, budget, written=True), str)
+    except Undecided:
+        return False  # they differ, whatever else
 
 
 def _difference(one: Checked, other: Checked, budget: Budget, written: bool = False) -> str | tuple[str, Hop, tuple[World, World]]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .verdict import Verdict
 
 MODES = ("warn", "strict", "off")
+ALTOGETHER = 30.0  # seconds that all claims of a text may hold up what compiles it
 _SAID: set[str] = set()
 
 
@@ -25,8 +26,9 @@ class UnprovedWarning(UserWarning):
 def hold(spec: Spec, mode: str, *, reads_targets: bool = True) -> None:
     """Refuses a spec with a claim that is refuted, with "strict" also one that is not proved; with "off" nothing is asked.
 
-    A claim that holds for the text's values of its params, and not for others that a call may give, is not proved. `reads_targets`: what a row predicts
-    is among what rows read; where it is not, a `predict` alone claims nothing. Raises SpecError, InputError.
+    A claim that holds for the text's values of its params, and not for others that a call may give, is not proved; nor is one for which its share of
+    ALTOGETHER seconds does not suffice. `reads_targets`: what a row predicts is among what rows read; where it is not, a `predict` alone claims nothing.
+    Raises SpecError, InputError.
     """
     if mode not in MODES:
         raise InputError(f'proofs is "warn", "strict" or "off"; got {mode!r}{": " + near if (near := did_you_mean(str(mode), MODES)) else ""}')
@@ -34,7 +36,7 @@ def hold(spec: Spec, mode: str, *, reads_targets: bool = True) -> None:
         return
     from .prove import prove
 
-    verdicts = [v for v in prove(spec) if reads_targets or v.line is not None]
+    verdicts = [v for v in prove(spec, altogether=ALTOGETHER) if reads_targets or v.line is not None]
     wrong = [v for v in verdicts if not v and (mode == "strict" or (v.outcome == "refuted" and not v.holds_as_written))]
     if wrong:
         raise SpecError([diagnostic(v) for v in wrong], Source(spec.text, spec.filename))

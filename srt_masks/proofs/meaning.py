@@ -18,7 +18,26 @@ from ..compiler.ir import Apply, Const, Expr, Field, Gather, Load, Op, Scalar, S
 from ..grammar.checked import Type
 from .call import Call
 from .tokens import Token
-from .values import EXACT, LEAST_INT, MOST_INT, WRAP, Int, Real, Truth, Value, cases, choose, filler_of, int_of, number, real, rounded, to_real, wrapped
+from .values import (
+    EXACT,
+    LEAST_INT,
+    MOST_INT,
+    WRAP,
+    Int,
+    Real,
+    Truth,
+    Value,
+    cases,
+    choose,
+    filler_of,
+    int_of,
+    number,
+    real,
+    rounded,
+    to_real,
+    unchanged,
+    wrapped,
+)
 
 MOST_CASES = 64
 
@@ -232,6 +251,8 @@ class Meaning:
                 return Real(z3.If(a.term <= b.term, a.term, b.term), z3.Or(a.nan, b.nan))
             case Op.MAX, [a, b]:
                 return Real(z3.If(a.term >= b.term, a.term, b.term), z3.Or(a.nan, b.nan))
+        if (same := unchanged(op, numbers)) is not None:
+            return same
         known = [cases(x.term) for x in numbers]
         if all(known) and prod(map(len, known)) <= MOST_CASES:
             # Of known floats the result is known: as torch has it, rounded.

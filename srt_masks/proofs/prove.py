@@ -30,18 +30,19 @@ from .exhaust import Covered, Refutation, exhaust, sampled
 from .hops import describe
 from .invariants import End, all_of, by_layer, inductive, same_row, simple
 from .known import name_of, recall, remember
-from .limits import Budget, Undecided, check_seconds
+from .limits import MOST_SECONDS, Budget, Undecided, check_seconds, within
 from .paths import Found, Subject, attended_pair, is_possible, own_row, path
 from .replay import replay
 from .search import refute
 from .solve import LOCK, USUAL
 from .verdict import Outcome, Verdict
 from .witnesses import every_pair_is_joined, every_query_attends
-from .wording import in_words, invariant, remedies, shortened, ways_on
+from .wording import in_words, invariant, remedies, shortened, ways_on, ways_to_run
 from .wording import scope as said_scope
 from .worlds import sizes
 
 SECONDS = USUAL  # for a claim; the limit of z3's own work is met before, on most machines
+THINKING, TRYING = 0.65, 0.85  # of its seconds, when z3 has to be done, and when the small calls; the rest is for running and showing what refutes it
 MOST_HOPS = 4
 SMALL_CALLS = 256  # tokens, up to which calls are tried where z3 decides nothing
 LARGER_CALLS = (40, 160, 500)
@@ -78,21 +79,32 @@ class Open:
 Finding = Proof | Refuted | Open
 
 
-def prove(spec: Spec, *, seconds: float = SECONDS) -> list[Verdict]:
+def prove(spec: Spec, *, seconds: float = SECONDS, altogether: float | None = None) -> list[Verdict]:
     """A verdict for each claim of a spec, in the order of the text; and for `no leak` where there is a `predict` and the text does not say it.
 
-    `seconds` is the most that one claim may take: then it is *unknown*. Proofs are kept from run to run. Raises InputError for what is no spec.
+    `seconds` is the most that one claim may take: then it is *unknown*. With `altogether`, all of them have so many seconds, each an even share of what
+    those before it left. Proofs are kept from run to run. Raises InputError for what is no spec, and what is no number of seconds.
     """
     if not isinstance(spec, Spec):
         raise InputError(f"prove takes a Spec; got {type(spec).__name__}. For a text: srt_masks.parse(text)")
-    check_seconds(seconds)
+    for limit in (seconds, *([] if altogether is None else [altogether])):
+        check_seconds(limit)
     checked, source = spec.checked, Source(spec.text, spec.filename)
     program, facts = front(checked), facts_of(checked)
+    claims, whole = obligations(checked, program, source), within(altogether or MOST_SECONDS)
     with LOCK:
-        return [_judge(spec, program, facts, o, seconds) for o in obligations(checked, program, source)]
+        return [_judge(spec, program, facts, o, _share(seconds, whole, len(claims) - number)) for number, o in enumerate(claims)]
 
 
-def _judge(spec: Spec, program: Program, facts: tuple[ir.Expr, ...], claim: Obligation, seconds: float) -> Verdict:
+def _share(seconds: float, whole: Budget, claims: int) -> Budget:
+    """What the first of so many claims may take."""
+    even = max(0.0, whole.left / claims)
+    if even >= seconds:
+        return within(seconds)
+    return Budget(even, f"no answer within its share of the {whole.seconds:g} s for all claims of the text", is_share=True)
+
+
+def _judge(spec: Spec, program: Program, facts: tuple[ir.Expr, ...], claim: Obligation, budget: Budget) -> Verdict:
     begun, checked = time.monotonic(), spec.checked
 
     def verdict(outcome: Outcome, reason: str, scope: str = said_scope(checked), **more: Any) -> Verdict:
@@ -101,13 +113,13 @@ def _judge(spec: Spec, program: Program, facts: tuple[ir.Expr, ...], claim: Obli
     name = name_of(program, facts, claim, checked.speaks_of_layers)
     if (reason := recall(name)) is not None:
         return verdict(Outcome.PROVED, reason)
-    subject = Subject(program, claim.kind in GRADIENTS, facts, checked.speaks_of_layers, Budget(seconds), names_layers=claim.names_layers)
+    subject = Subject(program, claim.kind in GRADIENTS, facts, checked.speaks_of_layers, budget.first(THINKING), names_layers=claim.names_layers)
     finding = _decide(checked, subject, claim)
     if isinstance(finding, Proof) and checked.facts_of_inputs and not is_possible(subject):
         given = " and ".join(dict.fromkeys(f"`{f.name}`" for f in checked.facts_of_inputs))
         return verdict(Outcome.UNKNOWN, f"no call keeps to what is given of {given}: of none, anything holds", "no call")
     if isinstance(finding, Open):
-        finding = _tried(checked, claim, finding, subject.budget)
+        finding = _tried(checked, claim, finding, budget.first(TRYING))
     match finding:
         case Proof(reason=reason):
             remember(name, reason)
@@ -115,27 +127,31 @@ def _judge(spec: Spec, program: Program, facts: tuple[ir.Expr, ...], claim: Obli
         case Open(reason=reason, covered=covered):
             complete = covered is not None and covered.complete
             tried = covered.words if covered is not None else "nothing"
-            return verdict(Outcome.CHECKED if complete else Outcome.UNKNOWN, reason, tried, remedies=ways_on(checked, claim, seconds))
+            return verdict(Outcome.CHECKED if complete else Outcome.UNKNOWN, reason, tried, remedies=ways_on(checked, claim, budget))
         case Refuted(found=found, by_itself=by_itself):
-            found = _plainest(checked, claim, found)
-            shown = replay(checked, claim.claim, found.world, found.path)
+            found = _plainest(checked, claim, found, budget)
+            try:
+                shown = replay(checked, claim.claim, found.world, found.path, budget)
+            except (Undecided, InputError) as why:
+                reason = f"a call was found that may break it, and was not run: {why}"
+                return verdict(Outcome.UNKNOWN, reason, "nothing", path=found.path, world=found.world, remedies=ways_to_run(checked, budget))
             parts = {"path": found.path, "world": found.world, "replay": shown.words}
             if not shown.confirmed:
                 why = "internal error, please report it: this claim was refuted, and running the refutation does not confirm it"
                 return verdict(Outcome.UNKNOWN, f"{why}: {shown.words}", **parts)
             parts["lines"] = shortened(describe(spec, found.world, found.path, claim.kind))
-            written = _as_written(checked, subject, claim, found)
+            written = _as_written(checked, replace(subject, budget=budget), claim, found)
             parts["remedies"] = remedies(checked, claim, found, by_itself, written)
             return verdict(Outcome.REFUTED, in_words(checked, claim, found, by_itself, written), **parts, holds_as_written=written)
 
 
-def _plainest(checked: Checked, claim: Obligation, found: Found) -> Found:
+def _plainest(checked: Checked, claim: Obligation, found: Found, budget: Budget) -> Found:
     """The refutation that people see: the path of fewest hops, between the first rows, in the smallest call up to the one that z3 came upon, which is
     another from day to day."""
     world = found.world
     if max(world.tokens, world.keys) > MOST_SHOWN:
         return found
-    alike, deadline = not world.inputs and not world.layout, time.monotonic() + SECONDS_OF_SHOWING
+    alike, deadline = not world.inputs and not world.layout, time.monotonic() + min(SECONDS_OF_SHOWING, budget.left / 3)
     smaller = (x for x in sizes(checked, max(world.tokens, world.keys)) if x.keys or not x.tokens)
     every = (replace(world, tokens=x.tokens, keys=x.keys) for x in smaller) if alike else iter([world])
     for tried in every:
@@ -152,8 +168,10 @@ def _plainest(checked: Checked, claim: Obligation, found: Found) -> Found:
 
 def _tried(checked: Checked, claim: Obligation, finding: Open, budget: Budget) -> Refuted | Open:
     """What z3 leaves open, at some larger calls, where paths are long, then at every small one."""
-    seconds = max(min(1.0, budget.seconds), min(SECONDS_OF_CALLS, budget.left))
-    found = sampled(checked, claim.claim, LARGER_CALLS, time.monotonic() + seconds) or exhaust(checked, claim.claim, SMALL_CALLS, time.monotonic() + seconds)
+    larger = time.monotonic() + min(SECONDS_OF_CALLS, budget.left / 2)
+    found = sampled(checked, claim.claim, LARGER_CALLS, larger)
+    if found is None:
+        found = exhaust(checked, claim.claim, SMALL_CALLS, min(time.monotonic() + SECONDS_OF_CALLS, budget.until))
     if isinstance(found, Refutation):
         return Refuted(Found(found.path, found.world, ()), by_itself=not found.path.hops and claim.kind in PATHS)
     return Open(finding.reason, found)
@@ -163,7 +181,7 @@ def _as_written(checked: Checked, subject: Subject, claim: Obligation, found: Fo
     """Whether a claim that some values of the params refute holds for those of the text."""
     if not found.world.changed(checked):
         return False
-    return isinstance(_decide(checked, replace(subject, fixed=values_of(checked.params), budget=Budget(subject.budget.seconds)), claim), Proof)
+    return isinstance(_decide(checked, replace(subject, fixed=values_of(checked.params)), claim), Proof)
 
 
 def _decide(checked: Checked, subject: Subject, claim: Obligation) -> Finding:

@@ -17,6 +17,7 @@ from ..grammar import checked as c
 from ..grammar.checked import Checked
 from ..grammar.syntax import Claim
 from ..reference.masks import Row, pairs
+from .limits import Budget
 from .search import about, edges, reach
 from .stack import Stack, stack
 from .verdict import Hop, Path, World
@@ -34,8 +35,10 @@ class Replay:
     words: str
 
 
-def replay(checked: Checked, claim: c.Claim, world: World, path: Path) -> Replay:
-    """Run the refutation of a claim: the call `world`, and what `search.refute` or a prover found there."""
+def replay(checked: Checked, claim: c.Claim, world: World, path: Path, budget: Budget | None = None) -> Replay:
+    """Run the refutation of a claim: the call `world`, and what `search.refute` or a prover found there.
+
+    Raises InputError for a call beyond what `search.edges` lays out, Undecided where the time is spent."""
     row = world.row(checked)
     if why := _unsound(row, claim, path):
         return Replay(False, why)
@@ -46,11 +49,11 @@ def replay(checked: Checked, claim: c.Claim, world: World, path: Path) -> Replay
         case Claim.EVERY_QUERY:
             return _dead_row(row, path.sink)
         case Claim.FLOW | Claim.GRAD:
-            return _missing(row, path, gradients)
+            return _missing(row, path, gradients, budget)
         case Claim.NO_FLOW | Claim.NO_GRAD | Claim.NO_LEAK if not path.hops:
             return Replay(True, f"row {path.sink} reaches itself, by its own residual stream, in every model")
         case Claim.NO_FLOW | Claim.NO_GRAD | Claim.NO_LEAK:
-            return _joined(row, path, gradients)
+            return _joined(row, path, gradients, budget)
 
 
 # ------------------------------------------------------------------------------------------------ what was handed in
@@ -99,18 +102,18 @@ def _broken(row: Row, path: Path, gradients: bool, one: bool) -> str:
 # ------------------------------------------------------------------------------------------------ what runs
 
 
-def _joined(row: Row, path: Path, gradients: bool) -> Replay:
+def _joined(row: Row, path: Path, gradients: bool, budget: Budget | None) -> Replay:
     """A path that should not be: what it carries arrives, and where no path leads nothing does."""
     layers = stack(row, len(path.hops))
     depth = len(layers.layers)
-    reached = reach(row, gradients, depth=depth)
+    reached = reach(row, gradients, depth=depth, budget=budget)
     if gradients:
-        reached, touched = reached[path.sink], _touched(layers, path.sink)
+        reached, touched = reached[path.sink], _touched(layers, path.sink, budget)
         arrives = bool(touched[path.source])
         what = f"the gradient of row {path.sink}'s output into the state of row {path.source} is {'not ' if arrives else ''}0"
         else_, kept = "a gradient is not 0 where no path returns", "it is exactly 0"
     else:
-        reached, touched = reached[:, path.source], _changed(layers, path.source, _bits(row, path))
+        reached, touched = reached[:, path.source], _changed(layers, path.source, _bits(row, path), budget)
         arrives = bool(touched[path.sink])
         what = f"another state of row {path.source} changes {'' if arrives else 'no bit of '}the output of row {path.sink}"
         else_, kept = "a row changes that no path leads to", "nothing changes"
@@ -123,36 +126,36 @@ def _joined(row: Row, path: Path, gradients: bool) -> Replay:
     return Replay(arrives, f"{what}, {through}{beside}")
 
 
-def _missing(row: Row, path: Path, gradients: bool) -> Replay:
+def _missing(row: Row, path: Path, gradients: bool, budget: Budget | None) -> Replay:
     """A path that should be, and is not: nothing arrives, through as many layers as any path of this call has."""
-    depth, every = 1, reach(row, gradients)
-    while depth < MOST_DEPTH and not torch.equal(reach(row, gradients, depth=depth), every):
+    depth, every = 1, reach(row, gradients, budget=budget)
+    while depth < MOST_DEPTH and not torch.equal(reach(row, gradients, depth=depth, budget=budget), every):
         depth *= 2
     layers = stack(row, depth)
     if gradients:
-        arrives = bool(_touched(layers, path.sink)[path.source])
+        arrives = bool(_touched(layers, path.sink, budget)[path.source])
         what = f"the gradient of row {path.sink}'s output into the state of row {path.source} is {'not' if arrives else 'exactly'} 0"
     else:
-        arrives = bool(_changed(layers, path.source, SPARE_BITS)[path.sink])
+        arrives = bool(_changed(layers, path.source, SPARE_BITS, budget)[path.sink])
         what = f"another state of row {path.source} changes {'' if arrives else 'no bit of '}the output of row {path.sink}"
     number = len(layers.layers)
     return Replay(not arrives, f"{what}, through {number} reference layer{'s' if number > 1 else ''}")
 
 
-def _changed(layers: Stack, source: int, bits: int) -> Tensor:
+def _changed(layers: Stack, source: int, bits: int, budget: Budget | None = None) -> Tensor:
     """Which tokens' outputs change by a bit when the state of one (a key, with two layouts) is another: bool (tokens,)."""
     own, other = layers.states()
     moved = other.clone()
     moved[source] += 2.0**bits * torch.linspace(-1, 1, layers.dim, dtype=torch.float64)
-    after = layers.run(own if layers.row.checked.keys is not None else moved, moved)
-    return (layers.run(own, other) != after).any(-1)
+    after = layers.run(own if layers.row.checked.keys is not None else moved, moved, budget)
+    return (layers.run(own, other, budget) != after).any(-1)
 
 
-def _touched(layers: Stack, sink: int) -> Tensor:
+def _touched(layers: Stack, sink: int, budget: Budget | None = None) -> Tensor:
     """Into which states (the keys', with two layouts) the output of a token has a gradient that is not 0: bool (tokens,) or (keys,)."""
     own, other = layers.states()
     leaf = other.requires_grad_()
-    out = layers.run(own if layers.row.checked.keys is not None else leaf, leaf)[sink]
+    out = layers.run(own if layers.row.checked.keys is not None else leaf, leaf, budget)[sink]
     (found,) = torch.autograd.grad(out @ torch.linspace(1, 2, layers.dim, dtype=torch.float64), leaf, allow_unused=True, materialize_grads=True)
     return (found != 0).any(-1)
 

@@ -24,6 +24,7 @@ from ..diagnostics import InputError
 from ..grammar import checked as c
 from ..grammar.syntax import Claim
 from ..reference.masks import Row, pairs, token_table
+from .limits import Budget, check
 from .verdict import Hop, Path
 
 MOST_TOKENS = 4096
@@ -79,10 +80,11 @@ def _between_tokens(row: Row, by_head: Tensor) -> Tensor:
 # ------------------------------------------------------------------------------------------------ paths
 
 
-def reach(row: Row, gradients: bool = False, *, may: bool = False, depth: int | None = None) -> Tensor:
+def reach(row: Row, gradients: bool = False, *, may: bool = False, depth: int | None = None, budget: Budget | None = None) -> Tensor:
     """Whose state (column) reaches whose output (row), or its gradient returns there: bool (tokens, tokens); with two layouts (queries, keys).
 
-    `depth`: through so many layers, where the text does not speak of them; as many as it takes, unless given. Raises InputError as `edges` does.
+    `depth`: through so many layers, where the text does not speak of them; as many as it takes, unless given. Raises InputError as `edges` does, and
+    Undecided where the time is spent.
     """
     layers = _between_tokens(row, edges(row, gradients, may=may))
     if row.checked.keys is not None:
@@ -90,22 +92,27 @@ def reach(row: Row, gradients: bool = False, *, may: bool = False, depth: int | 
     found = _itself(layers)
     if row.checked.speaks_of_layers:
         for layer in layers:
+            check(budget)
             found = found | _then(layer, found)
     elif depth is not None:
         for _ in range(depth):
+            check(budget)
             found = found | _then(layers[0], found)
     else:
         wider = found | layers[0]
         while not torch.equal(wider, found):
+            check(budget)
             found, wider = wider, _then(wider, wider)
     return found
 
 
-def shortest_path(row: Row, source: int, sink: int, gradients: bool = False, *, may: bool = False) -> Path | None:
+def shortest_path(
+    row: Row, source: int, sink: int, gradients: bool = False, *, may: bool = False, budget: Budget | None = None
+) -> Path | None:  # fmt: skip
     """The path with the fewest hops from the state of the token at position `source` (a key, with two layouts) to the output of the one at `sink`;
     of several the one in the earliest layers, then of the first keys, then heads. Without hops from a token to itself; None where there is none.
 
-    Raises InputError as `edges` does.
+    Raises InputError as `edges` does, and Undecided where the time is spent.
     """
     by_head = edges(row, gradients, may=may)
     layers = _between_tokens(row, by_head)
@@ -124,6 +131,7 @@ def shortest_path(row: Row, source: int, sink: int, gradients: bool = False, *, 
     for layer in layers if in_order else repeat(layers[0], tokens):
         if not in_order and after[-1][sink] < tokens:
             break
+        check(budget)
         after.append(torch.minimum(after[-1], torch.where(layer, after[-1] + 1, tokens).amin(-1)))
     if after[-1][sink] == tokens:
         return None

@@ -59,9 +59,7 @@ class Solver:
         answer = self._answer(*assumptions)
         if answer == z3.unknown:
             why = self.solver.reason_unknown()
-            raise Undecided(
-                f"no answer within {self.budget.seconds:g} s" if why in ("timeout", "canceled", "max. resource limit exceeded") else f"z3 says: {why}"
-            )
+            raise Undecided(self.budget.spent if why in ("timeout", "canceled", "max. resource limit exceeded") else f"z3 says: {why}")
         return self.solver.model() if answer == z3.sat else None
 
     def _answer(self, *assumptions: Truth) -> z3.CheckSatResult:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..reference.attention import attention
 from ..reference.masks import Row, pairs
+from .limits import Budget, check
 
 HEAD_DIM = 4
 
@@ -46,9 +47,11 @@ class Stack:
         other = torch.randn(len(self.row.keys["pos"]), self.dim, generator=random, dtype=torch.float64)
         return own, own if self.row.checked.keys is None else other
 
-    def run(self, own: Tensor, other: Tensor) -> Tensor:
-        """The tokens' states behind the last layer, (tokens, dim). With two layouts the keys' stay what they are."""
+    def run(self, own: Tensor, other: Tensor, budget: Budget | None = None) -> Tensor:
+        """The tokens' states behind the last layer, (tokens, dim). With two layouts the keys' stay what they are. Raises Undecided where the time is
+        spent."""
         for layer in self.layers:
+            check(budget)
             out, _ = self.attention(layer, own, own if self.row.checked.keys is None else other)
             added = out[0].transpose(0, 1).flatten(1) @ layer.w_o
             own = own.index_add(0, self.row.queries["pos"], added)

@@ -112,6 +112,27 @@ def rounded(op: Op, *args: float) -> float:
     raise AssertionError(f"{op} of floats")
 
 
+def unchanged(op: Op, args: list[Real]) -> Real | None:
+    """What an operation of floats leaves as it is, rounded or not, NaN and infinity too: a factor or divisor of 1, a summand of 0. A zero may change its
+    sign, which nothing in the language tells: the two are equal, and a division by either is 0."""
+    match op, args, [_is_known(x, 1) for x in args], [_is_known(x, 0) for x in args]:
+        case ((Op.MUL | Op.TRUEDIV), [a, _], [_, True], _):
+            return a
+        case Op.MUL, [_, b], [True, _], _:
+            return b
+        case ((Op.ADD | Op.SUB), [a, _], _, [_, True]):
+            return a
+        case Op.ADD, [_, b], _, [True, _]:
+            return b
+        case Op.SUB, [_, b], _, [True, _]:
+            return Real(-b.term, b.nan)
+    return None
+
+
+def _is_known(x: Real, value: int) -> bool:
+    return z3.is_rational_value(x.term) and x.term.as_fraction() == value and z3.is_false(x.nan)
+
+
 def filler_of(type: Type, filler: int) -> Value:
     match type:
         case Type.BOOL:

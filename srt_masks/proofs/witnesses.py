@@ -104,10 +104,10 @@ def every_pair_is_joined(subject: Subject, where: Expr, checked: Checked) -> Fou
         tried = world(model, pairs.call)
         row = _row(max(tried.tokens, tried.keys), lambda tried=tried: tried.row(checked))
         source, sink = chosen(model, key.pos), chosen(model, query.pos)
-        if not bool(reach(row, subject.gradients)[sink, source]):
+        if not bool(reach(row, subject.gradients, budget=subject.budget)[sink, source]):
             return Found(Path(source, sink), tried, ())
         known = len(candidates)
-        path = shortest_path(row, source, sink, subject.gradients)
+        path = shortest_path(row, source, sink, subject.gradients, budget=subject.budget)
         between = [h.query for h in path.hops[:-1]] if path is not None else []
         for at in dict.fromkeys(between[:1] + between[-1:]):
             candidates |= {c.name: c for c in _generalised(row, sink, at, row.own, source)}

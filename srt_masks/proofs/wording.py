@@ -11,6 +11,7 @@ from ..grammar.checked import Checked, Layout, values_of
 from ..grammar.syntax import Claim
 from .claims import Obligation
 from .invariants import Candidate
+from .limits import MOST_SECONDS, Budget
 from .paths import Found
 from .verdict import Path, World
 
@@ -91,18 +92,30 @@ def remedies(checked: Checked, claim: Obligation, found: Found, by_itself: bool,
     return tuple(said)
 
 
-def ways_on(checked: Checked, claim: Obligation, seconds: float) -> tuple[str, ...]:
+def ways_on(checked: Checked, claim: Obligation, budget: Budget) -> tuple[str, ...]:
     """What may be done about a claim that was not decided."""
-    said = []
+    said = [_more_time(budget)] if budget.is_share else []
     if claim.kind in (Claim.NO_FLOW, Claim.NO_GRAD):
         said.append("claim something stronger in its place, that no single pair breaks and that passes from pair to pair, as an order does")
     if claim.kind in (Claim.FLOW, Claim.GRAD, Claim.EVERY_QUERY):
         said.append("claim less: for the pairs or rows that it matters for" if claim.where is not ir.TRUE else "let every row see itself: `or q.pos == k.pos`")
     if checked.inputs:
         said.append(f"say what is known of inputs: {_with_given(checked)}")
-    more = 10 * seconds
-    said.append(f"give it more time: --seconds {more:g}, or srt_masks.prove(spec, seconds={more:g})")
-    return tuple(said)
+    return (*said, *([] if budget.is_share else [_more_time(budget)]))
+
+
+def ways_to_run(checked: Checked, budget: Budget) -> tuple[str, ...]:
+    """What may be done where a call that refutes a claim is too large to be run, or there was no time."""
+    sizes = [p.name for p in checked.params if p.structural]
+    smaller = [f"prove it of a smaller layout: {' '.join(f'--param {n}=...' for n in sizes)}, or srt_masks.parse(text, params=...)"] if sizes else []
+    return (*smaller, _more_time(budget))
+
+
+def _more_time(budget: Budget) -> str:
+    if budget.is_share:
+        return "prove it before: `srt-masks prove`, or srt_masks.prove(spec), has 10 s for each claim, and keeps what it proves"
+    more = min(10 * budget.seconds, MOST_SECONDS)
+    return f"give it more time: --seconds {more:g}, or srt_masks.prove(spec, seconds={more:g})"
 
 
 def _with_given(checked: Checked) -> str:

@@ -1,6 +1,6 @@
 """Texts with one thing changed that a claim may rest on: a rule dropped, a bound moved by one, k and v of a `stop` parted.
 
-Input: a text. Output: its mutants, each with a few words that say what was changed. Claims, predictions and layouts stay as they are.
+Input: a text. Output: its mutants, each with what was written in the place of a statement. Claims and layouts stay as they are.
 """
 
 from __future__ import annotations
@@ -13,36 +13,38 @@ from srt_masks.grammar import syntax as t
 from srt_masks.grammar.parser import parse
 
 SHIFTED = {"<=": "<", "<": "<=", ">=": ">", ">": ">=", "==": "<="}
+CAUSAL = ("k.pos < q.pos", "k.pos <= q.pos + 1")
 
 
 def mutants(text: str) -> Iterator[tuple[str, str]]:
-    """(what was changed, the text with it)."""
+    """(what was written, the text with it); of a rule that was dropped `without RULE`."""
     tree, mistakes = parse(Source(text))
     assert not mistakes
     for statement in tree.statements:
         begin, end = statement.span.start, statement.span.end
         own = text[begin:end]
-
-        def changed(new: str, begin: int = begin, end: int = end) -> str:
-            return text[:begin] + new + text[end:]
-
-        match statement:
-            case t.Rule():
-                yield f"without `{own}`", changed("")
-                if re.match(r"stop k, v\b", own):
-                    yield f"`{own}` of k alone", changed(own.replace("stop k, v", "stop k", 1))
-                    yield f"`{own}` of v alone", changed(own.replace("stop k, v", "stop v", 1))
-            case t.Input() | t.Param() if " given " in own:
-                yield f"nothing given in `{own}`", changed(own.partition(" given ")[0])
-        if isinstance(statement, t.Rule | t.Attend | t.Let | t.Input | t.Param):
-            yield from ((f"`{own}` as `{new}`", changed(new)) for new in _shifts(own, params=isinstance(statement, t.Param | t.Input)))
+        for new in _changes(statement, own):
+            yield " ".join((new or f"without {own}").split()), text[:begin] + new + text[end:]
 
 
-def _shifts(own: str, params: bool) -> Iterator[str]:
-    """Every comparison and every number by one. Of a param or an input only what is given of it: its value is any."""
-    since = own.find(" given ") if params else 0
-    if since < 0:
-        return
+def _changes(statement: t.Statement, own: str) -> Iterator[str]:
+    """What may stand in the place of a statement; nothing, if it is dropped."""
+    match statement:
+        case t.Rule():
+            yield ""
+            if re.match(r"stop k, v\b", own):
+                yield own.replace("stop k, v", "stop k", 1)
+                yield own.replace("stop k, v", "stop v", 1)
+            yield from _shifts(own, 0)
+        case t.Attend() | t.Let() | t.Predict():
+            yield from _shifts(own, 0)
+        case t.Input() | t.Param() if " given " in own:
+            yield own.partition(" given ")[0]
+            yield from _shifts(own, own.find(" given "))  # its value is any
+
+
+def _shifts(own: str, since: int) -> Iterator[str]:
+    """Every comparison and every number behind a place, by one."""
     for found in re.finditer(r"(?<![<>=!-])(<=|>=|==|<|>)(?!=)", own):
         if found.start() >= since:
             yield own[: found.start()] + SHIFTED[found[0]] + own[found.end() :]
@@ -50,6 +52,8 @@ def _shifts(own: str, params: bool) -> Iterator[str]:
         if found.start() >= since:
             for by in (-1, 1):
                 yield f"{own[: found.start()]}{_number(int(found[0]) + by)}{own[found.end() :]}"
+    for found in re.finditer(r"\bcausal\b", own):
+        yield from (f"{own[: found.start()]}({other}){own[found.end() :]}" for other in CAUSAL)
 
 
 def _number(value: int) -> str:

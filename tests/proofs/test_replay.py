@@ -158,8 +158,8 @@ def test_a_mask_the_stack_does_not_keep_would_be_seen(monkeypatch: pytest.Monkey
 def test_what_does_not_arrive_is_not_confirmed(monkeypatch: pytest.MonkeyPatch):
     checked, world = world_by_hand("attend causal\nassert no flow where k.pos < q.pos\nassert no grad where k.pos < q.pos", 3)
     path = Path(0, 1, (Hop(1, 0),))
-    monkeypatch.setattr(module, "_changed", lambda layers, source, bits: torch.zeros(3, dtype=torch.bool))
-    monkeypatch.setattr(module, "_touched", lambda layers, sink: torch.zeros(3, dtype=torch.bool))
+    monkeypatch.setattr(module, "_changed", lambda layers, source, bits, budget: torch.zeros(3, dtype=torch.bool))
+    monkeypatch.setattr(module, "_touched", lambda layers, sink, budget: torch.zeros(3, dtype=torch.bool))
     for claim, words in zip(checked.claims, ("another state of row 0 changes no bit of the output of row 1", "is 0, through 1 reference layer"), strict=True):
         found = replay(checked, claim, world, path)
         assert not found.confirmed and words in found.words
