@@ -70,10 +70,11 @@ def _unsound(row: Row, claim: c.Claim, path: Path) -> str:
         return f"the claim does not speak of rows {path.sink} and {path.source} in this call"
     if claim.kind in (Claim.FLOW, Claim.GRAD):
         return "a path that is there refutes no claim that there is one" if path.hops else ""
+    is_of_pairs = claim.kind in (Claim.PAIRS, Claim.CACHEABLE)
     if not path.hops:
-        by_itself = path.sink == path.source and (row.checked.keys is None or claim.kind is Claim.NO_LEAK)
+        by_itself = path.sink == path.source and not is_of_pairs and (row.checked.keys is None or claim.kind is Claim.NO_LEAK)
         return "" if by_itself else f"no hop leads from row {path.source} to row {path.sink}"
-    return _broken(row, path, claim.kind is Claim.NO_GRAD, one=claim.kind in (Claim.PAIRS, Claim.CACHEABLE) or row.checked.keys is not None)
+    return _broken(row, path, claim.kind is Claim.NO_GRAD, one=is_of_pairs or row.checked.keys is not None)
 
 
 def _broken(row: Row, path: Path, gradients: bool, one: bool) -> str:

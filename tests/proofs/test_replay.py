@@ -124,6 +124,7 @@ def test_every_kind_of_claim(text: str, tokens: int, named: dict[str, Any], word
     ("attend layer == 0 and k.pos == q.pos - 1 or layer == 1 and k.pos == q.pos - 2\nassert no flow where k.pos < q.pos", Path(0, 3, (Hop(2, 0, 0, 1), Hop(3, 2, 0, 0))), "the path is behind layer 1 already"),
     ("attend layer == 0 and k.pos == q.pos - 1 or layer == 1 and k.pos == q.pos - 2\nassert no flow where k.pos < q.pos", Path(0, 1, (Hop(1, 0, 0, 7),)), "this call has 2 layers"),
     ("attend window(3)\nassert k.pos <= q.pos", Path(3, 0, (Hop(1, 3), Hop(0, 1))), "2 hops, and one pair"),
+    ("attend k.pos < q.pos\nassert k.pos < q.pos", Path(1, 1), "no hop leads from row 1 to row 1"),
 ])  # fmt: skip
 def test_what_is_made_up_is_not_confirmed(text: str, path: Path, words: str):
     found = replayed(text, 4, path, heads=2, layers=2)
