@@ -198,6 +198,31 @@ def test_fake_tensors_beside_real_ones_are_refused_by_name(inside: bool):
     assert call(open_mode, open_mode.from_tensor(q), k, v, doc=doc).shape == (2, 4, 40, 6)
 
 
+@pytest.mark.parametrize("backend", ["tiled", "reference"])
+def test_a_real_q_has_no_fake_tensors_beside_it(backend: str):
+    """Without a mode nothing watches such a call, and what it reads of the fake ones would be torch's own error, somewhere inside."""
+    attend, (q, k, v), doc = srt.compile(srt.parse(DOCUMENTS), tile=16, backend=backend), tensors(40), torch.arange(40) // 11
+    mode = FakeTensorMode()
+    fk, fv, fdoc, reach = (mode.from_tensor(x) for x in (k, v, doc, torch.tensor(3)))
+    wrong: list[tuple[str, Any]] = [
+        ("k", lambda: attend(q, fk, v, doc=doc)),
+        ("v", lambda: attend(q, k, fv, doc=doc)),
+        ("k", lambda: attend(q, fk, fv, doc=doc)),
+        ("doc", lambda: attend(q, k, v, doc=fdoc)),
+        ("doc", lambda: attend(q, k, v, inputs={"doc": fdoc})),
+        ("far", lambda: attend(q, k, v, doc=doc, far=reach)),
+        ("lengths", lambda: attend(q, k, v, doc=doc, lengths=reach)),
+        ("doc", lambda: attend.plan(40, doc=fdoc)),
+        ("far", lambda: attend.plan(40, doc=doc, far=reach)),
+    ]
+    for name, call in wrong:
+        with pytest.raises(srt.InputError, match=f"^{name} is a fake tensor, which holds no numbers"):
+            call()
+    twins = srt.compile(srt.parse("attend causal\nstop hidden where k.pos < q.pos"), backend=backend)
+    with pytest.raises(srt.InputError, match=r"^hidden_v is a fake tensor"):
+        twins(q, k, v, hidden_k=k, hidden_v=fv)
+
+
 def test_a_plan_of_lists_is_known_again():
     """By what they hold and of which types: the backward of a watched call looks for the plan once more."""
     attend = srt.compile(srt.parse("input g: int per token\nattend causal and same(g)"), tile=16)

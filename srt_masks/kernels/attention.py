@@ -94,6 +94,8 @@ class Attention:
             raise BackendError("torch.jit.trace would fix the plan of this one call: torch.export and torch.compile keep the call, for any length")
         q, k, v, hidden_k, hidden_v = autocast(q, k, v, hidden_k, hidden_v)
         beside = {"layer": layer, "lengths": lengths, "queries": queries, "given": given, "scale": scale, "inputs": inputs, **inputs_and_params}
+        if not is_watched:
+            traced.refuse_fakes({"k": k, "v": v, "hidden_k": hidden_k, "hidden_v": hidden_v, **beside})
         if self.options.backend == "reference":
             out, lse = self._reference(q, k, v, hidden_k, hidden_v, **beside)
         elif is_watched:
@@ -122,6 +124,7 @@ class Attention:
         if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1 or heads != (options.heads or heads):
             raise InputError(f"heads is {f'{options.heads}, as compiled' if options.heads else 'a whole number, 1 or more'}; got {heads!r}")
         keys = tokens if checked.keys is None else checked.keys.fixed
+        traced.refuse_fakes({"lengths": lengths, "queries": queries, "given": given, "inputs": inputs, **inputs_and_params})
         batch = batch_of(checked, lengths, inputs, inputs_and_params, given)
         one_each = queries is not None and not isinstance(queries, range)
         if one_each and isinstance(queries, Sequence | Tensor) and getattr(queries, "ndim", 1) == 1:

@@ -71,6 +71,17 @@ def check_is_real(q: Any) -> None:
         )
 
 
+def refuse_fakes(named: Mapping[str, Any]) -> None:
+    """Raises InputError for a fake tensor among what is given where numbers are read: beside a real q, or for a plan."""
+    for name, x in named.items():
+        if isinstance(x, FakeTensor):
+            raise InputError(
+                f"{name} is a fake tensor, which holds no numbers, and they are read here: give a real one, or, for a call of fake tensors, make q by the same mode"
+            )
+        if isinstance(x, dict):
+            refuse_fakes(x)
+
+
 def attend(
     identity: str, q: Tensor, k: Tensor, v: Tensor, hidden_k: Tensor | None, hidden_v: Tensor | None, beside: Mapping[str, Any]
 ) -> tuple[Tensor, Tensor]:
