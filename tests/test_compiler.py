@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 import srt_masks as srt
-from srt_masks.compiler import boxes, ir
+from srt_masks.compiler import boxes, evaluate, ir
 from srt_masks.compiler import exact as exact_tiles
 from srt_masks.compiler.bounds import Bound, Interval, Truth, bound
 from srt_masks.compiler.evaluate import Environment, operate
+from srt_masks.compiler.evaluate import read as read_places
 from srt_masks.compiler.front import front
 from srt_masks.compiler.ir import Op
 from srt_masks.compiler.labels import SHIFTS, State
@@ -116,6 +117,28 @@ def test_folding_wraps_like_run_time():
                 folded = simplified(ir.apply(op, ir.const(a), ir.const(b)))
                 assert isinstance(folded, ir.Const)
                 assert folded.value == operate(op, [torch.tensor(a), torch.tensor(b)]).item(), (op, a, b)
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_neighbours_in_order_are_what_each_is_place_by_place(is_whole: bool, monkeypatch: pytest.MonkeyPatch):
+    """`doc[pos - 1]` over all tokens is a stretch of `doc`: no list of places is made, and beyond either end lies the same."""
+    tokens, layout = 9, srt.parse("layout repeat { token, note * 2 }\nattend full").checked
+    own = attributes(layout.queries, tokens, layout.data, {})
+    axis = own if is_whole else own.at(torch.tensor([4, 0, 8, 8, 3]))
+    inputs = {f"of{n}": torch.arange(1, n + 1) * 3 for n in (0, 1, 5, 9, 20)} | {"open": torch.ones(9) > 0, "weight": torch.arange(9.0).double() + 0.5}
+    if is_whole:
+        monkeypatch.setattr(evaluate, "read", lambda table, *rest: read_places(table, *rest) if isinstance(table, np.ndarray) else pytest.fail("places"))
+    for side in ir.Side:
+        environment, pos = Environment({}, inputs, axis, axis, None if is_whole else own), ir.attribute(side, "pos")
+        there = ir.attribute(ir.Side.KEY, "pos")
+        for far in (-(2**63), -12, -9, -4, -1, 0, 1, 4, 9, 12, 2**63 - 1):
+            for index in (ir.apply(Op.ADD, pos, ir.const(far)), ir.apply(Op.ADD, ir.const(far), pos), ir.apply(Op.SUB, pos, ir.const(far)), pos):
+                loads = [ir.load(n, (index,), {"open": Type.BOOL, "weight": Type.FLOAT}.get(n, Type.INT)) for n in inputs]
+                landing = [ir.load(n, (there,), Type.INT) for n in inputs] + [ir.attribute(ir.Side.KEY, "role")]
+                nodes = (*loads, *(ir.gather(x, index) for x in landing))
+                for node, slow in zip(nodes, environment.at(side, np.arange(len(axis)), *nodes), strict=True):
+                    (found,) = environment.evaluate(node)
+                    assert found.dtype is torch.from_numpy(slow.copy()).dtype and found.tolist() == slow.tolist(), node
 
 
 # ------------------------------------------------------------------------------------------------ bounds

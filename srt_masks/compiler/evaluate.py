@@ -67,7 +67,7 @@ class Environment:
     def evaluate(self, *roots: Expr) -> list[Tensor]:
         """Each root over whole axes: one-sided expressions as (tokens,), constants as ()."""
         values: dict[Expr, Tensor] = {}
-        values |= {node: self.inputs[node.table] for node in ir.postorder(*roots, land=False) if isinstance(node, Load) and self._is_whole(node)}
+        values |= {node: found for node in ir.postorder(*roots, land=False) if (found := self._in_order(node)) is not None}
         for node in ir.postorder(*roots, land=False, but=set(values)):
             match node:
                 case Field(side=side, name=name):
@@ -89,7 +89,7 @@ class Environment:
         field = self.axis(side).at_places(index)
         values: dict[Expr, Array] = {}
         with np.errstate(all="ignore"):  # whole numbers wrap, floats may be none
-            for node in _in_order(leaves):
+            for node in _postorder(leaves):
                 match node:
                     case Field(name=name):
                         values[node] = field(name)
@@ -105,17 +105,48 @@ class Environment:
                         values[node] = step(node, values)
         return [np.broadcast_to(values[x], index.shape) for x in leaves]
 
-    def _is_whole(self, node: Load) -> bool:
-        """Whether an input is read at every position, in order."""
-        match node.indices:
-            case (Field(name="pos", side=side),):
-                return self.axis(side).whole and self.inputs[node.table].shape[0] == len(self.axis(side))
+    def _in_order(self, node: Expr) -> Tensor | None:
+        """What is read at every position, or at one equally far from each: a stretch of what lies there. None for anything else."""
+        match node:
+            case Load(indices=(index,)) | Gather(index=index):
+                found = _distance(index)
             case _:
-                return False
+                return None
+        if found is None or not self.axis(found[0]).whole:
+            return None
+        side, first = found
+        count = len(self.axis(side))
+        if isinstance(node, Gather):
+            return stretch(self.landed(node.value), first, count, node.filler)
+        return stretch(self.inputs[node.table], first, count)
+
+
+def _distance(index: Expr) -> tuple[Side, int] | None:
+    """Of a position, or one that lies so far from it: whose, and how far."""
+    match index:
+        case Field(name="pos", side=side):
+            return side, 0
+        case Apply(op=Op.ADD, args=(Field(name="pos", side=side), Const(value=int(far))) | (Const(value=int(far)), Field(name="pos", side=side))):
+            return side, far
+        case Apply(op=Op.SUB, args=(Field(name="pos", side=side), Const(value=int(far)))):
+            return side, -far
+        case _:
+            return None
+
+
+def stretch(table: Tensor, first: int, count: int, filler: int = 0) -> Tensor:
+    """`table` (places,) at the places `first` .. `first + count`, as `read` finds it; where there is no place, `filler`."""
+    begin, end = max(0, -first), min(count, len(table) - first)
+    if (begin, end) == (0, count):
+        return table[first : first + count]
+    found = table.new_full((count,), filler)
+    if begin < end:
+        found[begin:end] = table[first + begin : first + end]
+    return found
 
 
 @lru_cache(maxsize=256)
-def _in_order(leaves: tuple[Expr, ...]) -> tuple[Expr, ...]:
+def _postorder(leaves: tuple[Expr, ...]) -> tuple[Expr, ...]:
     return tuple(ir.postorder(*leaves, land=False))
 
 
