@@ -97,9 +97,13 @@ def counterexample(subject: Subject, ask: Callable[[Pairs], Question]) -> Found 
 
 
 def is_possible(subject: Subject) -> bool:
-    """Whether some call with a token in it keeps to the facts. What z3 cannot say counts as one."""
+    """Whether some call with a token in it keeps to the facts, as far as they are of its first and last rows, and another. What z3 cannot say counts as
+    one."""
     pairs = subject.pairs()
-    pairs.meaning(pairs.query(), pairs.key(), pairs.place())  # of which the facts hold
+    first, last = pairs.query(), pairs.key()
+    pairs.call.holds += [first.pos == 0, last.pos == pairs.call.keys.tokens.term - 1]
+    for query, key in ((first, last), (pairs.query(), pairs.key())):
+        pairs.meaning(query, key, pairs.place())  # of which the facts hold
     try:
         return Solver(pairs.call, subject.budget).model() is not None
     except Undecided:

@@ -78,7 +78,8 @@ def test_a_number_between_two_floats_refutes_nothing():
 
 
 @pytest.mark.parametrize(
-    "text", ["input x: int per token given x > 0 and x < 0\nattend causal\nassert false", "input x: int given x > 0 and x < 0\nattend causal\nassert no flow where k.pos < q.pos"],
+    "text", ["input x: int per token given 0 <= x < pos\nattend causal\nassert every query attends", "input x: int per token given x > pos and x < length\nattend k.pos <= q.x\nassert q.x > 0",
+             "input x: int per token given x > 0 and x < 0\nattend causal\nassert false", "input x: int given x > 0 and x < 0\nattend causal\nassert no flow where k.pos < q.pos"],
 )  # fmt: skip
 def test_facts_that_contradict_each_other_prove_nothing(text):
     verdict = judged(text)
