@@ -8,9 +8,9 @@ Contenders, where they can do a thing at all:
   causal    scaled_dot_product_attention(is_causal=True)
   flex      FlexAttention, compiled, its forward alone (it has no backward on the CPU), with a BlockMask of our plan's tiles; needs --flex and a C++ compiler
 
-Times are processor time of one thread (neighbours do not count, but for the caches they share), the best of several; contenders take turns, so that
-a slow minute slows all of them. No contender but `tiled` knows gradient rules: they are timed without. Peaks of memory are measured in processes of
-their own, beyond inputs, output and gradients.
+Times are processor time of one thread (neighbours do not count, but for the caches they share), the best of several, of more where a call is short;
+contenders take turns, so that a slow minute slows all of them. No contender but `tiled` knows gradient rules: they are timed without. Peaks of memory
+are measured in processes of their own, beyond inputs, output and gradients.
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ CASES = (
     Case("window 128", "attend causal and window(128)", 512, (within(1.5, "masked"),)),
     Case("stop rules, R=4", STOPS, 510, (within(1.5, "masked"),)),
 )  # fmt: skip
+SHORT, OFTEN = 2048, 4  # calls on at most so many tokens are timed so many times as often
 PEAK_MB = 256  # wanted at 8k tokens
 CONTENDERS = ("tiled", "no rule", "masked", "causal", "flex")
 
@@ -154,7 +155,7 @@ def timed(case: Case, repeat: int, with_flex: bool) -> dict[str, tuple[float, fl
     for name, out in outs.items():
         torch.testing.assert_close(out, outs["tiled"], rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name} on {case.name}: {text}")
     times = {name: (float("inf"), float("inf")) for name in every}
-    for _ in range(repeat):
+    for _ in range(repeat * (OFTEN if case.tokens <= SHORT else 1)):
         for name, attend in every.items():
             begin = time.process_time()
             out = attend(*leaves)
@@ -207,7 +208,7 @@ def main() -> None:
     for case in cases:
         rows.append(row_of(case, timed(case, options.repeat, options.flex)))
         print(*rows[-1], sep="  ", flush=True)
-    how = f"float32, batch 1, {HEADS} heads of {HEAD_DIM}, tile 128; processor time, the best of {options.repeat}, contenders in turns; milliseconds, forward + backward."
+    how = f"float32, batch 1, {HEADS} heads of {HEAD_DIM}, tile 128; processor time, the best of {options.repeat} (of {OFTEN * options.repeat} up to {SHORT:,} tokens), contenders in turns; milliseconds, forward + backward."
     page = ["# Attention on the CPU", f"`benchmarks/cpu_attention.py` on {machine()}. {how}"]
     if options.note:
         page.append(options.note)

@@ -150,7 +150,7 @@ def _scores(a: Tensor, b: Tensor, room: Tensor | None) -> Tensor:
     return torch.bmm(a, b.transpose(1, 2), out=room[: members * rows * width].view(members, rows, width))
 
 
-def _below(mask: Tensor, dtype: torch.dtype) -> Tensor:
+def below(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """+inf where a pair is attended, -inf elsewhere: the least of this and the scores is what `masked_fill` finds, in an eighth of its time."""
     return mask.to(dtype).sub_(0.5).mul_(float("inf"))
 
@@ -162,7 +162,7 @@ def tile_products(
     flows. One factor lies in `room`, and in memory that is used again: each product is to be made before the next is asked for."""
     scores = _scores(asking.queries, keys, room and room[0])
     if mask is not None:
-        torch.minimum(scores, _below(mask, scores.dtype), out=scores)
+        torch.minimum(scores, below(mask, scores.dtype), out=scores)
     scores.sub_(asking.top)
     if asking.rest is not None:
         scores.sub_(asking.rest)
