@@ -83,7 +83,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
     ("train examples/self_reasoning.mask --out {root}/r --dim 30 --heads 4", 2, "multiple of heads"), ("train {inputs} --out {root}/r", 2, "reads tensors (doc, open, w)"),
     ("demo {inputs}", 2, "reads tensors (doc, open, w)"), ("demo {given}", 2, "does not repeat"), ("demo {fixed}", 2, "does not repeat"),
     ("sample {wrong}", 2, "broken"), ("sample {root}/none", 2, "no such file"),
-    *((f"{name} {REASONING} --anything 3", 2, "not served yet") for name in ("bench", "compare")),
+    *((f"{name} {REASONING} --anything 3", 2, "not served yet") for name in ("bench",)),
 ])  # fmt: skip
 def test_exit_codes_and_one_clear_error(run, files, arguments: str, code: int, words: str):
     (files.root / "bytes").write_bytes(b"\xff\xfe\x00")

@@ -6,11 +6,11 @@ import argparse
 from typing import Any
 
 from .. import __version__
-from . import commands, planning, proving, training
+from . import commands, comparing, planning, proving, training
 from .arguments import card, named_number, named_value, value
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
-NOT_YET = ("bench", "compare")
+NOT_YET = ("bench",)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -91,6 +91,11 @@ def parser() -> argparse.ArgumentParser:
     train = command("train", training.train, "train a small transformer built from a spec on bytes")
     _recipe(train)
     _run(train)
+    begin = train.add_mutually_exclusive_group()
+    begin.add_argument("--resume", action="store_true", help="go on with the run in the folder, bit for bit")
+    begin.add_argument("--restart", action="store_true", help="begin anew, though the folder holds a run that has not ended")
+    train.add_argument("--tokenizer", metavar="FILE", help="tokenizer.json of Hugging Face (default: a token is a byte)")
+    train.add_argument("--tensorboard", action="store_true", default=None, help="write events for TensorBoard into the folder, too")
     evaluate = command("eval", training.evaluate, "how well a trained model says what it has not seen: bits per byte, and the loss by role and slot", spec="")
     evaluate.add_argument("checkpoint", metavar="CHECKPOINT", help="what `train` wrote: model.safetensors, or the folder it is in")
     evaluate.add_argument("--data", nargs="+", required=True, metavar="FILE", help="files that it was not trained on")
@@ -111,6 +116,19 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this; may be repeated")
     sample.add_argument("--seed", type=int, default=0, help="of the first prompt; the next has the next (default 0)")
     sample.add_argument("--no-cache", action="store_true", help="a whole pass for every byte: for specs whose rows look at later ones")
+    compare = command(
+        "compare", comparing.compare, "train a model of each spec from several seeds under one budget: a table, a picture, every run kept", spec=""
+    )
+    compare.add_argument("specs", metavar="SPEC", nargs="+", help="files, - for standard input, or zoo:NAME; the others are compared with the first")
+    compare.add_argument(
+        "--param", action="append", default=[], type=named_number, metavar="NAME=NUMBER", help="another value for a param of the specs that have it"
+    )
+    compare.add_argument("--seeds", type=int, default=3, help="runs of each spec; those of one seed see the same data (default 3)")
+    compare.add_argument("--equal", choices=("steps", "work"), default="steps", help="the budget: as many steps for each, or as many multiplications")
+    compare.add_argument("--restart", action="store_true", help="begin anew; without it, what the folder holds of the same comparison is gone on with")
+    _recipe(compare, comparing.OUT)
+    _run(compare)
+    _format(compare)
     demo = command("demo", training.demo, "check, draw, verify, train and sample: the whole way, in a few minutes")
     _recipe(demo)
     demo.add_argument("--quick", action="store_true", help="seconds instead of minutes")
@@ -141,9 +159,9 @@ def _format(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--format", choices=("text", "json"), default="text", help="json for programs")
 
 
-def _recipe(sub: argparse.ArgumentParser) -> None:
+def _recipe(sub: argparse.ArgumentParser, out: str = training.OUT) -> None:
     sub.add_argument("--data", nargs="+", metavar="FILE", help="text or binary files (default: Python's own reference documentation)")
-    sub.add_argument("--out", help=f"folder for checkpoints, log and plot (default {training.OUT})")
+    sub.add_argument("--out", help=f"folder for checkpoints, log and plot (default {out})")
     sub.add_argument("--steps", type=int, help="training steps")
     sub.add_argument("--words", type=int, help="data tokens in a sequence: bytes, or those of the tokenizer")
     sub.add_argument("--batch", type=int, help="sequences in a step")
@@ -158,11 +176,6 @@ def _recipe(sub: argparse.ArgumentParser) -> None:
 def _run(sub: argparse.ArgumentParser) -> None:
     """What a longer run wants beside a demo's choices."""
     sub.add_argument("--config", metavar="FILE.toml", help="choices in a file, by the names of these flags; flags win")
-    begin = sub.add_mutually_exclusive_group()
-    begin.add_argument("--resume", action="store_true", help="go on with the run in the folder, bit for bit")
-    begin.add_argument("--restart", action="store_true", help="begin anew, though the folder holds a run that has not ended")
-    sub.add_argument("--tokenizer", metavar="FILE", help="tokenizer.json of Hugging Face (default: a token is a byte)")
-    sub.add_argument("--tensorboard", action="store_true", default=None, help="write events for TensorBoard into the folder, too")
     sub.add_argument("--validation", nargs="+", metavar="FILE", help="held-out files (default: the last tenth of the data)")
     sub.add_argument("--held-out", type=float, metavar="SHARE", help="share of the data that is held out (default 0.1)")
     sub.add_argument("--validate-every", type=int, metavar="STEPS", help="look at the held-out data every so many steps (default: at the end)")

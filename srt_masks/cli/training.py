@@ -65,7 +65,7 @@ def demo(options: argparse.Namespace) -> None:
     from ..testing import compare
 
     spec = spec_of(options)
-    _refuse_inputs(spec)
+    refuse_inputs(spec)
     if not spec.checked.repeats:
         raise InputError("the demo writes one byte a time step, and this layout does not repeat: write `layout repeat { ... }`")
     print(f"1. {spec.filename} is a spec without mistakes: {', '.join(spec.roles)}; " + ", ".join(f"{n} = {v}" for n, v in spec.params.items()))
@@ -83,7 +83,7 @@ def demo(options: argparse.Namespace) -> None:
     _report(_run_training(spec, options, "over", **(quick if options.quick else {"max_seconds": 270.0})), options, 40 if options.quick else 300)
 
 
-def _refuse_inputs(spec: Spec) -> None:
+def refuse_inputs(spec: Spec) -> None:
     if spec.inputs:
         raise InputError(
             f"this spec reads tensors ({', '.join(spec.inputs)}), and training from the command line has none to give: use srt_masks.build_model from Python"
@@ -97,7 +97,7 @@ def _run_training(spec: Spec, options: argparse.Namespace, begin: str, **quick: 
     from ..training.train import STATE
     from ..training.train import train as run
 
-    _refuse_inputs(spec)
+    refuse_inputs(spec)
     flags = {name: getattr(options, name, None) for name in (*FIELDS, *PLACES)}
     chosen = choices(flags, getattr(options, "config", None))
     places = {"out": OUT, **chosen.places}

@@ -20,7 +20,7 @@ class Log:
     def __init__(self, path: Path, after: int | None = None):
         self.path = path
         self.history: list[tuple[int, float]] = []  # (step, bits per byte) of every step that is in the file
-        kept = [] if after is None else [entry for entry in _entries(path) if entry.get("step", 0) <= after and entry.get("event") != "end"]
+        kept = [] if after is None else [entry for entry in entries(path) if entry.get("step", 0) <= after and entry.get("event") != "end"]
         try:
             if kept:
                 beside = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -64,7 +64,7 @@ def _line(entry: Mapping[str, Any]) -> bytes:
     return json.dumps(entry).encode() + b"\n"
 
 
-def _entries(path: Path) -> list[dict[str, Any]]:
+def entries(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a log; the last may have been cut off."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -1,0 +1,65 @@
+"""The command compare: several specs trained under one budget."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..diagnostics import InputError
+from .arguments import text_of
+from .training import refuse_inputs
+
+if TYPE_CHECKING:
+    from ..spec import Spec
+
+OUT = "runs/compare"
+
+
+def compare(options: argparse.Namespace) -> None:
+    from ..training.comparison import compare as run
+    from ..training.config import FIELDS, PLACES, choices
+    from ..training.recipe import Recipe
+
+    specs = specs_of(options)
+    for spec in specs.values():
+        refuse_inputs(spec)
+    flags = {name: getattr(options, name, None) for name in (*FIELDS, *PLACES) if name != "seed"}
+    chosen = choices(flags, options.config)
+    places = {"out": OUT, **chosen.places}
+    first = chosen.recipe.get("seed", 0)
+    try:
+        found = run(
+            specs, chosen.applied(Recipe()), places["out"], places.get("data", ()), seeds=range(first, first + options.seeds), equal=options.equal,
+            restart=options.restart, validation=places.get("validation", ()),
+        )  # fmt: skip
+    except (KeyboardInterrupt, SystemExit) as stopped:
+        print(f"\nstopped. What is done is in {places['out']}: the same command goes on from there", file=sys.stderr)
+        raise SystemExit(stopped.code if isinstance(stopped, SystemExit) else 130) from None
+    if options.format == "json":
+        print(json.dumps(found.plain(), indent=1))
+        return
+    print(f"{found}\n\nruns    {Path(places['out']) / 'runs.jsonl'}\npicture {Path(places['out']) / 'comparison.png'}")
+
+
+def specs_of(options: argparse.Namespace) -> dict[str, Spec]:
+    """The specs by the names of their files. Raises InputError where two have one name, or a param is in none."""
+    from ..spec import parse
+
+    specs: dict[str, Spec] = {}
+    params = dict(options.param)
+    used: set[str] = set()
+    for given in options.specs:
+        text, filename = text_of(given)
+        spec = parse(text, filename=filename)
+        own = {n: v for n, v in params.items() if n in spec.params}
+        used |= own.keys()
+        name = given.removeprefix("zoo:").replace(" ", "_") if given.startswith("zoo:") else "stdin" if given == "-" else Path(given).stem
+        if name in specs:
+            raise InputError(f"two specs are called {name}, and their runs are kept by name: rename one file")
+        specs[name] = parse(text, params=own, filename=filename) if own else spec
+    if unknown := params.keys() - used:
+        raise InputError(f"--param {min(unknown)}: no spec here has such a param")
+    return specs

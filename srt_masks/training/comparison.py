@@ -1,0 +1,242 @@
+"""`compare`: several specs, each trained from several seeds under one budget, and what that says.
+
+The runs of one seed see the same data in the same order, so differences between specs are paired by seed. A run is one of `train`, in a folder of its own
+below `out`; what is done is read from those folders, so that the same call goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tqdm import tqdm
+
+from ..diagnostics import InputError
+from ..spec import Spec
+from .data import corpus
+from .log import entries
+from .loop import Report
+from .outcomes import Comparison, Outcome
+from .plot import draw_comparison
+from .recipe import Recipe
+from .session import start
+from .state import recipe_to_json
+from .strategy import Alone
+from .train import LOG, STATE, train
+from .work import Work, work_of
+
+BUDGETS = ("steps", "work")
+ABOUT, RUNS, PLOT = "comparison.json", "runs.jsonl", "comparison.png"
+FORMAT = "srt_masks comparison 1"
+NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,63}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One run that there is to be."""
+
+    name: str
+    spec: Spec
+    recipe: Recipe
+    work: Work
+    out: Path
+
+
+def compare(
+    specs: Mapping[str, Spec], recipe: Recipe, out: str | Path, files: Sequence[str | Path] = (), *, seeds: Sequence[int] = (0, 1, 2), equal: str = "steps",
+    quiet: bool = False, restart: bool = False, validation: Sequence[str | Path] = (),
+) -> Comparison:  # fmt: skip
+    """Train a model of each spec from each seed, and say how well they do on held-out data.
+
+    `specs` by name; the first is what the others are compared with. `equal` is the budget: "steps", as many for each as `recipe` says, or "work", as many
+    multiplications as those steps are for the first, so that a spec of more rows a word takes fewer steps. `seeds` take the place of the recipe's.
+    `out` keeps every run (NAME/seed-S), their ends as JSON lines (runs.jsonl) and a picture; a second call goes on where the first was stopped, or adds
+    seeds, and refuses another comparison unless `restart`. Raises InputError, and SpecError, as `train` does, before anything is written; KeyboardInterrupt
+    after the checkpoint of the run that was stopped.
+    """
+    out, seeds = Path(out), _read(specs, recipe, seeds, equal)
+    if restart and (out / ABOUT).exists():
+        _remove(out, _about_of(out / ABOUT))
+    trials, about = _trials(specs, recipe, out, files, seeds, equal, validation)
+    _refuse_another(out / ABOUT, about)
+    _write(out / ABOUT, json.dumps(about, indent=1))
+    found: list[Outcome] = []
+    with ExitStack() as stack:
+        bars = _Bars(stack, trials, quiet)
+        for trial in trials:
+            outcome = _outcome(trial)
+            if outcome is None:
+                begin = "resume" if (trial.out / STATE).exists() else "over"
+                train(trial.spec, trial.recipe, trial.out, files, quiet=True, begin=begin, validation=validation, watch=bars.watch(trial))
+                outcome = _outcome(trial)
+            if outcome is None:
+                raise InputError(f"{trial.out / LOG} does not say how its run ended: something else writes into that folder. Give another out=")
+            bars.end(trial, outcome)
+            found.append(outcome)
+            _write(out / RUNS, "".join(json.dumps(o.plain()) + "\n" for o in found))
+    comparison = Comparison(tuple(specs), tuple(found), equal, about["data"])
+    draw_comparison(comparison, {(t.name, t.recipe.seed): _curve(t) for t in trials}, out / PLOT)
+    return comparison
+
+
+# ------------------------------------------------------------------------------------------------ what there is to do
+
+
+def _read(specs: Any, recipe: Recipe, seeds: Any, equal: str) -> tuple[int, ...]:
+    """The seeds. Raises InputError for what cannot be compared."""
+    if not isinstance(specs, Mapping) or len(specs) < 2 or not all(isinstance(s, Spec) for s in specs.values()):
+        raise InputError("compare takes two specs or more, by name: {'plain': srt_masks.parse(...), 'stopped': ...}")
+    for name in specs:
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise InputError(f"a name is letters, digits and . _ + -, as its runs are kept in a folder called so; got {name!r}")
+    if len({name.lower() for name in specs}) < len(specs):
+        raise InputError(f"two names are one but for case, and some systems keep such folders as one: {', '.join(specs)}")
+    if equal not in BUDGETS:
+        raise InputError(f"equal is {' or '.join(map(repr, BUDGETS))}: what each spec is given; got {equal!r}")
+    if recipe.max_seconds is not None:
+        raise InputError("max_seconds gives each run another number of steps, and no two machines the same: leave it out, and give steps=")
+    found = tuple(seeds) if isinstance(seeds, Sequence) and not isinstance(seeds, str) else ()
+    if not found or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in found) or len(set(found)) < len(found):
+        raise InputError(f"seeds are whole numbers, 0 or more, each once; got {seeds!r}")
+    return found
+
+
+def _trials(
+    specs: Mapping[str, Spec], recipe: Recipe, out: Path, files: Sequence[str | Path], seeds: Sequence[int], equal: str, validation: Sequence[str | Path],
+) -> tuple[list[Trial], dict[str, Any]]:  # fmt: skip
+    """Every run, seed by seed, and what the comparison is. Each spec is begun once, so that none fails when others have been trained for an hour."""
+    data = corpus(files, recipe.words, recipe.held_out, validation)
+    works = {}
+    for name, spec in specs.items():
+        try:
+            works[name] = work_of(start(spec, replace(recipe, seed=seeds[0]), data, Alone()).model, recipe.words)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+    first = next(iter(works.values()))
+    recipes = {name: recipe if equal == "steps" else _of_equal_work(recipe, first, work, name) for name, work in works.items()}
+    trials = [Trial(n, specs[n], replace(recipes[n], seed=seed), works[n], out / n / f"seed-{seed}") for seed in seeds for n in specs]
+    about = {
+        "format": FORMAT,
+        "specs": {n: {"text": s.text, "params": dict(s.params)} for n, s in specs.items()},
+        "recipe": {k: v for k, v in recipe_to_json(recipe).items() if k not in ("seed", "save_every", "device", "compile")},
+        "equal": equal,
+        "data": data.name,
+        "fingerprint": data.fingerprint,
+    }
+    return trials, about
+
+
+def _of_equal_work(recipe: Recipe, first: Work, own: Work, name: str) -> Recipe:
+    steps = round(recipe.steps * first.multiplications / own.multiplications)
+    if not steps:
+        raise InputError(f"{name}: a single step of it is more work than {recipe.steps} steps of the first spec: give more steps=")
+    return replace(recipe, steps=steps)
+
+
+def _refuse_another(path: Path, about: Mapping[str, Any]) -> None:
+    """Raises InputError where a folder holds a comparison of something else."""
+    if not path.exists():
+        return
+    kept = _about_of(path)
+    for key, what in (("specs", "other specs"), ("recipe", "another recipe"), ("equal", "another budget"), ("fingerprint", "other data")):
+        if kept.get(key) != about[key]:
+            there, here = kept.get(key), about[key]
+            if isinstance(there, dict):
+                there, here = next(((f"{k} = {there.get(k)}", f"{k} = {here.get(k)}") for k in (*here, *there) if there.get(k) != here.get(k)), ("", ""))
+            raise InputError(f"{path.parent} holds a comparison of {what} ({there}; here {here}): give another out=, or begin it anew (restart=)")
+
+
+def _about_of(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}") from None
+    if not isinstance(found, dict) or found.get("format") != FORMAT or not isinstance(found.get("specs"), dict):
+        raise InputError(f"{path} is no comparison that this version reads: it does not say `{FORMAT}`. Give another out=")
+    return found
+
+
+def _remove(out: Path, about: Mapping[str, Any]) -> None:
+    """The runs of an earlier comparison, and nothing else that the folder may hold."""
+    for name in about["specs"]:
+        if NAME.fullmatch(name):
+            for folder in (out / name).glob("seed-*"):
+                shutil.rmtree(folder, ignore_errors=True)
+    for name in (ABOUT, RUNS, PLOT):
+        (out / name).unlink(missing_ok=True)
+
+
+def _write(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(beside, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+# ------------------------------------------------------------------------------------------------ what is done
+
+
+def _outcome(trial: Trial) -> Outcome | None:
+    """Of a run that has ended, from its log."""
+    lines = entries(trial.out / LOG)
+    ends = [e for e in lines[-1:] if e.get("event") == "end" and e.get("steps") == trial.recipe.steps]
+    if not ends:
+        return None
+    begin = next((e for e in lines if e.get("event") == "begin"), {})
+    speed = median(e["tokens_per_second"] for e in lines if "tokens_per_second" in e)
+    return Outcome(
+        trial.name, trial.recipe.seed, ends[0]["held_out_bits_per_byte"], trial.recipe.steps, ends[0]["seconds"], speed, begin.get("parameters", 0),
+        trial.work, begin.get("torch", ""), begin.get("threads", 0),
+    )  # fmt: skip
+
+
+def _curve(trial: Trial) -> list[tuple[int, float]]:
+    """(step, bits per byte) of every step of a run."""
+    return [(e["step"], e["bits_per_byte"]) for e in entries(trial.out / LOG) if "bits_per_byte" in e and "event" not in e]
+
+
+class _Bars:
+    """A bar for all steps of all runs, with the time left, and a line for each spec."""
+
+    def __init__(self, stack: ExitStack, trials: Sequence[Trial], quiet: bool):
+        def bar(**options: Any) -> tqdm:
+            return stack.enter_context(tqdm(disable=quiet, file=sys.stderr, dynamic_ncols=True, leave=True, **options))
+
+        width = max(map(len, [t.name for t in trials] + ["all runs"]))
+        self.every = bar(total=sum(t.recipe.steps for t in trials), desc="all runs".ljust(width), unit="step", position=0)
+        self.own: dict[str, tqdm] = {}
+        for trial in trials:
+            if trial.name not in self.own:
+                total = sum(t.recipe.steps for t in trials if t.name == trial.name)
+                form = "{desc}: {percentage:3.0f}%|{bar}|{postfix}"
+                self.own[trial.name] = bar(total=total, desc=trial.name.ljust(width), position=len(self.own) + 1, bar_format=form)
+        self.seen: dict[Path, int] = {}
+
+    def watch(self, trial: Trial) -> Callable[[Report], None]:
+        def seen(report: Report) -> None:
+            self._move(trial, report.step)
+            self.own[trial.name].set_postfix_str(f"seed {trial.recipe.seed}, step {report.step}: {report.bits_per_byte:.3f} bits/byte", refresh=False)
+
+        return seen
+
+    def end(self, trial: Trial, outcome: Outcome) -> None:
+        self._move(trial, trial.recipe.steps)
+        self.own[trial.name].set_postfix_str(f"seed {trial.recipe.seed} held out: {outcome.held_out_bits:.3f} bits/byte")
+
+    def _move(self, trial: Trial, step: int) -> None:
+        count = step - self.seen.get(trial.out, 0)
+        self.seen[trial.out] = step
+        self.every.update(count)
+        self.own[trial.name].update(count)
