@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .schemes import zoo
     from .spec import Spec, load, parse
     from .surface import compile, dense, tokens
+    from .training.comparison import compare
 
 __version__ = "0.1.0"
 
@@ -38,7 +39,7 @@ _HOMES = {
     "Spec": "spec", "parse": "spec", "load": "spec",
     "compile": "surface", "dense": "surface", "tokens": "surface",
     "build_model": "models.builder", "save_model": "models.checkpoint", "load_model": "models.checkpoint",
-    "sample": "models.sample",
+    "sample": "models.sample", "compare": "training.comparison",
     "capabilities": "features.asking", "zoo": "schemes", "explain": "explanation", "flow": "flows.measure", "documents": "packed",
     "prove": "proofs.prove", "equivalent": "elsewhere.comparing", "from_config": "elsewhere.configs", "from_dense": "elsewhere.tables",
     "Transformer": "models.original", "stop_graddable_attn": "models.original",
@@ -47,7 +48,7 @@ _HOMES = {
 _MODULES = {"testing": "testing", "distributed": "distributed", "huggingface": "models.huggingface", "nn": "models.nn"}
 
 __all__ = [
-    "BackendError", "Error", "InputError", "Spec", "SpecError", "Transformer", "build_model", "capabilities", "compile", "dense", "distributed", "documents", "equivalent", "explain", "flow", "from_config", "from_dense", "huggingface", "load",
+    "BackendError", "Error", "InputError", "Spec", "SpecError", "Transformer", "build_model", "capabilities", "compare", "compile", "dense", "distributed", "documents", "equivalent", "explain", "flow", "from_config", "from_dense", "huggingface", "load",
     "load_model", "nn", "parse", "prove", "sample", "save_model", "stop_graddable_attn", "testing", "tokens", "zoo",
 ]  # fmt: skip
 

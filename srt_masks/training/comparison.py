@@ -21,6 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..diagnostics import InputError
+from ..models.work import Work, work_of
 from ..spec import Spec
 from .data import corpus
 from .log import entries
@@ -32,7 +33,6 @@ from .session import start
 from .state import recipe_to_json
 from .strategy import Alone
 from .train import LOG, STATE, train
-from .work import Work, work_of
 
 BUDGETS = ("steps", "work")
 ABOUT, RUNS, PLOT = "comparison.json", "runs.jsonl", "comparison.png"
@@ -191,13 +191,13 @@ def _write(path: Path, text: str) -> None:
 def _outcome(trial: Trial) -> Outcome | None:
     """Of a run that has ended, from its log."""
     lines = entries(trial.out / LOG)
-    ends = [e for e in lines[-1:] if e.get("event") == "end" and e.get("steps") == trial.recipe.steps]
+    ends = [e for e in lines[-1:] if e.get("event") == "end"]
     if not ends:
         return None
     begin = next((e for e in lines if e.get("event") == "begin"), {})
     speed = median(e["tokens_per_second"] for e in lines if "tokens_per_second" in e)
     return Outcome(
-        trial.name, trial.recipe.seed, ends[0]["held_out_bits_per_byte"], trial.recipe.steps, ends[0]["seconds"], speed, begin.get("parameters", 0),
+        trial.name, trial.recipe.seed, ends[0]["held_out_bits_per_byte"], ends[0]["steps"], ends[0]["seconds"], speed, begin.get("parameters", 0),
         trial.work, begin.get("torch", ""), begin.get("threads", 0),
     )  # fmt: skip
 

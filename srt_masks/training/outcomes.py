@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
+from ..models.work import Work
 from .intervals import Interval
-from .work import Work
 
 
 @dataclass(frozen=True, slots=True)

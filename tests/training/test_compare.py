@@ -15,6 +15,7 @@ from runs import run
 
 import srt_masks as srt
 from srt_masks.cli import main
+from srt_masks.models.work import work_of
 from srt_masks.training import comparison
 from srt_masks.training.comparison import compare
 from srt_masks.training.data import corpus
@@ -24,7 +25,6 @@ from srt_masks.training.outcomes import Comparison
 from srt_masks.training.recipe import Recipe
 from srt_masks.training.session import start
 from srt_masks.training.strategy import Alone
-from srt_masks.training.work import work_of
 
 PLAIN = "layout repeat { token }\nattend causal\npredict token -> index + 1"
 SPECS = {

@@ -8,7 +8,7 @@ from torch import nn
 
 from ..compiler.density import attended
 from ..compiler.runs import Consumer
-from ..models.transformer import SpecTransformer
+from .transformer import SpecTransformer
 
 
 @dataclass(frozen=True, slots=True)
