@@ -174,6 +174,12 @@ def test_broken_and_foreign_checkpoints_are_refused(tmp_path: Path):
     greedy = {"text": "layout repeat { token, reason * 2000000000 }\nattend causal", "params": {}, "filename": "x"}
     sizes = {"dim": 8, "depth": 1, "heads": 1, "num_tokens": 10, "dim_head": 8, "max_positions": 10}
     save_file({"x": torch.zeros(3)}, tmp_path / "greedy", {"format": "srt_masks model 1", "spec": json.dumps(greedy), "config": json.dumps(sizes)})
+    save_file({"x": torch.zeros(3)}, tmp_path / "later", {"format": "srt_masks model 2"})
+    with pytest.raises(srt.InputError, match="later says `srt_masks model 2`; this version reads `srt_masks model 1`"):
+        srt.load_model(tmp_path / "later")
+    torch.save({"x": torch.zeros(3)}, tmp_path / "pickle")
+    with pytest.raises(srt.InputError, match=r"pickle: it is a pickle, as torch\.save writes them"):
+        srt.load_model(tmp_path / "pickle")
     odd = {"format": "srt_masks model 1", "spec": json.dumps({"text": "attend causal", "params": {}, "filename": "x"})}
     save_file({"x": torch.zeros(3)}, tmp_path / "escape", {**odd, "config": json.dumps({**sizes, "\x1b[2J": 1})})
     save_file({f"x{i}": torch.zeros(1) for i in range(5000)}, tmp_path / "layers", {**odd, "config": json.dumps({**sizes, "depth": 5000})})

@@ -106,7 +106,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU if there is one)")
     _format(evaluate)
     sample = command("sample", training.sample, "let a trained model write", spec="")
-    sample.add_argument("checkpoint", metavar="CHECKPOINT", help="what `train` wrote: model.safetensors")
+    sample.add_argument("checkpoint", metavar="CHECKPOINT", help="what `train` wrote: model.safetensors, or the folder it is in")
     sample.add_argument("--prompt", action="append", metavar="TEXT", help='what the text begins with (default "The "); may be repeated')
     sample.add_argument("--count", type=int, default=300, help="data tokens to write, at most (default 300)")
     sample.add_argument("--words", type=int, help="data tokens the model sees at once, at most (default: as trained)")

@@ -47,11 +47,13 @@ def sample(options: argparse.Namespace) -> None:
     from ..models.sample import sample as draw
     from ..models.tensor_files import read_about
     from ..models.vocabulary import vocabulary_of
+    from ..training.evaluate import model_file
 
-    model, about = load_model(options.checkpoint), read_about(options.checkpoint)
+    checkpoint = model_file(options.checkpoint)
+    model, about = load_model(checkpoint), read_about(checkpoint)
     if model.config.num_tokens is None:
-        raise InputError(f"{options.checkpoint} reads numbers, not tokens: it does not write")
-    vocabulary = vocabulary_of(about, model.config.num_tokens, options.checkpoint)
+        raise InputError(f"{checkpoint} reads numbers, not tokens: it does not write")
+    vocabulary = vocabulary_of(about, model.config.num_tokens, str(checkpoint))
     trained = int(about["words"]) if about.get("words", "").isdecimal() else WORDS
     prompts, stop = ([vocabulary.encode(os.fsencode(text)) for text in texts] for texts in (options.prompt or ["The "], options.stop))
     found = draw(

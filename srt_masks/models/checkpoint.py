@@ -17,7 +17,8 @@ from .config import Config
 from .tensor_files import opened, write_tensors
 from .transformer import SpecTransformer
 
-FORMAT = "srt_masks model 1"
+KIND, VERSION = "srt_masks model", 1
+FORMAT = f"{KIND} {VERSION}"
 
 
 def save_model(model: SpecTransformer, path: str | Path, about: Mapping[str, str] | None = None, tensors: Mapping[str, Tensor] | None = None) -> None:
@@ -41,7 +42,10 @@ def load_model(path: str | Path, *, backend: str = "auto") -> SpecTransformer:
     path = Path(path)
     with opened(path) as file:
         metadata = file.metadata() or {}
-        if metadata.get("format") != FORMAT:
+        kind = metadata.get("format", "")
+        if kind.startswith(f"{KIND} ") and kind != FORMAT:
+            raise InputError(f"{path} says `{visible(kind)}`; this version reads `{FORMAT}`: load it with the version of srt_masks that wrote it")
+        if kind != FORMAT:
             raise InputError(f"{path} is no model of srt_masks: it does not say `{FORMAT}`")
         # Copies: those of safetensors are the file itself, which Windows then lets nobody write, and which others may change.
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118

@@ -73,6 +73,11 @@ def held_out_score(session: Session) -> Score:
     )  # fmt: skip
 
 
+def model_file(checkpoint: str | Path) -> Path:
+    """The file of a model, given it or the folder of its run."""
+    return Path(checkpoint) / "model.safetensors" if Path(checkpoint).is_dir() else Path(checkpoint)
+
+
 def evaluate(
     checkpoint: str | Path, files: Sequence[str | Path], *, words: int | None = None, windows: int | None = None,
     params: Mapping[str, int | float] | None = None, tokenizer: str | Path | None = None, device: str = "auto", quiet: bool = False,
@@ -80,8 +85,7 @@ def evaluate(
     """A model that `train` wrote (its file, or the folder it is in) on files that it was not trained on: windows of `words` data tokens, as many as it was
     trained with unless given, without overlap; `windows` of them, evenly spread, or all. What is left over at the end is not looked at. `params` are values
     of the call. Raises InputError for a file that cannot be read, too few data, and tokens that the model does not know."""
-    path = Path(checkpoint)
-    path = path / "model.safetensors" if path.is_dir() else path
+    path = model_file(checkpoint)
     model, about = load_model(path), read_about(path)
     known = model.config.num_tokens
     if known is None:

@@ -79,6 +79,9 @@ def train(
     if begin == "resume":
         resume_session(session, out / STATE)
     _folder(out)
+    if strategy.leader:
+        for left in out.glob(".*.part"):  # by a run that was killed while it wrote
+            left.unlink(missing_ok=True)
     for name in (MODEL, STATE, PLOT):
         if (out / name).is_dir() and not (name == STATE and strategy.world > 1):
             raise InputError(f"cannot write {out / name}: it is a folder")
@@ -88,8 +91,9 @@ def train(
             writer.write({"event": "interrupted", "step": session.step, "checkpoint": str(out / STATE)})
             stop.leave()
         writer.save()
-        bits = held_out_score(session).bits_per_byte
-        writer.write({"event": "end", "steps": session.step, "held_out_bits_per_byte": bits, "seconds": session.seconds})
+        found = held_out_score(session)
+        bits = found.bits_per_byte
+        writer.write({"event": "end", "steps": session.step, "held_out_bits_per_byte": bits, "held_out_parts": found.parts, "seconds": session.seconds})
         if strategy.leader:
             draw_loss(writer.history, bits, data.name, out / PLOT)
     return Result(session.model, data, vocabulary, bits, session.step, recipe.words, session.seconds, out / MODEL, out / LOG, out / PLOT)
@@ -104,7 +108,15 @@ def _run(session: Session, stop: Stop, writer: _Writer, watch: Callable[[Report]
             watch(report)
         if recipe.validate_every is not None and report.step % recipe.validate_every == 0 and report.step < recipe.steps:
             found = held_out_score(session)
-            writer.write({"event": "validation", "step": report.step, "held_out_bits_per_byte": found.bits_per_byte, "held_out_loss": found.loss})
+            writer.write(
+                {
+                    "event": "validation",
+                    "step": report.step,
+                    "held_out_bits_per_byte": found.bits_per_byte,
+                    "held_out_loss": found.loss,
+                    "held_out_parts": found.parts,
+                }
+            )
         if report.step < recipe.steps and (report.step == 1 or report.step % recipe.save_every == 0):
             writer.save()
         late = recipe.max_seconds is not None and time.perf_counter() - begin > recipe.max_seconds

@@ -221,7 +221,7 @@ def test_a_run_on_tokens(tokenizer: Path, text: Path, tmp_path: Path, capsys):
     assert abs(found.bits_per_byte - lines(tmp_path / "out")[-1]["held_out_bits_per_byte"]) < 0.3
     data, each = encode.tokens_of([text], read_vocabulary(tokenizer), tmp_path)
     assert found.windows == len(data) // 8 and each == len(TEXT) / len(data)
-    assert main(["sample", str(result.checkpoint), "--prompt", "One text", "--count", "3", "--temperature", "0"]) == 0
+    assert main(["sample", str(tmp_path / "out"), "--prompt", "One text", "--count", "3", "--temperature", "0"]) == 0
     assert capsys.readouterr().out.startswith("One text")
     with pytest.raises(srt.InputError, match="other data"):
         run(tmp_path / "out", [text], replace(RECIPE, steps=4), begin="resume")

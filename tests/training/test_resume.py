@@ -121,6 +121,17 @@ def test_a_second_ctrl_c_stops_at_once():
             interrupt(signal.SIGINT)()
 
 
+def test_a_run_that_is_deaf_to_ctrl_c_stays_so():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Stop() as stop:
+            interrupt(signal.SIGINT)()
+            assert stop.asked is None
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_the_state_holds_everything_that_a_step_changes(whole: Path):
     names = set(load_file(whole / "training.safetensors"))
     model = {n.removeprefix("model.") for n in names if n.startswith("model.")}
@@ -240,6 +251,12 @@ def test_another_run_is_told_apart(change: dict, words: str, cut: Path):
 
 
 # ------------------------------------------------------------------------------------------------ a full disk
+
+
+def test_what_a_killed_run_left_half_written_is_cleared(cut: Path):
+    (cut / ".training.safetensors.123.part").write_bytes(b"half of it")
+    run(cut, recipe=replace(CURRICULUM, steps=4), begin="resume")
+    assert not list(cut.glob(".*"))
 
 
 def test_a_full_disk_costs_no_checkpoint(cut: Path, whole: Path, monkeypatch: pytest.MonkeyPatch):
