@@ -109,8 +109,9 @@ def _run_training(spec: Spec, options: argparse.Namespace, begin: str, **quick: 
     try:
         return run(spec, recipe, places["out"], places.get("data", ()), begin=begin, **beside)
     except (KeyboardInterrupt, SystemExit) as stopped:
-        if state.exists():
-            print(f"\nstopped. The last checkpoint is whole: {state}; go on with --resume", file=sys.stderr)
+        if not state.exists():
+            raise
+        print(f"\nstopped. The last checkpoint is whole: {state}; go on with --resume", file=sys.stderr)
         raise SystemExit(stopped.code if isinstance(stopped, SystemExit) else 130) from None
 
 

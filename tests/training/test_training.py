@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT
 
 import srt_masks as srt
+from srt_masks.cli import main
 from srt_masks.training.data import Batches, corpus
 from srt_masks.training.recipe import Recipe
 from srt_masks.training.train import train
@@ -46,6 +47,23 @@ def test_a_spec_that_cannot_train_costs_no_older_checkpoint(text: str, tmp_path:
     with pytest.raises((srt.InputError, srt.SpecError)):
         train(srt.parse(text), Recipe(dim=16, depth=1, heads=2, words=12, batch=2, steps=2), tmp_path, quiet=True)
     assert {path: path.read_bytes() for path in files} == files and len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "training.safetensors", "loss.png"])
+def test_a_folder_in_the_place_of_a_file_is_said_before_the_first_step(name: str, tmp_path: Path):
+    (tmp_path / name).mkdir()
+    with pytest.raises(srt.InputError, match=f"{name}: it is a folder"):
+        train(srt.parse(SELF_REASONING), Recipe(dim=16, depth=1, heads=2, words=12, batch=2, steps=2), tmp_path, quiet=True)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_ctrl_c_before_the_first_checkpoint_says_that_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("srt_masks.training.train.train", interrupted)
+    assert main(["train", "examples/self_reasoning.mask", "--out", str(tmp_path / "none")]) == 130
+    assert capsys.readouterr().err.strip() == "stopped."
 
 
 def test_ctrl_c_leaves_the_last_checkpoint_whole(tmp_path: Path):
