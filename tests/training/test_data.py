@@ -203,6 +203,11 @@ def test_tokens_are_those_of_the_tokenizer(tokenizer: Path, text: Path, tmp_path
     assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()} == written and len(written) == 2
     encoded([text], 16, vocabulary, tmp_path / "out", 0.2)
     assert len(list((tmp_path / "out").iterdir())) == 4
+    inside = TEXT.index("—".encode(), len(TEXT) // 2) + 1
+    share = (len(TEXT) - inside + 0.5) / len(TEXT)
+    assert len(TEXT) - int(len(TEXT) * share) == inside
+    data = encoded([text], 16, vocabulary, tmp_path / "out", share)
+    assert vocabulary.decode(data.held_out.windows([0], 8)[0].tolist()).startswith(b" and so on")
 
 
 def test_long_lines_are_cut_between_characters(monkeypatch: pytest.MonkeyPatch):
