@@ -331,6 +331,8 @@ def test_a_model_of_numbers_draws_no_tokens():
     model = srt.build_model(srt.parse("attend causal\npredict token -> index"), dim=8, depth=1, heads=1, regression=2)
     with pytest.raises(srt.InputError, match="no tokens to draw"):
         srt.sample(model, [1], 3)
+    with pytest.raises(srt.InputError, match="model of build_model; got Linear"):
+        srt.sample(torch.nn.Linear(1, 1), [1], 3)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("cache", [True, False])

@@ -68,7 +68,7 @@ class Cache:
         self.done = stops
 
     def next_logits(self, number: int) -> Tensor:
-        """Logits (num_tokens,) of the data token that comes next in a row of the batch, by the last row computed that predicts it. Raises InputError
+        """Logits (num_tokens,), on the CPU, of the data token that comes next in a row of the batch, by the last row computed that predicts it. Raises InputError
         where none does."""
         logits = self._said[number].get(self.known[number])
         if logits is None:
@@ -87,7 +87,7 @@ class Cache:
             self._said[number] = {t: logits for t, logits in said.items() if t >= self.known[number]}
         if last:
             rows = torch.tensor([b for b, _ in last]), torch.tensor(list(last.values()))
-            for (b, t), logits in zip(last, self.model.logits_of(laid, state, *rows), strict=True):
+            for (b, t), logits in zip(last, self.model.logits_of(laid, state, *rows).cpu(), strict=True):
                 self._said[b][t] = logits
 
     def _part(self, starts: Sequence[int], count: int) -> LaidOut:

@@ -42,6 +42,8 @@ def sample(
     sequences that the model learnt from: what is longer goes on from the last `words` // 2 (without a cache, the last `words` - 1) as from a
     prompt; None: a text may be as long as the positions are. The mode of the model is left as it was. Raises InputError.
     """
+    if not isinstance(model, SpecTransformer):
+        raise InputError(f"sample takes a model of build_model; got {type(model).__name__}")
     if model.config.num_tokens is None:
         raise InputError("this model has no tokens to draw: it was built without num_tokens, for numbers alone")
     texts, kind = _read_prompts(prompts, model.config.num_tokens)
@@ -139,7 +141,7 @@ class _Passes:
             lengths = [len(t) for t in self.texts]
             x = torch.tensor([t + [0] * (max(lengths) - len(t)) for t in self.texts], dtype=torch.int64, device=next(self.model.parameters()).device)
             ragged = {"lengths": lengths} if min(lengths) < max(lengths) else {}
-            self.said = self.model.next_logits(x, inputs=self.inputs, **ragged, **self.named)
+            self.said = self.model.next_logits(x, inputs=self.inputs, **ragged, **self.named).cpu()
         return self.said[number]
 
 
