@@ -34,7 +34,7 @@ def page(outputs: dict[str, str]) -> str:
 
 def shown(text: str) -> dict[str, str]:
     """What a page shows, by the script's name."""
-    return dict(re.findall(r"^\[`python examples/(\w+)\.py`\].*\n```text\n(.*?)\n```$", text, re.M | re.S))
+    return dict(re.findall(r"^\[`python examples/(\w+)\.py`\][^\n]*\n```text\n(.*?)\n```$", text, re.M | re.S))
 
 
 if __name__ == "__main__":

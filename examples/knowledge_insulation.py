@@ -12,8 +12,7 @@ from torch import nn
 
 import srt_masks as srt
 
-TEXT = """
-param a = 1.0
+TEXT = """param a = 1.0
 param b = 1.0
 layout repeat 12 { backbone }, action * 4
 data backbone, action
@@ -69,10 +68,9 @@ def main(quick: bool) -> None:
             values = net(inputs, return_values=True)
             parts = zip(values.split([12, 4], 1), answers.split([12, 4], 1), strict=True)
             said.append((values[:, :12], *((found - wanted).square().mean() / wanted.var() for found, wanted in parts)))
-        (before, a, _), (after, a_later, b) = said
-        print(
-            f"{'own' if own else 'shared':8} {'stop' if stop else 'open':7} {a:18.4f}  {a_later:6.4f} {b:11.4f}   {'yes' if torch.equal(before, after) else 'no'}"
-        )
+        (before, a, _), (after, later, b) = said
+        same = "yes" if torch.equal(before, after) else "no"
+        print(f"{'own' if own else 'shared':8} {'stop' if stop else 'open':7} {a:18.4f}  {later:6.4f} {b:11.4f}   {same}")
 
 
 if __name__ == "__main__":
