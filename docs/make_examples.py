@@ -17,7 +17,7 @@ NAMES = ("self_reasoning_on_text", "myopic_training", "knowledge_insulation", "b
 INTRODUCTION = """\
 # Examples
 
-Scripts of a page each, that train something in a minute or so on a CPU and print what came out. `--quick` runs any of them in seconds. Below each
+Scripts of a page each, that train something in a minute or a few on a CPU and print what came out. `--quick` runs any of them in seconds. Below each
 stands what it printed when this page was made, by [`make_examples.py`](make_examples.py), with one thread beside other work: seconds are upper bounds,
 and last digits may differ from machine to machine.
 """
