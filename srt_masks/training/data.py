@@ -42,6 +42,15 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True)
+class Places:
+    """The files that data come from, as they were named; without any, the text that ships inside Python."""
+
+    files: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    tokenizer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Corpus:
     """`name` says where the data come from; `num_tokens` is the size of the vocabulary, `bytes_per_token` what a held-out token stands for on average."""
 
@@ -50,6 +59,7 @@ class Corpus:
     held_out: Stretch
     num_tokens: int = 256
     bytes_per_token: float = 1.0
+    places: Places = Places()
 
     def check(self) -> None:
         """Raises InputError if a file has changed or gone since it was opened."""

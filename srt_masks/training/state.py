@@ -15,6 +15,7 @@ from torch import Tensor
 from .. import __version__
 from ..diagnostics import InputError, visible
 from ..models.tensor_files import read_about
+from .data import Places
 from .recipe import Recipe
 from .schedules import read_schedule
 from .session import Session
@@ -67,7 +68,7 @@ def about_session(session: Session) -> dict[str, str]:
     run = {
         "spec": {"text": session.spec.text, "params": session.spec.params},
         "recipe": recipe_to_json(session.recipe),
-        "data": {"name": session.corpus.name, "fingerprint": session.corpus.fingerprint},
+        "data": {"name": session.corpus.name, "fingerprint": session.corpus.fingerprint, **asdict(session.corpus.places)},
         "step": session.step,
         "seconds": session.seconds,
         "written_by": {"srt_masks": __version__, "torch": torch.__version__},
@@ -90,6 +91,10 @@ def about_run(about: Mapping[str, str], path: Path) -> dict[str, Any]:
             raise ValueError("its step, seconds or data are none")
         if not all(isinstance(x, str) for x in (run["spec"]["text"], run["data"]["name"])) or not isinstance(run["spec"]["params"], dict):
             raise ValueError("its spec or data are none")
+        places = [run["data"].get(name, []) for name in ("files", "validation")]
+        if not all(isinstance(x, str) for x in [*places[0], *places[1], run["data"].get("tokenizer") or ""]):
+            raise ValueError("its files are none")
+        run["places"] = Places(tuple(places[0]), tuple(places[1]), run["data"].get("tokenizer"))
         run["recipe"] = recipe_from_json(run["recipe"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is a checkpoint that this version cannot read: {visible(str(error)) or type(error).__name__}") from None

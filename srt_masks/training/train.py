@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..models.transformer import SpecTransformer
 from ..models.vocabulary import KEY, Vocabulary, read_vocabulary
 from ..spec import Spec
 from .board import Board
-from .data import Corpus
+from .data import Corpus, Places
 from .encode import encoded
 from .evaluate import held_out_score
 from .log import Log, entry_of
@@ -56,7 +56,8 @@ def train(
     """Train a transformer built from a spec, and write the model, the run's checkpoint, a log and a plot into the folder `out`.
 
     `begin` is "over": anew, whatever the folder holds; "new": anew, unless it holds a run that has not ended; "resume": go on with that run, taking the
-    same steps, bit for bit, as without the break. `tokenizer` is a tokenizer.json of Hugging Face, whose tokens are trained on in place of bytes; they are
+    same steps, bit for bit, as without the break, on the same
+    files unless others are named. `tokenizer` is a tokenizer.json of Hugging Face, whose tokens are trained on in place of bytes; they are
     written into the folder first. `watch` is called with every step's `Report`.
     Raises InputError for data that cannot be read or have changed, a folder that cannot be written, or sizes that do not fit; SpecError for a claim that
     does not hold. Nothing is written before the spec, the data and the sizes have been tried. At the first Ctrl-C or SIGTERM the step ends, a checkpoint is
@@ -69,10 +70,14 @@ def train(
     check_recipe(recipe, strategy.shares)
     if begin == "new":
         _refuse_to_lose(out / STATE, strategy)
-    vocabulary = read_vocabulary(tokenizer)
+    places = Places(tuple(map(str, files)), tuple(map(str, validation)), None if tokenizer is None else str(tokenizer))
+    if begin == "resume":
+        was = about_run(strategy.about(out / STATE), out / STATE)["places"]
+        places = Places(places.files or was.files, places.validation or was.validation, places.tokenizer or was.tokenizer)
+    vocabulary = read_vocabulary(places.tokenizer)
     if not strategy.leader:
         strategy.agree(False)  # that the leader has written the files of tokens
-    data = encoded(files, recipe.words, vocabulary, out, recipe.held_out, validation, strategy.leader)
+    data = replace(encoded(places.files, recipe.words, vocabulary, out, recipe.held_out, places.validation, strategy.leader), places=places)
     if strategy.leader:
         strategy.agree(False)
     session = start(spec, recipe, data, strategy)
@@ -80,7 +85,7 @@ def train(
         resume_session(session, out / STATE)
     _folder(out)
     if strategy.leader:
-        for left in out.glob(".*.part"):  # by a run that was killed while it wrote
+        for left in filter(Path.is_file, out.glob(".*.part")):  # by a run that was killed while it wrote
             left.unlink(missing_ok=True)
     for name in (MODEL, STATE, PLOT):
         if (out / name).is_dir() and not (name == STATE and strategy.world > 1):

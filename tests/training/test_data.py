@@ -136,7 +136,7 @@ def test_a_file_that_changes_or_vanishes_is_noticed_and_the_run_goes_on_when_it_
     assert [line["step"] for line in learnt(tmp_path / "out")] == [1, 2, 3]
     srt.load_model(tmp_path / "out" / "model.safetensors")
     text.write_bytes(TEXT)
-    run(tmp_path / "out", [text], recipe, begin="resume")
+    run(tmp_path / "out", None, recipe, begin="resume")  # of the same files
     run(tmp_path / "whole", [text], recipe)
     assert learnt(tmp_path / "out") == learnt(tmp_path / "whole")
 
@@ -228,8 +228,10 @@ def test_a_run_on_tokens(tokenizer: Path, text: Path, tmp_path: Path, capsys):
     assert found.windows == len(data) // 8 and each == len(TEXT) / len(data)
     assert main(["sample", str(tmp_path / "out"), "--prompt", "One text", "--count", "3", "--temperature", "0"]) == 0
     assert capsys.readouterr().out.startswith("One text")
+    run(tmp_path / "out", None, replace(RECIPE, steps=4), begin="resume")  # of the same tokens
+    assert [line["step"] for line in learnt(tmp_path / "out")] == [1, 2, 3, 4]
     with pytest.raises(srt.InputError, match="other data"):
-        run(tmp_path / "out", [text], replace(RECIPE, steps=4), begin="resume")
+        run(tmp_path / "out", [tokenizer], replace(RECIPE, steps=5), begin="resume")
 
 
 def test_what_is_no_tokenizer_or_no_text(tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
