@@ -45,6 +45,8 @@ def load_model(path: str | Path, *, backend: str = "auto") -> SpecTransformer:
         kind = metadata.get("format", "")
         if kind.startswith(f"{KIND} ") and kind != FORMAT:
             raise InputError(f"{path} says `{visible(kind)}`; this version reads `{FORMAT}`: load it with the version of srt_masks that wrote it")
+        if kind.startswith("srt_masks ") and kind != FORMAT:
+            raise InputError(f"{path} says `{visible(kind)}`: it is what a run goes on from; its model lies beside it, as model.safetensors")
         if kind != FORMAT:
             raise InputError(f"{path} is no model of srt_masks: it does not say `{FORMAT}`")
         # Copies: those of safetensors are the file itself, which Windows then lets nobody write, and which others may change.

@@ -17,7 +17,10 @@ class Board:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise InputError("tensorboard=True takes the package tensorboard: pip install 'srt-masks[tensorboard]'") from None
+            raise InputError("events for TensorBoard take its package: pip install 'srt-masks[tensorboard]'") from None
+        if after is None:
+            for old in folder.glob("events.out.tfevents.*"):  # of a run that this one takes the place of
+                old.unlink()
         self._writer: Any = SummaryWriter(str(folder), purge_step=None if after is None else after + 1)
 
     def write(self, entry: Mapping[str, Any]) -> None:

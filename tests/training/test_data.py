@@ -270,7 +270,9 @@ def test_a_board_gets_every_number_of_the_log(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=SummaryWriter))
     recipe = replace(RECIPE, steps=4, validate_every=2)
+    (tmp_path / "events.out.tfevents.1.another").write_bytes(b"of a run before")
     run(tmp_path, recipe=recipe, tensorboard=True)
+    assert not list(tmp_path.glob("events*"))
     assert [(n, s) for n, _, s in said[:-1] if n == "loss"] == [("loss", step) for step in range(1, 5)]
     assert [(v, s) for n, v, s in said[:-1] if n == "held_out_bits_per_byte"] == [
         (x["held_out_bits_per_byte"], x.get("step", 4)) for x in lines(tmp_path) if "held_out_bits_per_byte" in x

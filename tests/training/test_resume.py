@@ -139,6 +139,8 @@ def test_the_state_holds_everything_that_a_step_changes(whole: Path):
     moments = {f"optimiser.{n}.{m}" for n in model for m in ("step", "exp_avg", "exp_avg_sq")}
     assert names == {f"model.{n}" for n in model} | moments | {"random.torch", "random.data"}
     assert srt.load_model(whole / "model.safetensors").spec.params["horizon"] == 4  # that of the last step
+    with pytest.raises(srt.InputError, match="its model lies beside it"):
+        srt.load_model(whole / "training.safetensors")
 
 
 def test_more_steps_and_another_rate_may_be_asked_for(cut: Path):
