@@ -96,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
     begin.add_argument("--restart", action="store_true", help="begin anew, though the folder holds a run that has not ended")
     train.add_argument("--tokenizer", metavar="FILE", help="tokenizer.json of Hugging Face (default: a token is a byte)")
     train.add_argument("--tensorboard", action="store_true", default=None, help="write events for TensorBoard into the folder, too")
+    _processes(train)
     evaluate = command("eval", training.evaluate, "how well a trained model says what it has not seen: bits per byte, and the loss by role and slot", spec="")
     evaluate.add_argument("checkpoint", metavar="CHECKPOINT", help="what `train` wrote: model.safetensors, or the folder it is in")
     evaluate.add_argument("--data", nargs="+", required=True, metavar="FILE", help="files that it was not trained on")
@@ -171,6 +172,13 @@ def _recipe(sub: argparse.ArgumentParser, out: str = training.OUT) -> None:
     sub.add_argument("--learning-rate", type=float)
     sub.add_argument("--seed", type=int)
     sub.add_argument("--max-seconds", type=float, help="stop training after so long")
+
+
+def _processes(sub: argparse.ArgumentParser) -> None:
+    """What several processes, started by torchrun, want beside that."""
+    sub.add_argument("--parallel", choices=("ddp", "fsdp"), help="under torchrun: each process has all weights (default), or its part of each")
+    sub.add_argument("--context-parallel", type=int, metavar="RANKS", help="under torchrun: so many processes share each sequence (default 1)")
+    sub.add_argument("--tile", type=int, help="rows of a shared sequence that are dealt to processes at once: 16 to 512 (default: the backend's)")
 
 
 def _run(sub: argparse.ArgumentParser) -> None:

@@ -6,7 +6,9 @@ import argparse
 import json
 import os
 import sys
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +24,32 @@ WORDS = 64  # of models whose files do not say how many data tokens they were tr
 
 
 def train(options: argparse.Namespace) -> None:
-    spec = spec_of(options)
-    _report(_run_training(spec, options, "resume" if options.resume else "over" if options.restart else "new"), options)
+    spec, begin = spec_of(options), "resume" if options.resume else "over" if options.restart else "new"
+    with _processes(options) as strategy:
+        result = _run_training(spec, options, begin, strategy)
+    if strategy is None:
+        _report(result, options)
+    elif strategy.leader:
+        from ..models.checkpoint import load_model
+
+        # What each process has of the model may be a part of it.
+        _report(replace(result, model=load_model(result.checkpoint)), options)
+
+
+@contextmanager
+def _processes(options: argparse.Namespace) -> Iterator[Any]:
+    """The processes that train together: None for one alone, a `Strategy` for those that torchrun started."""
+    several = options.parallel is not None or options.context_parallel is not None
+    if not several and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield None
+        return
+    from ..distributed.ranks import start, watched
+    from ..distributed.strategies import STRATEGIES, finish
+
+    with watched("Whatever checkpoint was written before is whole: start all again, with --resume."):
+        ranks = start(options.context_parallel or 1, device=options.device)
+        yield STRATEGIES[options.parallel or "ddp"](ranks, options.tile)
+        finish()
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -92,7 +118,7 @@ def refuse_inputs(spec: Spec) -> None:
         )
 
 
-def _run_training(spec: Spec, options: argparse.Namespace, begin: str, **quick: Any) -> Any:
+def _run_training(spec: Spec, options: argparse.Namespace, begin: str, strategy: Any = None, **quick: Any) -> Any:
     from ..training.config import FIELDS, PLACES, choices
     from ..training.recipe import Recipe
     from ..training.state import saved_recipe
@@ -107,7 +133,7 @@ def _run_training(spec: Spec, options: argparse.Namespace, begin: str, **quick: 
     recipe = chosen.applied(saved_recipe(state) if begin == "resume" else Recipe(**quick))
     beside = {name: places[name] for name in ("validation", "tokenizer", "tensorboard") if name in places}
     try:
-        return run(spec, recipe, places["out"], places.get("data", ()), begin=begin, **beside)
+        return run(spec, recipe, places["out"], places.get("data", ()), begin=begin, strategy=strategy, **beside)
     except (KeyboardInterrupt, SystemExit) as stopped:
         if not state.exists():
             raise

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -11,9 +14,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
-from ..diagnostics import InputError
+from ..diagnostics import Error, InputError
 
 WAIT = 45.0  # seconds that a rank waits for another before it gives up
+LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed out|timeout", re.IGNORECASE)
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -65,9 +69,10 @@ def is_launched() -> bool:
     return all(name in os.environ for name in LAUNCHED) and int(os.environ["WORLD_SIZE"]) > 1
 
 
-def start(context: int = 1, *, timeout: float = WAIT) -> Ranks:
-    """Join the processes that `torchrun` started: NCCL between CUDA cards, gloo between CPUs. `context` of them share each sequence. A rank that waits
-    longer than `timeout` seconds for another raises. Raises InputError where the processes cannot be divided so, or none were started."""
+def start(context: int = 1, *, device: str | None = None, timeout: float = WAIT) -> Ranks:
+    """Join the processes that `torchrun` started: NCCL between CUDA cards, gloo between CPUs. `context` of them share each sequence. `device` is "cpu" or
+    "cuda" (the default where there is one), each process having a card of its own. A rank that waits longer than `timeout` seconds for another raises.
+    Raises InputError where the processes cannot be divided so, or none were started."""
     if isinstance(context, bool) or not isinstance(context, int) or context < 1:
         raise InputError(f"context is how many processes share each sequence, 1 or more; got {context!r}")
     if not dist.is_initialized():
@@ -76,15 +81,15 @@ def start(context: int = 1, *, timeout: float = WAIT) -> Ranks:
             raise InputError(f"several processes are started by torchrun, which sets {', '.join(missing)}: torchrun --nproc-per-node=2 -m srt_masks train ...")
         world = int(os.environ["WORLD_SIZE"])
         _check(context, world)
-        has_cards = torch.cuda.is_available()
+        has_cards = torch.cuda.is_available() if device in (None, "auto") else device == "cuda"
         if has_cards:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("cpu:gloo,cuda:nccl" if has_cards else "gloo", timeout=timedelta(seconds=timeout))
     world = dist.get_world_size()
     _check(context, world)
-    on_cards = "nccl" in dist.get_backend()
-    device = torch.device("cuda", torch.cuda.current_device()) if on_cards else torch.device("cpu")
-    return Ranks(_mesh(world // context, context, device, timeout), device, timeout)
+    on_cards = "nccl" in dist.get_backend_config()
+    place = torch.device("cuda", torch.cuda.current_device()) if on_cards else torch.device("cpu")
+    return Ranks(_mesh(world // context, context, place, timeout), place, timeout)
 
 
 def _mesh(data: int, context: int, device: torch.device, timeout: float) -> DeviceMesh:
@@ -98,6 +103,22 @@ def _mesh(data: int, context: int, device: torch.device, timeout: float) -> Devi
                 assert isinstance(group, dist.ProcessGroup)
                 mine.append(group)
     return DeviceMesh.from_group(mine, device.type, mesh=number, mesh_dim_names=("data", "context"))
+
+
+@contextmanager
+def watched(remedy: str) -> Iterator[None]:
+    """Where what torch says of a lost connection is said in words. `remedy` says what to do. Raises Error."""
+    try:
+        yield
+    except RuntimeError as error:
+        lost = isinstance(error, dist.DistError) or LOST.search(str(error))
+        if isinstance(error, Error) or not lost:
+            raise
+        rank = dist.get_rank() if dist.is_initialized() else os.environ.get("RANK", "?")
+        reason = str(error).strip().splitlines()[0][:200]
+        raise Error(
+            f"rank {rank} lost another rank: it has died, or did not answer in time; what it said last tells why. {remedy} (torch says: {reason})"
+        ) from None
 
 
 def _check(context: int, world: int) -> None:
