@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
+import shutil
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
 from torch import Tensor
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 import srt_masks as srt
+from srt_masks.cli import main as main_of_commands
 from srt_masks.distributed import Ranks, data_parallel, fully_sharded, start
+from srt_masks.distributed.ranks import watched
+from srt_masks.distributed.strategies import STRATEGIES
 from srt_masks.models.transformer import SpecTransformer
+from srt_masks.training.recipe import Recipe
+from srt_masks.training.train import STATE, train
 
-STEPS = 20
+ROOT = Path(__file__).parent.parent
+
+STEPS = {"gates": 20, "hidden": 6}
 MOST = 1e-9  # between processes and one, of any weight after 20 steps
 
 TEXTS = {
@@ -62,10 +78,10 @@ def batch(name: str, step: int) -> tuple[Tensor, dict[str, Any]]:
     return x, {"targets": torch.rand(4, words, 2, generator=generator, dtype=torch.float64)} if step % 2 else {}
 
 
-def trained(name: str, model: Callable[..., Any], weights: Any, part: slice, steps: int = STEPS) -> list[float]:
+def trained(name: str, model: Callable[..., Any], weights: Any, part: slice) -> list[float]:
     """The losses of some steps; the model is trained."""
     optimiser, losses = torch.optim.AdamW(weights, lr=1e-2), []
-    for step in range(steps):
+    for step in range(STEPS[name]):
         x, options = batch(name, step)
         options = {n: v[part] for n, v in options.items()}
         loss = model(x[part], return_loss=True, **options)
@@ -116,21 +132,192 @@ def own_rows(ranks: Ranks) -> dict[str, Any]:
     return {"rows": len(dealt.rows), "kept": sorted({n for shape in kept for n in shape}), "work": dealt.work}
 
 
-CASES: dict[str, Callable[[], Any]] = {
-    **{
-        f"{name}, {wrap.__name__}, context {context}": lambda n=name, w=wrap, c=context: equal_to_one_process(n, w, start(c))
-        for name in TEXTS
-        for wrap in (data_parallel, fully_sharded)
-        for context in (1, 2)
-    },
-    "own rows": lambda: own_rows(start(2)),
-}
+# ------------------------------------------------------------------------------------------------ runs
+
+RECIPE = Recipe(dim=8, depth=2, heads=2, words=24, batch=4, accumulate=2, steps=9, learning_rate=1e-2, warm_up=2, clip=0.5, save_every=4, dtype="float64")
+RUN = srt.load(ROOT / "examples" / "self_reasoning.mask", params={"reasons": 2, "horizon": 3})
+
+
+class CutError(Exception):
+    pass
+
+
+def run(strategy: Any, out: Path, recipe: Recipe = RECIPE, begin: str = "over", spec: srt.Spec = RUN, cut: int = 0) -> dict[str, Tensor]:
+    """A run's last weights, as they are in its file. It saves every fourth step, and is cut off in step `cut`."""
+
+    def watch(report: Any) -> None:
+        if report.step == cut:
+            raise CutError
+
+    with suppress(CutError):
+        train(spec, recipe, out, [ROOT / "README.md"], quiet=True, begin=begin, strategy=strategy, watch=watch)
+    return load_file(out / "model.safetensors")
+
+
+def apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    return max(float((one[n] - t).abs().max()) for n, t in other.items())
+
+
+def runs(folder: Path, how: str, context: int) -> dict[str, Any]:
+    """A run, in parts and clipped, against that of one process; and against itself, cut off in the fifth step and gone on with."""
+    out, alone = folder / how, folder / f"alone{os.environ['RANK']}"
+    if not alone.exists():
+        run(None, alone)
+    strategy = STRATEGIES[how](start(context), tile=16)
+    whole = run(strategy, out)
+    run(strategy, folder / f"cut {how}", cut=5)
+    shutil.copytree(folder / f"cut {how}", folder / f"other {how}") if dist.get_rank() == 0 else None
+    went_on = run(strategy, folder / f"cut {how}", begin="resume")
+    reports = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    wanted = [json.loads(line) for line in (alone / "log.jsonl").read_text().splitlines()]
+    pairs = [(a, b) for a, b in zip(reports, wanted, strict=True) if "loss" in a]
+    return {
+        "steps": len(pairs),
+        "weights": apart(whole, load_file(alone / "model.safetensors")),
+        "reports": max(abs(a[name] - b[name]) for a, b in pairs for name in ("loss", "bits_per_byte", "norm")),
+        "clipped": sum(a["norm"] > RECIPE.clip for a, _ in pairs),
+        "resumed": apart(went_on, whole),
+        "held out": abs(reports[-1]["held_out_bits_per_byte"] - wanted[-1]["held_out_bits_per_byte"]),
+    }
+
+
+def cut_otherwise(folder: Path) -> dict[str, float]:
+    """A checkpoint of ranks that have parts of the weights, gone on with by ranks that have all of them; and the other way round."""
+    return {
+        then: apart(run(STRATEGIES[then](start(1)), folder / f"other {was}", begin="resume"), load_file(folder / "ddp" / "model.safetensors"))
+        for was, then in (("fsdp", "ddp"), ("ddp", "fsdp"))
+    }
+
+
+def refused(folder: Path) -> dict[str, Any]:
+    """What is said where a checkpoint cannot be written by one rank, or is broken; and whether the one before is whole."""
+    strategy = STRATEGIES["fsdp"](start(1))
+    out = folder / "refused"
+    run(strategy, out, replace(RECIPE, steps=2))
+    said: dict[str, Any] = {}
+
+    def note(name: str, recipe: Recipe, begin: str, spec: srt.Spec = RUN) -> None:
+        try:
+            run(strategy, out, recipe, begin, spec)
+        except srt.Error as error:
+            said[name] = str(error)
+
+    write = HuggingFaceStorageWriter.write_data
+    if dist.get_rank() == 1:
+
+        def full(*_: Any) -> Any:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        HuggingFaceStorageWriter.write_data = full  # type: ignore[method-assign]
+    try:
+        note("full", replace(RECIPE, steps=4), "resume")
+    finally:
+        HuggingFaceStorageWriter.write_data = write  # type: ignore[method-assign]
+    latest = json.loads((out / STATE / "latest.json").read_text())
+    said["step before"] = json.loads(latest["about"]["run"])["step"]
+    note("whole", replace(RECIPE, steps=3), "resume")
+    note("another spec", replace(RECIPE, steps=3), "resume", RUN.with_params(horizon=4))
+    if dist.get_rank() == 0:
+        latest = json.loads((out / STATE / "latest.json").read_text())
+        broken = next((out / STATE / str(latest["folder"])).glob("shard-00002*"))
+        broken.write_bytes(broken.read_bytes()[:1000])
+    dist.barrier()
+    note("broken", replace(RECIPE, steps=5), "resume")
+    if dist.get_rank() == 0:
+        (out / STATE / "latest.json").write_text("{")
+    dist.barrier()
+    note("no json", replace(RECIPE, steps=5), "resume")
+    return said
+
+
+def command(folder: Path) -> dict[str, Any]:
+    """`train` as a user types it."""
+    text = ROOT / "examples" / "self_reasoning.mask"
+    sizes = [
+        "--steps",
+        "2",
+        "--words",
+        "16",
+        "--batch",
+        "2",
+        "--dim",
+        "8",
+        "--depth",
+        "1",
+        "--heads",
+        "2",
+        "--parallel",
+        "fsdp",
+        "--context-parallel",
+        "2",
+        "--tile",
+        "16",
+    ]
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        code = main_of_commands(["train", str(text), "--data", str(ROOT / "README.md"), "--out", str(folder / "command"), *sizes])
+    left = not dist.is_initialized()
+    os.environ["MASTER_PORT"] = os.environ["NEXT_PORT"]  # where those were that have parted, a rank might meet nobody
+    return {"code": code, "printed": printed.getvalue(), "left": left}
+
+
+def late() -> dict[str, Any]:
+    """A rank that does not come."""
+    ranks = start(2, timeout=2.0)
+    group = ranks.mesh.get_group("context")
+    begin = time.monotonic()
+    if dist.get_rank() == 1:
+        time.sleep(3)
+    try:
+        with watched("Start again."):
+            dist.all_reduce(torch.ones(1), group=group)
+        return {}
+    except srt.Error as error:
+        return {"said": str(error), "seconds": time.monotonic() - begin}
+
+
+def dies(folder: Path) -> dict[str, Any]:
+    """Rank 1 is killed in the fourth step of a run that saves every second one."""
+    out, begin = folder / "dies", [0.0]
+
+    def watch(report: Any) -> None:
+        begin[0] = time.monotonic()
+        if report.step == 3 and dist.get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    try:
+        with watched("Go on with it."):
+            train(RUN, replace(RECIPE, save_every=2), out, [ROOT / "README.md"], quiet=True, strategy=STRATEGIES["fsdp"](start(2), tile=16), watch=watch)
+        return {}
+    except srt.Error as error:
+        latest = json.loads((out / STATE / "latest.json").read_text())
+        return {"said": str(error), "seconds": time.monotonic() - begin[0], "step": json.loads(latest["about"]["run"])["step"]}
+
+
+def cases(folder: Path) -> dict[str, Callable[[], Any]]:
+    """By name, in the order in which they run: after the last, there is one rank less."""
+    return {
+        "command": lambda: command(folder),
+        **{
+            f"{name}, {wrap.__name__}, context {context}": lambda n=name, w=wrap, c=context: equal_to_one_process(n, w, start(c))
+            for name in TEXTS
+            for wrap in (data_parallel, fully_sharded)
+            for context in (1, 2)
+        },
+        "own rows": lambda: own_rows(start(2)),
+        "run, ddp": lambda: runs(folder, "ddp", 1),
+        "run, fsdp, shared": lambda: runs(folder, "fsdp", 2),
+        "cut otherwise": lambda: cut_otherwise(folder),
+        "refused": lambda: refused(folder),
+        "late": late,
+        "dies": lambda: dies(folder),
+    }
 
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     found = {}
-    for name, case in CASES.items():
+    for name, case in cases(folder).items():
         begin = time.perf_counter()
         try:
             found[name] = case()

@@ -17,6 +17,10 @@ import ranks as cases
 from conftest import ROOT
 from filelock import FileLock
 
+import srt_masks as srt
+from srt_masks.cli import main
+from srt_masks.distributed.ranks import LAUNCHED, start, watched
+
 pytestmark = pytest.mark.timeout(240)
 Found = list[dict[str, Any]]
 
@@ -36,10 +40,11 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
 
 
 def run(folder: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    with socket.socket() as first, socket.socket() as second:
+        for free in (first, second):
+            free.bind(("127.0.0.1", 0))
+        ports = {"MASTER_PORT": str(first.getsockname()[1]), "NEXT_PORT": str(second.getsockname()[1])}
+    shared = {**os.environ, **ports, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
     started = [
         subprocess.Popen(
             [sys.executable, str(ROOT / "tests" / "ranks.py"), str(folder)], env={**shared, "RANK": str(r), "LOCAL_RANK": str(r)}, cwd=folder,
@@ -47,13 +52,13 @@ def run(folder: Path) -> None:
         )
         for r in range(2)
     ]  # fmt: skip
-    for r, process in enumerate(started):
-        try:
-            output, _ = process.communicate(timeout=180)
-        except subprocess.TimeoutExpired:
-            for other in started:
-                other.kill()
-            raise
+    try:
+        outputs = [process.communicate(timeout=150)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+    for r, output in enumerate(outputs):
         assert (folder / f"rank{r}.json").exists(), output
 
 
@@ -78,3 +83,70 @@ def test_a_rank_keeps_its_own_rows_alone(found: Found):
     assert sum(one["rows"] for one in both) == 90 and both[0]["work"] == both[1]["work"]
     for one in both:
         assert 0 < one["rows"] < 90 and max(one["kept"]) < 90 and one["rows"] in one["kept"]
+
+
+@pytest.mark.parametrize("case", ["run, ddp", "run, fsdp, shared"])
+def test_a_run_is_that_of_one_process_and_goes_on_bit_for_bit(found: Found, case: str):
+    for one in of(found, case):
+        assert one["steps"] == one["clipped"] == cases.RECIPE.steps
+        assert max(one["weights"], one["reports"], one["held out"]) < cases.MOST
+        assert one["resumed"] == 0.0
+
+
+def test_a_checkpoint_is_gone_on_with_by_ranks_that_have_other_parts(found: Found):
+    for one in of(found, "cut otherwise"):
+        assert max(one.values()) < cases.MOST
+
+
+def test_what_cannot_be_written_or_read_is_said_on_every_rank(found: Found):
+    both = of(found, "refused")
+    assert both[0] == both[1]
+    one = both[0]
+    assert "on rank 1: [Errno 28] No space left on device; the checkpoint that was there before is whole" in one["full"] and one["step before"] == 2
+    assert "whole" not in one, "the older checkpoint could not be gone on with"
+    assert "is of a run with horizon = 3; here it is 4" in one["another spec"]
+    assert "shard-00002" in one["broken"] and "it is broken" in one["broken"]
+    assert "latest.json: it is no JSON" in one["no json"]
+
+
+def test_a_rank_that_does_not_come_is_not_waited_for(found: Found):
+    one, _ = of(found, "late")
+    assert one["said"].startswith("rank 0 lost another rank: it has died, or did not answer in time") and "Start again. (torch says" in one["said"]
+    assert 1.5 < one["seconds"] < 20
+
+
+def test_a_rank_that_is_killed_leaves_an_error_and_the_last_checkpoint(found: Found):
+    assert "dies" not in found[1]
+    one = found[0]["dies"]
+    assert "error" not in one and "rank 0 lost another rank" in one["said"] and "Go on with it." in one["said"]
+    assert one["step"] == 2 and one["seconds"] < 60
+
+
+def test_the_command_runs_under_torchrun_and_one_rank_speaks(found: Found):
+    first, second = of(found, "command")
+    assert first["code"] == second["code"] == 0 and first["left"] and second["left"]
+    assert "held out" in first["printed"] and not second["printed"]
+
+
+def test_several_processes_are_started_by_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.delenv("RANK", raising=False)
+    arguments = ["train", str(ROOT / "examples" / "self_reasoning.mask"), "--out", str(tmp_path), "--parallel", "ddp"]
+    assert main(arguments) == 2
+    assert "several processes are started by torchrun, which sets RANK" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("context", "words"), [(0, "1 or more; got 0"), (True, "got True"), (3, "3 processes share each sequence, and 2 are no multiple of that")]
+)
+def test_processes_that_cannot_be_divided(context: Any, words: str, monkeypatch: pytest.MonkeyPatch):
+    for name in LAUNCHED:
+        monkeypatch.setenv(name, "2" if name == "WORLD_SIZE" else "0")
+    with pytest.raises(srt.InputError, match=words):
+        start(context)
+
+
+def test_other_errors_are_no_lost_rank():
+    with pytest.raises(RuntimeError, match="out of luck"), watched("Start again."):
+        raise RuntimeError("out of luck")
+    with pytest.raises(srt.BackendError), watched("Start again."):
+        raise srt.BackendError("a connection reset by one of ours")

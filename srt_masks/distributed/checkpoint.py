@@ -1,8 +1,10 @@
-"""Checkpoints that all ranks write together, each its own part, by torch.distributed.checkpoint: safetensors and JSON, so that reading runs no code.
+"""Checkpoints of a run on several ranks. One rank writes the file that one process would, or all write together, each its own part, by
+torch.distributed.checkpoint; either is safetensors and JSON, so that reading runs no code, and either can be gone on with by ranks that are more, fewer, or
+have other parts. What goes on keeps to the form that is there.
 
     training.safetensors/          a folder, where one process has a file
       latest.json                  which of the folders is whole, and the texts beside its tensors
-      3/                           one file of tensors a rank, cut as ranks had them; ranks that are more, fewer or cut otherwise read them too
+      3/                           one file of tensors a rank, cut as ranks had them
 
 A new folder is written beside the old one; `latest.json` is exchanged in one step when all of it lies on disk, and only then the old one goes.
 """
@@ -26,19 +28,26 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..diagnostics import InputError
-from ..models.tensor_files import opened, read_about
+from ..models.tensor_files import opened, read_about, write_tensors
 
 LATEST = "latest.json"
 
 
-def write_together(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
-    """Every rank calls it with its own part of the tensors. Raises InputError, on every rank, if one cannot write; an older checkpoint is then whole."""
+def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str], *, in_parts: bool) -> None:
+    """Every rank calls it. `in_parts`: together, unless a file is there already. Raises InputError, on every rank, if one cannot write; an older checkpoint
+    is then whole."""
+    if path.is_dir() or (in_parts and not path.exists()):
+        _write_parts(path, tensors, about)
+        return
+    whole = {name: t.full_tensor() if isinstance(t, DTensor) else t for name, t in tensors.items()}
+    on_leader(lambda: write_tensors(path, whole, about), path)
+
+
+def _write_parts(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
     number = _latest(path)["folder"] + 1 if (path / LATEST).exists() else 1
     folder = path / str(number)
 
     def make() -> None:
-        if path.is_file():
-            raise InputError(f"cannot write {path}: a file of one process is there, and several write a folder: give another out=, or move it")
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was cut off while it wrote
         folder.mkdir(parents=True)
 
@@ -68,7 +77,7 @@ def on_leader(do: Callable[[], None], path: Path) -> None:
         try:
             do()
         except OSError as error:
-            failed[0] = f"cannot write {path}: {error.strerror or error}{_older(path)}"
+            failed[0] = f"{path}: {error.strerror or error}{_older(path)}"
         except InputError as error:
             failed[0] = str(error)
     dist.broadcast_object_list(failed, src=0)
@@ -81,12 +90,19 @@ def about_checkpoint(path: Path) -> dict[str, str]:
     return dict(_latest(path)["about"]) if path.is_dir() else read_about(path)
 
 
-def read_together(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def read(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Fill each rank's part of the tensors. Raises InputError, on every rank, unless the checkpoint has these, of these shapes."""
     if path.is_file():
         _read_whole(path, tensors)
         return
     folder = path / str(_latest(path)["folder"])
+
+    def look() -> None:
+        for file in sorted(folder.iterdir()):
+            with opened(file):
+                pass
+
+    on_leader(look, path)  # torch tells of a broken file at length
     try:
         load(_flat(tensors), storage_reader=HuggingFaceStorageReader(str(folder)))
     except CheckpointException as error:

@@ -16,9 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..diagnostics import InputError
 from ..models.checkpoint import save_model
-from ..models.tensor_files import write_tensors
 from ..models.transformer import SpecTransformer
-from .checkpoint import about_checkpoint, on_leader, read_together, write_together
+from .checkpoint import about_checkpoint, on_leader, read, write
 from .parallel import Parallel, data_parallel, fully_sharded
 from .ranks import Ranks
 
@@ -56,7 +55,7 @@ class Many:
         return about_checkpoint(path)
 
     def load(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
-        read_together(path, tensors)
+        read(path, tensors)
 
     def save_model(self, path: Path, model: SpecTransformer, about: Mapping[str, str]) -> None:
         whole = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
@@ -78,7 +77,7 @@ class DataParallel(Many):
         return torch.nn.utils.clip_grad_norm_(model.parameters(), most).item()
 
     def save(self, path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
-        on_leader(lambda: write_tensors(path, tensors, about), path)
+        write(path, tensors, about, in_parts=False)
 
 
 class FullySharded(Many):
@@ -96,7 +95,7 @@ class FullySharded(Many):
         return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
 
     def save(self, path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
-        write_together(path, tensors, about)
+        write(path, tensors, about, in_parts=True)
 
 
 @contextmanager
