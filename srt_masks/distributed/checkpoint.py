@@ -16,7 +16,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -31,25 +31,33 @@ from ..diagnostics import InputError
 from ..models.tensor_files import opened, read_about, write_tensors
 
 LATEST = "latest.json"
+T = TypeVar("T")
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str], *, in_parts: bool) -> None:
     """Every rank calls it. `in_parts`: together, unless a file is there already. Raises InputError, on every rank, if one cannot write; an older checkpoint
     is then whole."""
-    if path.is_dir() or (in_parts and not path.exists()):
-        _write_parts(path, tensors, about)
+
+    def begin() -> int | None:
+        """The number of a new folder; None where a file is to be written."""
+        if not (path.is_dir() or (in_parts and not path.exists())):
+            return None
+        number = 1 + max((int(old.name) for old in path.glob("*") if old.name.isdecimal()), default=0)
+        (path / str(number)).mkdir(parents=True)
+        return number
+
+    # One rank looks what is there: another might look when it has begun.
+    number = on_leader(begin, path)
+    if number is not None:
+        _write_parts(path, number, tensors, about)
         return
     whole = {name: t.full_tensor() if isinstance(t, DTensor) else t for name, t in tensors.items()}
     on_leader(lambda: write_tensors(path, whole, about), path)
 
 
-def _write_parts(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
-    number = _latest(path)["folder"] + 1 if (path / LATEST).exists() else 1
+def _write_parts(path: Path, number: int, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
+    """Into a folder that has been made."""
     folder = path / str(number)
-
-    def make() -> None:
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was cut off while it wrote
-        folder.mkdir(parents=True)
 
     def finish() -> None:
         for file in folder.iterdir():
@@ -62,7 +70,6 @@ def _write_parts(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, 
             if old.is_dir() and old != folder:
                 shutil.rmtree(old, ignore_errors=True)
 
-    on_leader(make, path)
     try:
         save(_flat(tensors), storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
     except CheckpointException as error:
@@ -70,19 +77,20 @@ def _write_parts(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, 
     on_leader(finish, path)
 
 
-def on_leader(do: Callable[[], None], path: Path) -> None:
-    """Done by one rank, while the others wait. Raises InputError, on every rank, if it fails there."""
-    failed: list[Any] = [None]
+def on_leader(do: Callable[[], T], path: Path) -> T:
+    """Done by one rank, while the others wait; all get what it gives. Raises InputError, on every rank, if it fails there."""
+    found: list[Any] = [None, None]
     if dist.get_rank() == 0:
         try:
-            do()
+            found[1] = do()
         except OSError as error:
-            failed[0] = f"{path}: {error.strerror or error}{_older(path)}"
+            found[0] = f"{path}: {error.strerror or error}{_older(path)}"
         except InputError as error:
-            failed[0] = str(error)
-    dist.broadcast_object_list(failed, src=0)
-    if failed[0] is not None:
-        raise InputError(failed[0])
+            found[0] = str(error)
+    dist.broadcast_object_list(found, src=0)
+    if found[0] is not None:
+        raise InputError(found[0])
+    return found[1]
 
 
 def about_checkpoint(path: Path) -> dict[str, str]:
