@@ -118,6 +118,17 @@ def test_a_cache_says_what_whole_passes_say_or_names_the_pair(scheme: Scheme):
         hold(model, x, known, inputs)
 
 
+@pytest.mark.parametrize(
+    "name", ["causal", "sliding window", "quiet-star", "self reasoning, stopped", "summaries", "semi-autoregressive", "transfusion", "xlnet"]
+)
+def test_the_claim_says_of_all_calls_what_is_found_of_one(name: str):
+    scheme = next(s for s in SCHEMES if s.name == name)
+    case = scheme.cases[0]
+    claimed = srt.parse(scheme.text + "\nassert cacheable", params=case.params)
+    (verdict,) = [v for v in srt.prove(claimed) if v.claim == "assert cacheable"]
+    assert verdict.outcome == ("refuted" if name in BOTH_WAYS else "proved")
+
+
 @pytest.mark.parametrize("seed", range(24))
 def test_random_repeating_specs(seed: int):
     """Rows in front of data tokens and behind, rules by layer and by head, both ways within a step or row by row; prompts of two lengths."""
@@ -225,6 +236,13 @@ def test_inputs_of_the_whole_text_and_params_of_the_call():
         wanted = by_pass(model, x[b], {"doc": doc[b], "prefix": int(prefix[b])}, far=3)
         for t in range(n, 8):
             torch.testing.assert_close(said[b][t], wanted[t], rtol=1e-9, atol=1e-10)
+
+
+def test_the_reference_goes_on_alike():
+    prompts, found = [[1, 2, 3], [4]], []
+    for backend in ("tiled", "reference"):
+        found.append(srt.sample(model_of(REASONING, backend=backend), prompts, 6, temperature=1.0))
+    assert found[0] == found[1]
 
 
 def test_a_prefix_that_is_seen_both_ways_is_kept_where_the_prompt_holds_it():
