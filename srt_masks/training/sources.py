@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import threading
 import weakref
 from collections.abc import Sequence
@@ -52,6 +53,9 @@ class FileSource:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         try:
+            kind = os.stat(self.path).st_mode  # before it is opened: a pipe would wait for somebody to write
+            if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+                raise InputError(f"{path} is a pipe or a device, and windows are read from any place of the data: write it to a file first")
             self._file = self.path.open("rb", buffering=0)
             self._was = _identity(os.fstat(self._file.fileno()))
         except OSError as error:

@@ -93,6 +93,14 @@ def test_a_file_larger_than_memory_is_read_where_it_is_asked(tmp_path: Path):
     assert Batches(data, 4, 20, 0).draw().shape == (4, 20) and len(data.fingerprint) > 100
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(srt.InputError, match="is a pipe or a device"):
+            corpus([path], 16)
+
+
 def test_a_fingerprint_tells_contents_apart(text: Path, tmp_path: Path):
     assert fingerprint(Held(TEXT)) == fingerprint(FileSource(text))
     assert len({fingerprint(Held(x)) for x in (TEXT, TEXT[:-1], TEXT[1:] + b"x", b"a" + TEXT[1:], b"", b"a")}) == 6
