@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from calls import ANY_BACKEND, BACKENDS, FEW, Results, assert_near, assert_same_bits, call, qkv, run
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -142,6 +143,18 @@ def test_L4_what_no_path_leads_to_does_not_change_by_a_bit(text: str, backend: s
         other = x.clone()
         other[0, word] += 1
         assert (model(other, all_rows=True) != before).any(-1)[0].tolist() == (reach[:, row] > 0).tolist()
+
+
+@pytest.mark.parametrize("name", ["self_reasoning", "self_reasoning_hidden", "patient_heads", "quiet_star", "myopic_training"])
+def test_L4_texts_drawn_with_and_without_a_cache_are_one(name: str):
+    """In float64, of weights with which a difference of logits would show; and the draws do differ by seed. Logits of every scheme: `test_sampling.py`."""
+    text = (ROOT / "examples" / f"{name}.mask").read_text()
+    model = srt.build_model(srt.parse(text + ("" if "predict" in text else "\npredict token -> index + 1")), dim=16, depth=2, heads=2, num_tokens=256).double()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(4)
+    drawn = [srt.sample(model, [b"The ", b"A longer prompt"], 16, temperature=1.5, seed=seed, cache=cache) for seed in (1, 2) for cache in (True, False)]
+    assert drawn[0] == drawn[1] and drawn[2] == drawn[3] and drawn[0] != drawn[2]
 
 
 # ------------------------------------------------------------------------------------------------ N1: a rule in words
