@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -9,10 +10,11 @@ from typing import Any
 
 
 class Stop:
-    """While it is entered, the first signal is only noted; a second Ctrl-C stops at once. Outside the main thread, where signals do not arrive, it does
+    """While it is entered, the first signal is only noted, and with `says` answered; a second Ctrl-C stops at once. Outside the main thread, where signals do not arrive, it does
     nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, says: bool = False) -> None:
+        self._says = says
         self.asked: int | None = None  # the signal
         self._before: dict[int, Any] = {}
 
@@ -32,6 +34,8 @@ class Stop:
         if self.asked is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = number
+        if self._says:
+            os.write(2, b"\nstopping when this step is done and saved; Ctrl-C stops at once\n")  # a stream may be in the middle of a write
 
     def leave(self) -> None:
         """What a program that was stopped by the signal does. Raises KeyboardInterrupt, or SystemExit with the code of the signal."""

@@ -90,7 +90,10 @@ def train(
     for name in (MODEL, STATE, PLOT):
         if (out / name).is_dir() and not (name == STATE and strategy.world > 1):
             raise InputError(f"cannot write {out / name}: it is a folder")
-    with Stop() as stop, _Writer(session, out, vocabulary, quiet, tensorboard, session.step if begin == "resume" else None) as writer:
+    with (
+        Stop(says=strategy.leader and not quiet) as stop,
+        _Writer(session, out, vocabulary, quiet, tensorboard, session.step if begin == "resume" else None) as writer,
+    ):
         if _run(session, stop, writer, watch):
             writer.save()
             writer.write({"event": "interrupted", "step": session.step, "checkpoint": str(out / STATE)})

@@ -113,10 +113,12 @@ def test_asked_to_stop_in_the_last_step_a_run_ends(tmp_path: Path):
     assert lines(tmp_path)[-1]["event"] == "end"
 
 
-def test_a_second_ctrl_c_stops_at_once():
-    with Stop() as stop:
+@pytest.mark.parametrize("says", [False, True])
+def test_a_second_ctrl_c_stops_at_once(says: bool, capfd):
+    with Stop(says=says) as stop:
         interrupt(signal.SIGINT)()
         assert stop.asked == signal.SIGINT
+        assert ("stopping when this step is done" in capfd.readouterr().err) == says
         with pytest.raises(KeyboardInterrupt):
             interrupt(signal.SIGINT)()
 
