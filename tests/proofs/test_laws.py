@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -16,7 +17,7 @@ from srt_masks.compiler.front import front
 from srt_masks.compiler.ir import Expr, Side
 from srt_masks.compiler.layout import attributes
 from srt_masks.compiler.leaves import evaluate, split
-from srt_masks.compiler.order import arrange
+from srt_masks.compiler.order import Order, arrange
 from srt_masks.compiler.simplify import _VARIABLES, LAWS, Rule, instantiate, rules_by_operator
 from srt_masks.grammar.checked import Type
 from srt_masks.proofs.call import call
@@ -185,11 +186,19 @@ ORDERED = [
     ("layout repeat { token, begin, thought * 2, finish } attend causal and (k is token or same(step))", 20, {}),
     ("layout a * 4, repeat { b } attend same(slot % 2) and causal stop k where same(step)", 13, {}),
     ("param period = 3 attend causal and (same(pos % period) or window(2))", 17, {}),
+    # Rows of q are those that ask: sorted among themselves, the keys among all.
+    ("layout repeat { token, reason * 2 } queries where role is reason or step % 3 == 0 attend causal and (k is token or q.step - k.step <= 2) stop k, v where k is reason and q.step > k.step", 24, {}),
+    ("queries where pos % 4 != 1 attend same(pos % 4) or causal and window(3) scale q by 0.5 where q.pos % 2 == 1", 21, {}),
+    ("input rank: int per token queries where pos > 2 attend k.rank < q.rank stop v where same(pos // 2)", 12, {"rank": torch.arange(12).flip(0) % 5}),
+    # Two layouts: each side in an order of its own.
+    ("queries layout repeat { target, note } keys layout bos, repeat { source * 2, end } attend k is end and k.step <= q.step or k is bos stop k where q is note", 12, {}),
+    ("queries layout repeat { a } keys layout repeat { b * 2 } attend (q.pos - k.pos) % 3 == 0 scale v by 0.25 where k.slot == 1", 9, {}),
+    ("queries layout repeat { a } keys layout c * 3, repeat { b } input of_key: int per key attend k.of_key == q.pos % 3 or k is c stop k, v where k.of_key == 0", 8, {"of_key": torch.arange(11) * 5 % 3}),
 ]  # fmt: skip
 
 
 def test_orders_are_many():
-    assert sum(len(_candidates(text)) for text, _, _ in ORDERED) >= 24
+    assert sum(len(_candidates(text)) for text, _, _ in ORDERED) >= 40
 
 
 def _candidates(text: str):
@@ -202,12 +211,17 @@ def test_a_predicate_of_tokens_in_another_order_is_the_predicate(text: str, toke
     """Evaluated over the tokens as they are visited, every candidate order against the reference's mask, its rows and columns put in that order."""
     spec = srt.parse(text)
     program, checked = front(spec.checked), spec.checked
-    roots = (program.attend, program.gate_k.open, program.gate_k.weight, program.gate_v.open, program.gate_v.weight)
-    own = attributes(program.queries, tokens, program.data, {})
+    gates = (program.gate_q, program.gate_k, program.gate_v, program.gate_hidden)
+    roots = (program.attend, *(x for gate in gates for x in (gate.open, gate.weight)))
     steps = checked.queries.steps(tokens)
-    scalars = {**spec.params, "head": 0, "heads": 1, "layer": 0, "layers": 1, "length": tokens, "steps": steps}
     dense = srt.dense(spec, steps=steps, inputs=inputs, heads=1)
-    environment = Environment(scalars, inputs, own, own)
+    own = attributes(program.queries, tokens, program.data, {})
+    keys = own if program.keys is None else attributes(program.keys, dense.attend.shape[-1], program.data, {})
+    scalars = {**spec.params, "head": 0, "heads": 1, "layer": 0, "layers": 1, "length": tokens, "steps": steps}
+    environment = Environment(scalars, inputs, own, keys)
+    if program.asks is not ir.TRUE:
+        (asks,) = environment.evaluate(program.asks)
+        environment = replace(environment, queries=own.picked(asks.expand(tokens)))
     parts = split(*roots)
     leaves = evaluate(parts, environment)
     tried = 0
@@ -216,10 +230,14 @@ def test_a_predicate_of_tokens_in_another_order_is_the_predicate(text: str, toke
         if order is None:
             continue
         tried += 1
+
+        def visited(mask: torch.Tensor, order: Order = order) -> torch.Tensor:
+            return mask[0, 0].expand_as(dense.attend[0, 0])[order.queries][:, order.keys]
+
         found = [x.expand(len(order.queries), len(order.keys)) for x in order.picked(leaves).pairs(slice(None), slice(None), *roots)]
-        wanted = dense.attend[0, 0][order.queries][:, order.keys]
+        wanted = visited(dense.attend)
         assert torch.equal(found[0], wanted), candidate.name
-        for gate, open_, weight in ((dense.gate_k, *found[1:3]), (dense.gate_v, *found[3:5])):
-            picked = gate[0, 0].expand_as(dense.attend[0, 0])[order.queries][:, order.keys]
-            assert torch.equal((open_.double() * weight)[wanted], picked[wanted]), candidate.name
+        for number, gate in enumerate((dense.gate_q, dense.gate_k, dense.gate_v, dense.gate_hidden)):
+            open_, weight = found[1 + 2 * number : 3 + 2 * number]
+            assert torch.equal((open_.double() * weight)[wanted], visited(gate)[wanted]), (candidate.name, number)
     assert tried
