@@ -91,6 +91,7 @@ TRUE = [
     S("attend causal and (window(4) or layer == 0) assert flow where k.pos <= q.pos", "layer 0 is there in every stack"),
     S("attend causal stop v assert grad where k.pos < q.pos", "through k: a row also sees itself, so its P is not 1"),
     # no leak
+    S("attend causal predict token -> index where pos < length - 1 predict token -> index + 1 assert no leak", "where both have a target the last sets it"),
     S("layout repeat { return, state, action } data action attend causal predict state -> index + 1 assert no leak", "the action of a step stands behind its state"),
     S("param ahead = 4 given 1 <= ahead layout repeat { token, register } attend causal predict register -> index + ahead", "what is to come is not seen, and none said so"),
 ]
@@ -166,10 +167,12 @@ FALSE = [
     # flow and grad
     S("attend k.pos == q.pos - 2 assert flow where k.pos < q.pos", "an odd distance is none of many twos"),
     S("attend k.pos == q.pos - 1 stop v assert grad where k.pos < q.pos", "a single key has P = 1, and dS = 0"),
+    S("attend k.pos == q.pos - 1 stop v assert grad where k.pos == q.pos - 1", "of a single key not even the pair itself"),
     S("attend causal and layer == 1 assert flow where k.pos < q.pos", "a stack of one layer has no layer 1"),
     S("attend causal stop k, v where k.pos < q.pos assert grad where k.pos < q.pos", "all is stopped"),
     # no leak
     S("attend window(2) predict token -> index + 1 assert no leak", "a row sees the next"),
+    S("attend causal predict token -> index predict token -> index + 1 assert no leak", "the last row has no next, and so its own word for a target"),
     S("layout repeat { token, register } param ahead = 4 attend causal predict register -> index + ahead", "with ahead = 0 it sees what it is to predict"),
 ]
 # fmt: on

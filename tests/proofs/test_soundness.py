@@ -28,6 +28,9 @@ REFUTED = {
     "the last layer lets its hop through as well": """
         attend k.pos == q.pos - 1 and (layer == 1 or layer == 0)
         assert no flow where layers == 2 and q.pos - k.pos == 2""",
+    "what is behind two layers stays there in a third that nothing goes through": """
+        attend k.pos == q.pos - 1 and (layer == 0 or layer == 1) and layer != 2
+        assert no flow where layers > 2 and q.pos - k.pos == 2""",
     "a row that does not ask hands nothing on, though in short calls every row asks": """
         layout repeat { a, b }
         data a

@@ -27,6 +27,7 @@ def test_true(said: Statement):
     verdict = srt.prove(spec)[-1]
     if said.may_be_open:
         assert verdict.outcome in ("checked", "unknown") and not verdict, f"it is seen now: {said}"
+        assert "internal error" not in verdict.reason, "what refutes nothing is not even tried"
     else:
         assert verdict and verdict.outcome == "proved", verdict
     # Were it not true, it would be said of no call here.
