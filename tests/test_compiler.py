@@ -28,7 +28,7 @@ from srt_masks.compiler.runs import Consumer
 from srt_masks.compiler.simplify import LAWS, instantiate, rules_by_operator, simplified, simplify
 from srt_masks.grammar.checked import ATTRIBUTES, Type
 from srt_masks.kernels import tiled_rows
-from srt_masks.kernels.tiled_plan import pack, unpack
+from srt_masks.kernels.tiled_plan import Task, pack, unpack
 from srt_masks.reference.masks import lay_out
 from srt_masks.testing.strategies import Case, cases, layouts
 
@@ -321,17 +321,17 @@ def test_stopped_work_is_skipped_and_the_skipping_is_real():
     dq, dkv = plan.groups[0].runs(Consumer.DQ), plan.groups[0].runs(Consumer.DKV)
     assert plan.active_tiles == 136 and dkv.tiles == 16 and dq.tiles == 136 - 36
     q, k, v, dout = (torch.randn(1, 1, steps, dim) for _ in range(4))
-    works = unpack(pack(plan, has_rectangles=False), attend.compiled)
+    task = Task(q, k, v, unpack(pack(plan, has_rectangles=False), attend.compiled), attend.compiled.program, dim**-0.5)
     product = 2 * tile * tile * dim
     with FlopCounterMode(display=False) as forward:
-        attended = tiled_rows.forward(q, k, v, works, attend.compiled.program, dim**-0.5)
+        attended = tiled_rows.forward(task)
     assert forward.get_total_flops() == 2 * product * plan.active_tiles
     with FlopCounterMode(display=False) as backward:
-        tiled_rows.backward(dout, None, q, k, v, attended, works, attend.compiled.program, dim**-0.5, (True, True, True))
+        tiled_rows.backward(task, dout, None, attended, (True, True, True))
     both = sum(1 for i in range(16) for j in range(i + 1) if i >= 8 or i == j)  # tiles where any gradient flows
     assert backward.get_total_flops() == product * (2 * both + dq.tiles + dkv.tiles_where("k") + dkv.tiles_where("v"))
     with FlopCounterMode(display=False) as only_v:
-        tiled_rows.backward(dout, None, q, k, v, attended, works, attend.compiled.program, dim**-0.5, (False, False, True))
+        tiled_rows.backward(task, dout, None, attended, (False, False, True))
     assert only_v.get_total_flops() == product * 2 * dkv.tiles
 
 

@@ -17,7 +17,7 @@ from srt_masks.compiler.runs import Consumer
 from srt_masks.kernels import cpu_flash, tiled, tiled_rectangles, tiled_rows
 from srt_masks.kernels.patterns import KEPT
 from srt_masks.kernels.rectangles import cover
-from srt_masks.kernels.tiled_plan import pack, unpack
+from srt_masks.kernels.tiled_plan import Task, pack, unpack
 from srt_masks.testing.strategies import Case, cases
 
 STOP = "layout repeat { token, reason * 2 }\nlet soon = k is reason and 0 < q.step - k.step <= 3\nattend causal\nstop k, v where soon"
@@ -50,12 +50,12 @@ def test_either_backward_goes_with_either_forward(text: str, through_lse: bool):
     reached = torch.isfinite(lse)
     loss = (out * dout).sum() + (torch.where(reached, lse, 0.0) * dout[..., 0]).sum() * through_lse
     truth = torch.autograd.grad(loss, leaves)
-    designs = (tiled_rectangles, tiled_rows)
+    designs, task = (tiled_rectangles, tiled_rows), Task(q, k, v, works, program, scale)
     for first in designs:
-        found = first.forward(q, k, v, works, program, scale)
+        found = first.forward(task)
         torch.testing.assert_close((found.out, found.lse), (out.detach(), lse.detach()), rtol=1e-12, atol=1e-12)
         for second in designs:
-            grads = second.backward(dout, dlse, q, k, v, found, works, program, scale, (True, True, True))
+            grads = second.backward(task, dout, dlse, found, (True, True, True))
             torch.testing.assert_close(grads, truth, rtol=1e-11, atol=1e-11)
 
 
@@ -65,10 +65,10 @@ def test_both_designs_agree_on_random_specs(case: Case, tile: int):
     tokens = case.spec.checked.queries.tokens(case.steps or 0)
     works = unpack(pack(attend.plan(tokens, heads=case.heads, inputs=case.inputs), has_rectangles=True), attend.compiled)
     q, k, v, dout = _inputs(tokens, case.heads)
-    results = []
+    results, task = [], Task(q, k, v, works, attend.compiled.program, 0.3)
     for design in (tiled_rectangles, tiled_rows):
-        found = design.forward(q, k, v, works, attend.compiled.program, 0.3)
-        results.append([found.out, found.lse, *design.backward(dout, None, q, k, v, found, works, attend.compiled.program, 0.3, (True, True, True))])
+        found = design.forward(task)
+        results.append([found.out, found.lse, *design.backward(task, dout, None, found, (True, True, True))])
     torch.testing.assert_close(*results, rtol=1e-10, atol=1e-10)
 
 
@@ -167,9 +167,10 @@ def test_masks_that_are_not_kept_are_made(monkeypatch: pytest.MonkeyPatch):
     def results() -> list[Tensor]:
         works, program = _works(TEXTS[5], 300)
         q, k, v, dout = _inputs(300)
-        found = tiled_rectangles.forward(q, k, v, works, program, 0.3)
+        task = Task(q, k, v, works, program, 0.3)
+        found = tiled_rectangles.forward(task)
         assert found is not None
-        return [found.out, *tiled_rectangles.backward(dout, None, q, k, v, found, works, program, 0.3, (True, True, True))]
+        return [found.out, *tiled_rectangles.backward(task, dout, None, found, (True, True, True))]
 
     kept = results()
     monkeypatch.setattr("srt_masks.kernels.patterns.KEPT", 0)

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from ..compiler.choice import Costs
 from ..compiler.compiled import Compiled
-from ..compiler.ir import Program
 from ..compiler.plan import Plan
 from . import tiled_rectangles, tiled_rows
 from .backend import Attended, Operands
-from .tiled_plan import Work, pack, unpack
+from .tiled_plan import Task, pack, unpack
 
 TILE = 128
 FEW = 32  # queries
@@ -46,37 +45,31 @@ class TiledBackend:
         return kept[wanted]
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, packed: list[Tensor], compiled: Compiled, scale: float) -> Attended:
-        return forward(q, k, v, unpack(packed, compiled), compiled.program, scale)
+        return forward(Task(q, k, v, unpack(packed, compiled), compiled.program, scale))
 
     def backward(
         self, dout: Tensor | None, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, attended: Attended,
         packed: list[Tensor], compiled: Compiled, scale: float, needs: tuple[bool, bool, bool],
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
-        return backward(dout, dlse, q, k, v, attended, unpack(packed, compiled), compiled.program, scale, needs)
+        return backward(Task(q, k, v, unpack(packed, compiled), compiled.program, scale), dout, dlse, attended, needs)
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, works: list[Work], program: Program, scale: float) -> Attended:
-    """q (batch, heads, queries, head_dim), k (batch, key_heads, keys, head_dim), v (batch, key_heads, keys, value_dim)."""
-    if not (_has_rectangles(works) and tiled_rectangles.serves(q, v)):
-        return tiled_rows.forward(q, k, v, works, program, scale)
-    found = tiled_rectangles.forward(q, k, v, works, program, scale)
+def forward(task: Task) -> Attended:
+    if not (task.has_rectangles and tiled_rectangles.serves(task.q, task.v)):
+        return tiled_rows.forward(task)
+    found = tiled_rectangles.forward(task)
     right = tiled_rectangles.is_moderate(found.lse)
     if bool(right.all()):
         return found
     # Row by row, so that no row's bits depend on what others hold.
-    exact = tiled_rows.forward(q, k, v, works, program, scale)
+    exact = tiled_rows.forward(task)
     out = torch.where(right[..., None], found.out, exact.out)
     return Attended(out, *(torch.where(right, a, b) for a, b in ((found.lse, exact.lse), (found.top, exact.top), (found.rest, exact.rest))))
 
 
 def backward(
-    dout: Tensor | None, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, attended: Attended,
-    works: list[Work], program: Program, scale: float, needs: tuple[bool, bool, bool],
+    task: Task, dout: Tensor | None, dlse: Tensor | None, attended: Attended, needs: tuple[bool, bool, bool]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
     """dq, dk, dv in the dtypes of q, k, v; None where not needed. Work whose gates are all 0 for what is needed is not done."""
-    design = tiled_rectangles if _has_rectangles(works) else tiled_rows
-    return design.backward(dout, dlse, q, k, v, attended, works, program, scale, needs)
-
-
-def _has_rectangles(works: list[Work]) -> bool:
-    return bool(works) and works[0].has_rectangles
+    design = tiled_rectangles if task.has_rectangles else tiled_rows
+    return design.backward(task, dout, dlse, attended, needs)

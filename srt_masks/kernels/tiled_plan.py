@@ -42,6 +42,26 @@ class Work:
     leaves: Leaves
 
 
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One call, as both designs are given it."""
+
+    q: Tensor  # (batch, heads, queries, head_dim)
+    k: Tensor  # (batch, key_heads, keys, head_dim)
+    v: Tensor  # (batch, key_heads, keys, value_dim)
+    works: list[Work]
+    program: Program
+    scale: float
+
+    @property
+    def heads_per_key(self) -> int:
+        return self.q.shape[1] // max(1, self.k.shape[1])
+
+    @property
+    def has_rectangles(self) -> bool:
+        return bool(self.works) and self.works[0].has_rectangles
+
+
 def pack(plan: Plan, has_rectangles: bool) -> list[Tensor]:
     """For each group: extents, members, the runs of both passes, their rectangles (or none) and the masks of these, the leaves of its predicate, the
     tables it reads."""

@@ -23,7 +23,7 @@ from . import cpu_flash
 from .backend import Attended
 from .members import Index, Members, add_to_keys
 from .rectangles import Rectangle, Stretch
-from .tiled_plan import Work
+from .tiled_plan import Task, Work
 from .tiled_products import Asking, Room, below, columns, exact_dtype, flows_of, gates_of, length, mask_of, tile_products, without_dead
 
 LARGEST_LSE = 16.0  # of a forward: its rounding is at most 4 units in the last place of P
@@ -44,18 +44,19 @@ def is_moderate(lse: Tensor) -> Tensor:
     return (lse.abs() < LARGEST_LSE).logical_or_(lse == float("-inf"))
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, works: list[Work], program: Program, scale: float) -> Attended:
-    """q (batch, heads, queries, head_dim), k, v (batch, key_heads, keys, head_dim), on the CPU. Right in the rows whose lse `is_moderate`."""
+def forward(task: Task) -> Attended:
+    """On the CPU, with v as wide as k. Right in the rows whose lse `is_moderate`."""
+    q, k, v = task.q, task.k, task.v
     exact, is_finite = exact_dtype(q), _are_finite(k, v)
     out = torch.zeros(q.shape, dtype=exact, device=q.device)
     lse = torch.full(q.shape[:3], float("-inf"), dtype=exact, device=q.device)
-    for work in works:
+    for work in task.works:
         if not work.batch or not work.heads:
             continue
-        members = Members.of(work.batch, work.heads, q.shape[1] // max(1, k.shape[1]), q.device)
-        queries, keys, values = q[members.query].to(exact) * scale, k[members.key].to(exact), v[members.key].to(exact)
+        members = Members.of(work.batch, work.heads, task.heads_per_key, q.device)
+        queries, keys, values = q[members.query].to(exact) * task.scale, k[members.key].to(exact), v[members.key].to(exact)
         group_out, group_lse = out[members.query], lse[members.query]
-        masks = _Masks(work, program, exact, q.device)
+        masks = _Masks(work, task.program, exact, q.device)
         for rectangle in work.forward_cover:
             rows = rectangle.rows
             seen = _seen(masks, rectangle, keys, values, is_finite)
@@ -80,22 +81,22 @@ def _merge(out: Tensor, lse: Tensor, part: Tensor, part_lse: Tensor, is_first: b
 
 
 def backward(
-    dout: Tensor | None, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, attended: Attended,
-    works: list[Work], program: Program, scale: float, needs: tuple[bool, bool, bool],
+    task: Task, dout: Tensor | None, dlse: Tensor | None, attended: Attended, needs: tuple[bool, bool, bool]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
     """dq, dk, dv in the dtypes of q, k, v; None where not needed. Rectangles whose gates are all 0 for what is needed are not visited."""
+    q, k, v = task.q, task.k, task.v
     exact = exact_dtype(q)
     total = {n: torch.zeros(x.shape, dtype=exact, device=x.device) for n, x, need in zip("qkv", (q, k, v), needs, strict=True) if need}
     is_finite = _are_finite(k, v)
     by_operator = dlse is None and serves(q, v)
-    for work in works:
+    for work in task.works:
         if not work.batch or not work.heads:
             continue
-        members = Members.of(work.batch, work.heads, q.shape[1] // max(1, k.shape[1]), q.device)
+        members = Members.of(work.batch, work.heads, task.heads_per_key, q.device)
         shared = len(set(members.key_heads)) < len(members.key_heads)
         keys, values = k[members.key].to(exact), v[members.key].to(exact)
-        masks = _Masks(work, program, exact, q.device)
-        group = _Group((*members.query, slice(0, work.queries)), keys, values, is_finite, masks, (dout, dlse, q, attended, scale))
+        masks = _Masks(work, task.program, exact, q.device)
+        group = _Group((*members.query, slice(0, work.queries)), keys, values, is_finite, masks, (dout, dlse, q, attended, task.scale))
         # Gradients of the group: parts of the whole where slices name its members, else its own.
         grads = {"q": total["q"][members.query]} if "q" in total else {}
         grads |= {n: torch.zeros_like(x) if shared else total[n][members.key] for n, x in (("k", keys), ("v", values)) if n in total}
@@ -103,9 +104,9 @@ def backward(
             flows = flows_of(rectangle.kind, tuple(total), dout)
             # The operator finds all three or none. It is taken for any of them, so that a gradient has the same bits whatever else is asked for.
             if by_operator and flows and flows_of(rectangle.kind, "qkv", dout) == ALL:
-                _by_operator(group, rectangle, grads, scale)
+                _by_operator(group, rectangle, grads, task.scale)
             elif flows:
-                _by_products(group, rectangle, flows, grads, scale)
+                _by_products(group, rectangle, flows, grads, task.scale)
         if "q" in total:
             total["q"][members.query] = grads["q"]
         for n in grads.keys() - {"q"}:

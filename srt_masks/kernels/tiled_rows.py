@@ -12,36 +12,35 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..compiler.ir import Program
 from ..compiler.labels import PARTIAL
 from ..compiler.runs import Runs
 from .backend import Attended
 from .members import Members, add_to_keys
 from .rectangles import Stretch
-from .tiled_plan import Work
+from .tiled_plan import Task, Work
 from .tiled_products import Asking, columns, exact_dtype, exp_, flows_of, gates_of, mask_of, tile_products, width, without_dead
 
 CHUNK = 2**23
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, works: list[Work], program: Program, scale: float) -> Attended:
-    """q (batch, heads, queries, head_dim), k (batch, key_heads, keys, head_dim), v (batch, key_heads, keys, value_dim)."""
+def forward(task: Task) -> Attended:
+    q, k, v = task.q, task.k, task.v
     exact = exact_dtype(q)
     out = q.new_zeros(*q.shape[:3], v.shape[-1])
     top = torch.full(q.shape[:3], float("inf"), dtype=exact, device=q.device)
     rest = torch.zeros_like(top)
-    for work in works:
+    for work in task.works:
         rows = list(_rows(work, work.forward))
-        for members in _members(work, rows, q.shape[1] // max(1, k.shape[1]), q.device):
+        for members in _members(work, rows, task.heads_per_key, q.device):
             for row, pieces in rows:
                 # FULL first, so that the mask covers one contiguous block of columns.
                 full = [p.keys for p in pieces if not p.kind & PARTIAL]
                 partial = [p.keys for p in pieces if p.kind & PARTIAL]
-                queries = (q[(*members.query, row)].to(exact)) * scale
+                queries = (q[(*members.query, row)].to(exact)) * task.scale
                 keys, values = (columns(x, members.key, full + partial).to(exact) for x in (k, v))
                 mask = None
                 if partial:
-                    mask = mask_of(work.leaves, program, row, partial, q.device)
+                    mask = mask_of(work.leaves, task.program, row, partial, q.device)
                     keys, values = without_dead((keys, values), mask, width(full))
                 scores = queries @ keys.transpose(-1, -2)
                 if mask is not None:
@@ -59,17 +58,17 @@ def forward(q: Tensor, k: Tensor, v: Tensor, works: list[Work], program: Program
 
 
 def backward(
-    dout: Tensor | None, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, attended: Attended,
-    works: list[Work], program: Program, scale: float, needs: tuple[bool, bool, bool],
+    task: Task, dout: Tensor | None, dlse: Tensor | None, attended: Attended, needs: tuple[bool, bool, bool]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
     """dq, dk, dv in the dtypes of q, k, v; None where not needed. A tile whose gates are all 0 for what is needed is not visited."""
+    q, k, v = task.q, task.k, task.v
     exact = exact_dtype(q)
     total = {n: torch.zeros(x.shape, dtype=exact, device=x.device) for n, x, need in zip("qkv", (q, k, v), needs, strict=True) if need}
-    for work in works:
+    for work in task.works:
         rows = list(_rows(work, work.backward))
-        for members in _members(work, rows, q.shape[1] // max(1, k.shape[1]), q.device):
+        for members in _members(work, rows, task.heads_per_key, q.device):
             for row, pieces in rows:
-                asking = Asking.of((*members.query, row), dout, dlse, q, attended, scale)
+                asking = Asking.of((*members.query, row), dout, dlse, q, attended, task.scale)
                 for kind in sorted({p.kind for p in pieces}):
                     mine = [p.keys for p in pieces if p.kind == kind]
                     flows = flows_of(kind, tuple(total), dout)
@@ -78,13 +77,13 @@ def backward(
                     keys, values = (columns(x, members.key, mine).to(exact) for x in (k, v))
                     mask = None
                     if kind & PARTIAL:
-                        mask = mask_of(work.leaves, program, row, mine, q.device)
+                        mask = mask_of(work.leaves, task.program, row, mine, q.device)
                         keys, values = without_dead((keys, values), mask, 0)
-                    gates = gates_of(work.leaves, program, row, mine, flows, mask, keys)
+                    gates = gates_of(work.leaves, task.program, row, mine, flows, mask, keys)
                     for gate, a, b in tile_products(asking, keys, values, mask, flows, gates):
                         part = a @ b
                         if gate == "q":
-                            total["q"][(*members.query, row)] += part * scale
+                            total["q"][(*members.query, row)] += part * task.scale
                             continue
                         offset = 0
                         for s in mine:
