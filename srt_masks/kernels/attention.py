@@ -251,8 +251,9 @@ class Attention:
     def planned_call(self, q: Tensor, k: Tensor, v: Tensor, hidden_k: Tensor | None = None, hidden_v: Tensor | None = None, /, **beside: Any) -> PlannedCall:
         """A call, checked and planned; `beside` is what `__call__` takes beside q, k, v and their twins. Raises as that does."""
         call, layer, scale = self._bind(q, k, v, hidden_k, hidden_v, **beside)
-        found = self._found(call, q.shape[2], layer, Operands.of(q, k, v))
-        return planned_call(q, k, v, found.own, self.settled(found, Operands.of(q, k, v)), scale, found.twins)
+        operands = Operands.of(q, k, v)
+        found = self._found(call, q.shape[2], layer, operands)
+        return planned_call(q, k, v, found.own, self.settled(found, operands), scale, found.twins)
 
     def found(self, q: Tensor, k: Tensor, v: Tensor, /, *, layer: int | None = None, lengths: Any = None, given: Any = None, inputs: Any = None) -> Found:
         """What a call on tensors of such shapes, dtype and device would be done by; of q, k and v nothing is read. Raises as the call does."""

@@ -77,8 +77,10 @@ class PlanCache:
         if kept is not None and _are_same(kept.marks, given):
             with self._lock:
                 self.found += 1
-                if key in self._plans:
+                try:  # rather than to ask first: a key is long to hash and to compare
                     self._plans.move_to_end(key)
+                except KeyError:
+                    return kept.plan  # another thread has dropped it meanwhile
             return kept.plan
         marks = tuple(_mark(x) for x in given)
         plan, nbytes = make()
