@@ -18,7 +18,10 @@ from srt_masks.diagnostics import Source
 from srt_masks.grammar.formatter import format_text
 
 BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.M | re.S)
-PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("original", "testing", "planning", "elsewhere", "backends", "proofs", "training"))]
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("original", "testing", "planning", "elsewhere", "backends", "proofs", "training", "scaling")),
+]
 COSTS = re.compile(r"\d+\.\d ms, [\d,]+ bytes|tried in \d+ ms| +\d+ ms(?=  (?:for|tried:) )")
 
 
