@@ -192,7 +192,7 @@ def _differs(one: Checked, other: Checked, what: str, pair: Hop, worlds: tuple[W
 
 
 def _words(what: str, pair: Hop, worlds: tuple[World, World], as_written: bool) -> str:
-    said = f"they differ in {what}: query {pair.query} and key {pair.key}, head {pair.head} of layer {pair.layer}, in a call of {worlds[0].tokens} tokens"
+    said = f"they differ in {what}: query {pair.query} and key {pair.key}, head {pair.head} of layer {pair.layer}, in a call of {worlds[0].tokens} token{'' if worlds[0].tokens == 1 else 's'}"
     values = {n: v for tried in worlds for n, v in tried.params.items()}
     said += f", with {', '.join(f'{n} = {v}' for n, v in values.items())}" if values else ""
     return f"{said}. With the params of the texts no pair differs" if as_written else said

@@ -37,7 +37,7 @@ from .search import refute
 from .solve import LOCK, USUAL
 from .verdict import Outcome, Verdict
 from .witnesses import every_pair_is_joined, every_query_attends
-from .wording import in_words, invariant, remedies, shortened, ways_on, ways_to_run
+from .wording import in_words, invariant, more_time, remedies, shortened, smaller_layouts, ways_on
 from .wording import scope as said_scope
 from .worlds import sizes
 
@@ -132,9 +132,12 @@ def _judge(spec: Spec, program: Program, facts: tuple[ir.Expr, ...], claim: Obli
             found = _plainest(checked, claim, found, budget)
             try:
                 shown = replay(checked, claim.claim, found.world, found.path, budget)
-            except (Undecided, InputError) as why:
+            except Undecided as why:
                 reason = f"a call was found that may break it, and was not run: {why}"
-                return verdict(Outcome.UNKNOWN, reason, "nothing", path=found.path, world=found.world, remedies=ways_to_run(checked, budget))
+                return verdict(Outcome.UNKNOWN, reason, "nothing", path=found.path, world=found.world, remedies=(more_time(budget),))
+            except InputError:  # beyond what paths are searched in
+                reason = f"a call of {max(found.world.tokens, found.world.keys):,} tokens was found that may break it, too large to be run"
+                return verdict(Outcome.UNKNOWN, reason, "nothing", path=found.path, world=found.world, remedies=smaller_layouts(checked))
             parts = {"path": found.path, "world": found.world, "replay": shown.words}
             if not shown.confirmed:
                 why = "internal error, please report it: this claim was refuted, and running the refutation does not confirm it"

@@ -163,7 +163,7 @@ def _param(model: z3.ModelRef, call: Call, name: str, type: Type) -> int | float
 
 def _input(model: z3.ModelRef, call: Call, declared: Input) -> torch.Tensor:
     """An input as a tensor: what the model says of it, and elsewhere what it says most cheaply."""
-    shape = [chosen(model, call.extent(declared, place)) for place in range(len(declared.axes) + len(declared.sizes))]
+    shape = [_length(model, call, declared, place) for place in range(len(declared.axes) + len(declared.sizes))]
     total = 1
     for n in shape:
         total *= n
@@ -189,6 +189,18 @@ def _input(model: z3.ModelRef, call: Call, declared: Input) -> torch.Tensor:
         if all(0 <= i < n for i, n in zip(place, shape, strict=True)):
             table[place] = value
     return table
+
+
+def _length(model: z3.ModelRef, call: Call, declared: Input, place: int) -> int:
+    """How long an axis of an input is. Of one that no formula spoke of z3 knows no length, and it is as long as the row."""
+    found, queries = chosen(model, call.extent(declared, place)), call.queries
+    match declared.axes[place] if place < len(declared.axes) else "":
+        case "token" | "query":
+            return max(found, chosen(model, queries.tokens))
+        case "step":
+            return max(found, chosen(model, queries.steps), queries.layout.longest(0))
+        case _:
+            return found
 
 
 def _constant(call: Call, value: Any, type: Type) -> int | float | bool:

@@ -94,24 +94,24 @@ def remedies(checked: Checked, claim: Obligation, found: Found, by_itself: bool,
 
 def ways_on(checked: Checked, claim: Obligation, budget: Budget) -> tuple[str, ...]:
     """What may be done about a claim that was not decided."""
-    said = [_more_time(budget)] if budget.is_share else []
+    said = [more_time(budget)] if budget.is_share else []
     if claim.kind in (Claim.NO_FLOW, Claim.NO_GRAD):
         said.append("claim something stronger in its place, that no single pair breaks and that passes from pair to pair, as an order does")
     if claim.kind in (Claim.FLOW, Claim.GRAD, Claim.EVERY_QUERY):
         said.append("claim less: for the pairs or rows that it matters for" if claim.where is not ir.TRUE else "let every row see itself: `or q.pos == k.pos`")
     if checked.inputs:
         said.append(f"say what is known of inputs: {_with_given(checked)}")
-    return (*said, *([] if budget.is_share else [_more_time(budget)]))
+    return (*said, *([] if budget.is_share else [more_time(budget)]))
 
 
-def ways_to_run(checked: Checked, budget: Budget) -> tuple[str, ...]:
-    """What may be done where a call that refutes a claim is too large to be run, or there was no time."""
-    sizes = [p.name for p in checked.params if p.structural]
-    smaller = [f"prove it of a smaller layout: {' '.join(f'--param {n}=...' for n in sizes)}, or srt_masks.parse(text, params=...)"] if sizes else []
-    return (*smaller, _more_time(budget))
+def smaller_layouts(checked: Checked) -> tuple[str, ...]:
+    """What may be done where a call that refutes a claim is too large to be run."""
+    sizes = [f"--param {p.name}=..." for p in checked.params if p.structural]
+    how = f": {' '.join(sizes)}, or srt_masks.parse(text, params=...)" if sizes else ""
+    return (f"prove it of a smaller layout{how}",)
 
 
-def _more_time(budget: Budget) -> str:
+def more_time(budget: Budget) -> str:
     if budget.is_share:
         return "prove it before: `srt-masks prove`, or srt_masks.prove(spec), has 10 s for each claim, and keeps what it proves"
     more = min(10 * budget.seconds, MOST_SECONDS)

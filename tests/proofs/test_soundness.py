@@ -90,6 +90,12 @@ def test_facts_that_contradict_each_other_prove_nothing(text):
     assert verdict.reason == "no call keeps to what is given of `x`: of none, anything holds"
 
 
+@pytest.mark.parametrize("input", ["advantage: float per token", "weight_of: float per step", "seen: bool per query, key"])
+def test_an_input_that_a_claim_does_not_rest_on_is_as_long_as_the_row(input):
+    verdict = judged(f"input {input}\nattend causal\nassert no flow where k.pos < q.pos and q.pos > 2")
+    assert verdict.world is not None and min(verdict.world.inputs[input.partition(":")[0]].shape) >= 4
+
+
 def test_facts_about_the_same_tables_are_all_known():
     """They differ in which side is which alone."""
     text = """
@@ -164,6 +170,26 @@ def test_a_call_with_a_float_that_is_no_number_is_json(tmp_path, capsys):
     assert main(["prove", str(path), "--format", "json"]) == 1
     (found,) = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert found["call"]["inputs"]["x"] == ["nan"]
+
+
+KEPT = "input x: int per token {}\nlayout repeat {{ a, b }}\ndata {}\n{}\nattend k.pos <= q.pos\n{}\n{}"
+
+
+@pytest.mark.parametrize(
+    "proved, other",
+    [
+        (KEPT.format("given x > 0", "a", "", "", "assert q.x > 0"), KEPT.format("", "a", "", "", "assert q.x > 0")),
+        (KEPT.format("", "a", "", "", "predict a -> index + 1"), KEPT.format("", "a, b", "", "", "predict a -> index")),
+        (KEPT.format("", "a", "queries where role is a", "", "assert q is a"), KEPT.format("", "a", "", "", "assert q is a")),
+        (KEPT.format("", "a", "", "stop hidden", "assert no grad where k.pos < q.pos"), KEPT.format("", "a", "", "", "assert no grad where k.pos < q.pos")),
+        (KEPT.format("", "a", "", "", "assert no flow where k.pos > q.pos"), KEPT.format("", "a", "", "", "assert flow where k.pos > q.pos")),
+    ],
+    ids=["facts", "data", "asks", "hidden", "kind"],
+)
+def test_a_proof_is_of_what_was_proved_alone(proved, other):
+    """It is kept, and what differs from it in one thing is not taken for it."""
+    assert judged(proved).outcome is Outcome.PROVED and judged(proved).outcome is Outcome.PROVED
+    assert judged(other).outcome is Outcome.REFUTED
 
 
 def test_a_proof_is_of_a_text_that_speaks_of_layers_or_of_one_that_does_not():
