@@ -159,7 +159,7 @@ APART = [
     ("attend window(3)", "attend -3 <= q.pos - k.pos < 3"), ("param n = 5 attend window(n)", "param n = 5 attend abs(k.pos - q.pos) <= n"), ("attend dilated(3, 2)", "attend window(7) and same(pos % 2)"),
     ("attend same(pos // 4)", "attend abs(q.pos - k.pos) < 4"), ("attend causal or first(3)", "attend k.pos <= max(q.pos, 3)"), ("attend full", "attend window(100)"),
     ("input doc: int per token attend same(doc)", "input doc: int per token attend q.doc - k.doc <= 0 and k.doc - q.doc <= 0"), ("attend causal stop k, v where full", "attend causal scale k by 0 scale v by 0.5"),
-    ("attend causal stop hidden", "attend causal"), ("attend causal stop q where k.pos == 0", "attend causal"), ("queries where pos > 0 attend causal", "attend causal"),
+    ("attend causal stop hidden", "attend causal"), ("attend causal stop q where k.pos == 0", "attend causal"), ("queries where pos > 0 attend k.pos < q.pos", "attend k.pos < q.pos"),
 ]  # fmt: skip
 
 

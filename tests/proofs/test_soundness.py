@@ -179,7 +179,7 @@ KEPT = "input x: int per token {}\nlayout repeat {{ a, b }}\ndata {}\n{}\nattend
     "proved, other",
     [
         (KEPT.format("given x > 0", "a", "", "", "assert q.x > 0"), KEPT.format("", "a", "", "", "assert q.x > 0")),
-        (KEPT.format("", "a", "", "", "predict a -> index + 1"), KEPT.format("", "a, b", "", "", "predict a -> index")),
+        (KEPT.format("", "a", "", "", "assert q.index == q.step"), KEPT.format("", "a, b", "", "", "assert q.index == q.step")),
         (KEPT.format("", "a", "queries where role is a", "", "assert q is a"), KEPT.format("", "a", "", "", "assert q is a")),
         (KEPT.format("", "a", "", "stop hidden", "assert no grad where k.pos < q.pos"), KEPT.format("", "a", "", "", "assert no grad where k.pos < q.pos")),
         (KEPT.format("", "a", "", "", "assert no flow where k.pos > q.pos"), KEPT.format("", "a", "", "", "assert flow where k.pos > q.pos")),
