@@ -257,6 +257,10 @@ def command(folder: Path) -> dict[str, Any]:
     with redirect_stdout(printed):
         code = main_of_commands(["train", str(text), "--data", str(ROOT / "README.md"), "--out", str(folder / "command"), *sizes])
     left = not dist.is_initialized()
+    os.environ["MASTER_PORT"] = os.environ["THIRD_PORT"]
+    out = str(folder / "command")
+    with redirect_stdout(io.StringIO()):
+        code += main_of_commands(["train", str(text), "--data", str(ROOT / "README.md"), "--out", out, "--resume", "--steps", "3", *sizes[-6:]])
     os.environ["MASTER_PORT"] = os.environ["NEXT_PORT"]  # where those were that have parted, a rank might meet nobody
     return {"code": code, "printed": printed.getvalue(), "left": left}
 

@@ -40,10 +40,10 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
 
 
 def run(folder: Path) -> None:
-    with socket.socket() as first, socket.socket() as second:
-        for free in (first, second):
+    with socket.socket() as first, socket.socket() as second, socket.socket() as third:
+        for free in (first, second, third):
             free.bind(("127.0.0.1", 0))
-        ports = {"MASTER_PORT": str(first.getsockname()[1]), "NEXT_PORT": str(second.getsockname()[1])}
+        ports = {"MASTER_PORT": str(first.getsockname()[1]), "NEXT_PORT": str(second.getsockname()[1]), "THIRD_PORT": str(third.getsockname()[1])}
     shared = {**os.environ, **ports, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
     started = [
         subprocess.Popen(

@@ -130,7 +130,7 @@ def _run_training(spec: Spec, options: argparse.Namespace, begin: str, strategy:
     chosen = choices(flags, getattr(options, "config", None))
     places = {"out": OUT, **chosen.places}
     state = Path(places["out"]) / STATE
-    recipe = chosen.applied(saved_recipe(state) if begin == "resume" else Recipe(**quick))
+    recipe = chosen.applied((saved_recipe(state) if strategy is None else saved_recipe(state, strategy.about)) if begin == "resume" else Recipe(**quick))
     beside = {name: places[name] for name in ("validation", "tokenizer", "tensorboard") if name in places}
     try:
         return run(spec, recipe, places["out"], places.get("data", ()), begin=begin, strategy=strategy, **beside)

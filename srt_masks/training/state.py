@@ -4,7 +4,7 @@ bit, that it would have taken without a break."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -101,9 +101,9 @@ def about_run(about: Mapping[str, str], path: Path) -> dict[str, Any]:
     return run
 
 
-def saved_recipe(path: Path) -> Recipe:
-    """The recipe of a run that is to be gone on with. Raises InputError as `about_run` does."""
-    return about_run(read_about(path), path)["recipe"]
+def saved_recipe(path: Path, about: Callable[[Path], Mapping[str, str]] = read_about) -> Recipe:
+    """The recipe of a run that is to be gone on with; `about` reads the texts of its checkpoint (that of a strategy does). Raises InputError as `about_run` does."""
+    return about_run(about(path), path)["recipe"]
 
 
 def check_same(session: Session, about: Mapping[str, Any], path: Path) -> None:
