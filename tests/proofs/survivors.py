@@ -132,6 +132,9 @@ SURVIVORS: dict[str, dict[str, str]] = {
     "param w = 0.0 given w == 0.0 attend causal scale k, v by w where k.pos < q.pos assert no grad where k.pos < q.pos": {
         "attend (k.pos < q.pos)": ITSELF, "attend (k.pos <= q.pos + 1)": "a path to an earlier row has a hop to one, and there it is stopped",
         "scale k, v by w where k.pos <= q.pos": "fewer: itself is stopped, too"},
+    "param w = 0.0 given w == 0.0 input u: float per token attend causal scale k, v by k.u scale k, v by w where k.pos < q.pos assert no grad where k.pos < q.pos": {
+        "attend (k.pos < q.pos)": ITSELF, "attend (k.pos <= q.pos + 1)": "a path to an earlier row has a hop to one, and there it is stopped",
+        "without scale k, v by k.u": "what is earlier is multiplied by 0 all the same", "scale k, v by w where k.pos <= q.pos": "fewer: itself is stopped, too"},
     "attend causal if head == 0 else diagonal stop k, v where head == 0 assert no grad where k.pos != q.pos": {
         "attend causal if head <= 0 else diagonal": "same: no head is below 0", "attend causal if head == (-1) else diagonal": "same: head 0 passes nothing, whatever it sees",
         "attend (k.pos < q.pos) if head == 0 else diagonal": "same: head 0 passes nothing, whatever it sees",
@@ -146,6 +149,8 @@ SURVIVORS: dict[str, dict[str, str]] = {
         "attend (k.pos <= q.pos + 1) and (window(4) or layer == 0)": NEXT},
     "attend causal stop v assert grad where k.pos < q.pos": {"attend (k.pos <= q.pos + 1)": NEXT, "without stop v": "more: through v, too"},
     # ---------------------------------------------------------------------------------------- no leak
+    "attend causal predict token -> index where pos < length - 1 predict token -> index + 1 assert no leak": {
+        "attend (k.pos < q.pos)": ITSELF, "predict token -> index where pos < length - 2": "same: where both have a target the last sets it"},
     "layout repeat { return, state, action } data action attend causal predict state -> index + 1 assert no leak": {
         "attend (k.pos < q.pos)": ITSELF, "predict state -> index + 2": AHEAD},
     "param ahead = 4 given 1 <= ahead layout repeat { token, register } attend causal predict register -> index + ahead": {
