@@ -115,6 +115,23 @@ def equal_to_one_process(name: str, wrap: Callable[..., Any], ranks: Ranks) -> d
     }
 
 
+def window(ranks: Ranks) -> dict[str, Any]:
+    """A window of 5 over 64 tokens that two processes share, against one process, and against the causal mask in its place."""
+
+    def losses(text: str, shared: bool) -> Tensor:
+        torch.manual_seed(3)
+        model = srt.build_model(srt.parse(text), dim=8, depth=2, heads=2, num_tokens=11).double()
+        many = data_parallel(model, ranks, tile=16) if shared else model
+        x = torch.randint(0, 11, (2, 64), generator=torch.Generator().manual_seed(1))
+        loss = many(x, return_loss=True)
+        loss.backward()
+        return torch.cat([loss.detach()[None], *(p.grad.flatten() for p in model.parameters() if p.grad is not None)])
+
+    text = "layout repeat { token }\nattend causal and window(5)\npredict token -> index + 1"
+    found, alone, causal = losses(text, True), losses(text, False), losses(text.replace(" and window(5)", ""), False)
+    return {"apart": float((found - alone).abs().max()), "from causal": float((found - causal).abs().max())}
+
+
 def own_rows(ranks: Ranks) -> dict[str, Any]:
     """What is kept between forward and backward, and what of the rows, by a rank that shares its sequences."""
     many = data_parallel(build("gates"), ranks, tile=16)
@@ -309,6 +326,7 @@ def cases(folder: Path) -> dict[str, Callable[[], Any]]:
             for context in (1, 2)
         },
         "own rows": lambda: own_rows(start(2)),
+        "window": lambda: window(start(2)),
         "run, ddp": lambda: runs(folder, "ddp", 1),
         "run, fsdp, shared": lambda: runs(folder, "fsdp", 2),
         "cut otherwise": lambda: cut_otherwise(folder),
