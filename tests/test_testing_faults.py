@@ -15,6 +15,7 @@ from srt_masks.compiler.plan import Geometry
 from srt_masks.kernels import tiled, tiled_rectangles, tiled_rows
 from srt_masks.kernels.attention import Attention, compile_spec
 from srt_masks.kernels.cache import PlanCache
+from srt_masks.kernels.tiled_plan import Task
 from srt_masks.testing import LAWS, Broken, Case
 from srt_masks.testing import case as case_module
 
@@ -51,9 +52,9 @@ def test_a_gate_that_is_dropped_is_caught(another_mask):
 def test_a_neighbour_that_is_heard_is_caught(monkeypatch: pytest.MonkeyPatch):
     forward = tiled.forward
 
-    def leaky(q: torch.Tensor, *rest: Any) -> Any:
-        found = forward(q, *rest)
-        return replace(found, out=found.out + 1e-14 * q.sum(0, keepdim=True))
+    def leaky(task: Task) -> Any:
+        found = forward(task)
+        return replace(found, out=found.out + 1e-14 * task.q.sum(0, keepdim=True))
 
     monkeypatch.setattr(tiled, "forward", leaky)
     assert "changes with its neighbours" in broken(srt.parse("attend causal"), "batch_invariance")
@@ -146,8 +147,12 @@ def test_a_gradient_dropped_unless_all_are_asked_for_is_caught(monkeypatch: pyte
 def test_strides_that_are_misread_are_caught(monkeypatch: pytest.MonkeyPatch, strides: tuple[int, str]):
     """A kernel that reads a tensor of stride 0 as if its rows lay one behind the other."""
     forward, backward = tiled.forward, tiled.backward
-    monkeypatch.setattr(tiled, "forward", lambda q, k, v, *rest: forward(q, k, v * 2 if v.stride(2) == 0 and v.numel() else v, *rest))
-    monkeypatch.setattr(tiled, "backward", lambda dout, *rest: backward(dout * 2 if dout is not None and not any(dout.stride()) else dout, *rest))
+
+    def misread(task: Task, dout: torch.Tensor | None, *rest: Any) -> Any:
+        return backward(task, dout * 2 if dout is not None and not any(dout.stride()) else dout, *rest)
+
+    monkeypatch.setattr(tiled, "forward", lambda task: forward(replace(task, v=task.v * 2) if task.v.stride(2) == 0 and task.v.numel() else task))
+    monkeypatch.setattr(tiled, "backward", misread)
     assert "strides one_" in broken(srt.parse("attend causal"), "agrees_with_reference")
 
 

@@ -100,4 +100,4 @@ class Sums:
         counts = self.counts.tolist()
         mean = self.errors / torch.where(self.counts == 0, 1.0, self.counts).to(self.errors.dtype).to(self.errors.device)
         parts = {name(k): mean[2 + k] for k in range(len(counts) - 2) if counts[2 + k]}
-        return Loss(mean[0], parts, mean[1], self.errors.new_tensor(counts[0]), int(counts[1]))
+        return Loss(mean[0], parts, mean[1], self.errors.new_full((), counts[0]), int(counts[1]))

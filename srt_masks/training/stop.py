@@ -10,8 +10,8 @@ from typing import Any
 
 
 class Stop:
-    """While it is entered, the first signal is only noted, and with `says` answered; a second Ctrl-C stops at once. Outside the main thread, where signals do not arrive, it does
-    nothing."""
+    """While it is entered, the first signal is only noted, and with `says` answered; a second Ctrl-C stops at once. Outside the main thread, where signals
+    do not arrive, it does nothing."""
 
     def __init__(self, says: bool = False) -> None:
         self._says = says
