@@ -17,9 +17,9 @@ NAMES = ("self_reasoning_on_text", "myopic_training", "knowledge_insulation", "b
 INTRODUCTION = """\
 # Examples
 
-Scripts of a page each, that train something in a minute or a few on a CPU and print what came out. `--quick` runs any of them in seconds. Below each
-stands what it printed when this page was made, by [`make_examples.py`](make_examples.py), with one thread beside other work: seconds are upper bounds,
-and last digits may differ from machine to machine.
+Scripts of a page each, that run for a minute to five on a CPU and print what came out. `--quick` runs any of them in seconds. Below each
+stands what it printed when this page was made, by [`make_examples.py`](make_examples.py) (2 cores of an AMD EPYC, one used, beside other work; Python 3.11,
+torch 2.13.0): seconds are upper bounds, and last digits may differ from machine to machine.
 """
 
 

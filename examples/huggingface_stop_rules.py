@@ -16,7 +16,7 @@ import srt_masks as srt
 try:
     import transformers
 except ImportError:
-    sys.exit('this example needs transformers: pip install "srt-masks[huggingface]"')
+    sys.exit("this example needs transformers: pip install transformers")
 
 SPEC = srt.parse("""
 param horizon = 16

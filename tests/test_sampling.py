@@ -409,3 +409,20 @@ def test_the_command_draws_from_several_prompts(tmp_path: Path, capsys: pytest.C
     assert written("--prompt", "ab", "--prompt", "The", *flags) == f"{shown(b'ab' + wanted[0])}\n\n{shown(b'The' + wanted[1])}\n"
     assert written("--prompt", "ab", "--no-cache", *flags) == shown(b"ab" + srt.sample(model, b"ab", 9, cache=False, **options)) + "\n"
     assert written("--prompt", "ab", "--stop", os.fsdecode(wanted[0][3:5]), *flags) == shown(b"ab" + wanted[0][:3]) + "\n"
+
+
+def test_without_a_cache_inputs_of_the_whole_text_are_read_as_far_as_it_has_come():
+    spec = srt.parse(
+        "input doc: int per token  input step_of: int per step  layout repeat { token, reason }  attend causal and same(doc) and q.step_of >= k.step_of\npredict token -> index + 1"
+    )
+    model = srt.build_model(spec, dim=16, depth=2, heads=2, num_tokens=20, proofs="off").double()
+    inputs = {"doc": torch.arange(16) // 6, "step_of": torch.arange(8)}
+    for prompts in ([3, 4, 5], [[3, 4], [3, 4, 5]]):
+        drawn = [srt.sample(model, prompts, 5, temperature=2.0, cache=cache, inputs=inputs) for cache in (True, False)]
+        assert drawn[0] == drawn[1]
+
+
+def test_bytes_are_no_tokens_of_a_larger_vocabulary():
+    model = srt.build_model(srt.parse("attend causal\npredict token -> index + 1"), dim=16, depth=1, heads=2, num_tokens=300)
+    with pytest.raises(srt.InputError, match="300 tokens: give it the numbers"):
+        srt.sample(model, b"ab", 3)

@@ -26,8 +26,12 @@ def compare(options: argparse.Namespace) -> None:
     specs = specs_of(options)
     for spec in specs.values():
         refuse_inputs(spec)
-    flags = {name: getattr(options, name, None) for name in (*FIELDS, *PLACES) if name != "seed"}
+    flags = {name: getattr(options, name, None) for name in (*FIELDS, *PLACES)}
     chosen = choices(flags, options.config)
+    if beside := next((name for name in ("tokenizer", "tensorboard") if name in chosen.places), ""):
+        raise InputError(
+            f"{options.config}: {beside} belongs to a run of `train`; a comparison trains on bytes, and keeps its runs as JSON lines: leave it out"
+        )
     places = {"out": OUT, **chosen.places}
     first = chosen.recipe.get("seed", 0)
     try:

@@ -183,7 +183,7 @@ def _processes(sub: argparse.ArgumentParser) -> None:
 
 def _run(sub: argparse.ArgumentParser) -> None:
     """What a longer run wants beside a demo's choices."""
-    sub.add_argument("--config", metavar="FILE.toml", help="choices in a file, by the names of these flags; flags win")
+    sub.add_argument("--config", metavar="FILE.toml", help="choices in a file, by the names of these flags with _ for -, and a table [schedules]; flags win")
     sub.add_argument("--validation", nargs="+", metavar="FILE", help="held-out files (default: the last tenth of the data)")
     sub.add_argument("--held-out", type=float, metavar="SHARE", help="share of the data that is held out (default 0.1)")
     sub.add_argument("--validate-every", type=int, metavar="STEPS", help="look at the held-out data every so many steps (default: at the end)")

@@ -149,7 +149,7 @@ def _report(result: Any, options: argparse.Namespace, count: int = 300) -> None:
     print(f"   {result.steps} steps in {result.seconds:.0f} s; held out: {result.held_out_bits:.3f} bits per byte")
     print("\nwhat it writes:")
     vocabulary = result.vocabulary
-    prompt = result.corpus.held_out.windows([0], min(16, result.words))[0].tolist() if options.data else vocabulary.encode(b"The ")
+    prompt = result.corpus.held_out.windows([0], min(16, result.words))[0].tolist() if result.corpus.places.files else vocabulary.encode(b"The ")
     # Whatever the spec is: a cache is not for all of them.
     print(_shown(vocabulary.decode([*prompt, *draw(result.model, prompt, count, words=result.words, temperature=0.7, cache=False)])))
     print(f"\ncheckpoint {result.checkpoint}\nlog        {result.log}\nplot       {result.plot}")

@@ -29,6 +29,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..diagnostics import InputError
 from ..models.tensor_files import opened, read_about, write_tensors
+from .ranks import patient
 
 LATEST = "latest.json"
 T = TypeVar("T")
@@ -87,7 +88,7 @@ def on_leader(do: Callable[[], T], path: Path) -> T:
             found[0] = f"{path}: {error.strerror or error}{_older(path)}"
         except InputError as error:
             found[0] = str(error)
-    dist.broadcast_object_list(found, src=0)
+    dist.broadcast_object_list(found, src=0, group=patient())
     if found[0] is not None:
         raise InputError(found[0])
     return found[1]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 
 import torch
 import torch.distributed as dist
@@ -17,6 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from ..diagnostics import Error, InputError
 
 WAIT = 45.0  # seconds that a rank waits for another before it gives up
+PATIENCE = 3600.0  # where one writes or reads files for all; a rank that dies is noticed at once here, too
 LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed out|timeout", re.IGNORECASE)
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -27,7 +29,6 @@ class Ranks:
 
     mesh: DeviceMesh
     device: torch.device
-    timeout: float
 
     @property
     def rank(self) -> int:
@@ -64,11 +65,6 @@ class Ranks:
         return numbers
 
 
-def is_launched() -> bool:
-    """Whether `torchrun` started this process as one of several."""
-    return all(name in os.environ for name in LAUNCHED) and int(os.environ["WORLD_SIZE"]) > 1
-
-
 def start(context: int = 1, *, device: str | None = None, timeout: float = WAIT) -> Ranks:
     """Join the processes that `torchrun` started: NCCL between CUDA cards, gloo between CPUs. `context` of them share each sequence. `device` is "cpu" or
     "cuda" (the default where there is one), each process having a card of its own. A rank that waits longer than `timeout` seconds for another raises.
@@ -87,9 +83,18 @@ def start(context: int = 1, *, device: str | None = None, timeout: float = WAIT)
         dist.init_process_group("cpu:gloo,cuda:nccl" if has_cards else "gloo", timeout=timedelta(seconds=timeout))
     world = dist.get_world_size()
     _check(context, world)
+    patient()
     on_cards = "nccl" in dist.get_backend_config()
     place = torch.device("cuda", torch.cuda.current_device()) if on_cards else torch.device("cpu")
-    return Ranks(_mesh(world // context, context, place, timeout), place, timeout)
+    return Ranks(_mesh(world // context, context, place, timeout), place)
+
+
+@cache
+def patient() -> dist.ProcessGroup:
+    """All ranks, waiting for one that works alone. Made once, by all of them at the same place: `start`."""
+    group = dist.new_group(backend="gloo", timeout=timedelta(seconds=PATIENCE))
+    assert isinstance(group, dist.ProcessGroup)
+    return group
 
 
 def _mesh(data: int, context: int, device: torch.device, timeout: float) -> DeviceMesh:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,8 @@ from ..models.transformer import SpecTransformer
 from .checkpoint import about_checkpoint, on_leader, read, write
 from .parallel import Parallel, data_parallel, fully_sharded
 from .ranks import Ranks
+
+T = TypeVar("T")
 
 
 class Many:
@@ -50,6 +52,11 @@ class Many:
 
     def agree(self, asked: bool) -> bool:
         return bool(self.ranks.add_up(torch.tensor(int(asked), device=self.ranks.device)))
+
+    def leader_first(self, do: Callable[[], T], path: Path) -> T:
+        found: list[T] = []
+        on_leader(lambda: found.append(do()), path)
+        return found[0] if self.leader else do()
 
     def about(self, path: Path) -> dict[str, str]:
         return about_checkpoint(path)

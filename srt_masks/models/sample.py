@@ -141,8 +141,25 @@ class _Passes:
             lengths = [len(t) for t in self.texts]
             x = torch.tensor([t + [0] * (max(lengths) - len(t)) for t in self.texts], dtype=torch.int64, device=next(self.model.parameters()).device)
             ragged = {"lengths": lengths} if min(lengths) < max(lengths) else {}
-            self.said = self.model.next_logits(x, inputs=self.inputs, **ragged, **self.named).cpu()
+            self.said = self.model.next_logits(x, **ragged, inputs=self._beside(max(lengths))).cpu()
         return self.said[number]
+
+    def _beside(self, words: int) -> dict[str, Any]:
+        """Inputs and params of a pass over so many data tokens: of an input along the whole text, its beginning."""
+        checked, rows = self.model.spec.checked, self.model.rows_for(words)
+        steps = checked.queries.longest(checked.queries.steps(rows)) if checked.queries.rows_per_step else None
+        named = {**(self.inputs or {}), **self.named}
+        for declared in checked.inputs:
+            if declared.name not in named:
+                continue
+            value = torch.as_tensor(named[declared.name])
+            first = value.ndim - len(declared.axes) - len(declared.sizes)  # behind a batch axis, if it has one
+            for place, axis in enumerate(declared.axes):
+                size = rows if axis in ("token", "query", "key") else steps if axis == "step" else None
+                if size is not None:
+                    value = value.narrow(first + place, 0, min(size, value.shape[first + place]))
+            named[declared.name] = value
+        return named
 
 
 # ------------------------------------------------------------------------------------------------ arguments
@@ -160,6 +177,8 @@ def _read_prompts(prompts: Any, num_tokens: int) -> tuple[list[Words], list[type
     if several and not prompts:
         raise InputError("prompts is empty: give a prompt, or a list of them")
     each = prompts if several else [prompts]
+    if num_tokens > 256 and any(isinstance(p, bytes) for p in each):
+        raise InputError(f"a prompt is bytes, and this model has {num_tokens:,} tokens: give it the numbers that its tokenizer makes of the text")
     return [_tokens("a prompt", p, num_tokens) for p in each], [bytes if isinstance(p, bytes) else list for p in each]
 
 

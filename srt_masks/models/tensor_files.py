@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], about: Mappin
             os.fsync(file.fileno())  # a machine that stops keeps the old file or the new one
         os.replace(beside, path)
     except BaseException as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
         if not isinstance(error, OSError | SafetensorError):
             raise
         size = sum(t.numel() * t.element_size() for t in tensors.values())
@@ -38,6 +39,11 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], about: Mappin
 def opened(path: str | Path) -> Iterator[Any]:
     """A file of tensors, open. Raises InputError if it is missing, cut short, or no such file."""
     path = Path(path)
+    if path.is_dir():
+        raise InputError(
+            f"cannot read {path}: it is a folder. A run of several processes under FSDP2 keeps its checkpoint in one: go on with it under torchrun, by two "
+            "processes or more; its model is the file model.safetensors beside it"
+        )
     try:
         with safe_open(str(path), framework="pt") as file:
             yield file

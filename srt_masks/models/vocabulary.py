@@ -50,7 +50,7 @@ class Tokens:
         try:
             from tokenizers import Tokenizer
         except ImportError:
-            raise InputError(f"{name}: reading it takes the package tokenizers: pip install 'srt-masks[tokenizer]'") from None
+            raise InputError(f"{name}: reading it takes the package tokenizers: pip install tokenizers") from None
         try:
             self._tokenizer: Any = Tokenizer.from_str(text)
         except Exception as error:  # the package raises Exception itself

@@ -17,7 +17,7 @@ class Board:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise InputError("events for TensorBoard take its package: pip install 'srt-masks[tensorboard]'") from None
+            raise InputError("events for TensorBoard take its package: pip install tensorboard") from None
         if after is None:
             for old in folder.glob("events.out.tfevents.*"):  # of a run that this one takes the place of
                 old.unlink()

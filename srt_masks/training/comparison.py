@@ -64,25 +64,28 @@ def compare(
     after the checkpoint of the run that was stopped.
     """
     out, seeds = Path(out), _read(specs, recipe, seeds, equal)
+    trials, about = _trials(specs, recipe, out, files, seeds, equal, validation)
     if restart and (out / ABOUT).exists():
         _remove(out, _about_of(out / ABOUT))
-    trials, about = _trials(specs, recipe, out, files, seeds, equal, validation)
     _refuse_another(out / ABOUT, about)
     _write(out / ABOUT, json.dumps(about, indent=1))
     found: list[Outcome] = []
     with ExitStack() as stack:
         bars = _Bars(stack, trials, quiet)
         for trial in trials:
-            outcome = _outcome(trial)
+            outcome, asked = _outcome(trial), None
             if outcome is None:
                 begin = "resume" if (trial.out / STATE).exists() else "over"
-                train(trial.spec, trial.recipe, trial.out, files, quiet=True, begin=begin, validation=validation, watch=bars.watch(trial))
+                watch = bars.watch(trial)
+                asked = train(trial.spec, trial.recipe, trial.out, files, quiet=True, begin=begin, validation=validation, watch=watch).asked
                 outcome = _outcome(trial)
             if outcome is None:
                 raise InputError(f"{trial.out / LOG} does not say how its run ended: something else writes into that folder. Give another out=")
             bars.end(trial, outcome)
             found.append(outcome)
             _write(out / RUNS, "".join(json.dumps(o.plain()) + "\n" for o in found))
+            if asked is not None:  # in the last moments of a run, which has ended all the same
+                raise KeyboardInterrupt
     comparison = Comparison(tuple(specs), tuple(found), equal, about["data"])
     draw_comparison(comparison, {(t.name, t.recipe.seed): _curve(t) for t in trials}, out / PLOT)
     return comparison
@@ -170,7 +173,10 @@ def _remove(out: Path, about: Mapping[str, Any]) -> None:
     for name in about["specs"]:
         if NAME.fullmatch(name):
             for folder in (out / name).glob("seed-*"):
-                shutil.rmtree(folder, ignore_errors=True)
+                try:
+                    shutil.rmtree(folder)
+                except OSError as error:
+                    raise InputError(f"cannot remove {folder}: {error.strerror or error}. Give another out=") from None
     for name in (ABOUT, RUNS, PLOT):
         (out / name).unlink(missing_ok=True)
 

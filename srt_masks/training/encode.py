@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,8 @@ def _write(path: Path, name: str, source: Source, part: tuple[int, int], vocabul
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}. Make room there, or give another folder") from None
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def _pieces(source: Source, begin: int, end: int) -> Iterator[tuple[int, bytes]]:

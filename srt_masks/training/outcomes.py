@@ -47,7 +47,7 @@ class Comparison:
         """Bits per byte on held-out data."""
         return Interval.of([o.held_out_bits for o in self.of(name)])
 
-    def less(self, name: str) -> Interval:
+    def than_first(self, name: str) -> Interval:
         """How much more a spec needs than the first, by runs of the same seed: below 0 is better."""
         first = {o.seed: o.held_out_bits for o in self.of(self.names[0])}
         return Interval.of([o.held_out_bits - first[o.seed] for o in self.of(name)])
@@ -60,7 +60,7 @@ class Comparison:
         for name in self.names:
             own = self.of(name)
             specs[name] = {
-                "held_out_bits_per_byte": interval(self.held_out(name)), "than_first": interval(self.less(name)) if name != self.names[0] else None,
+                "held_out_bits_per_byte": interval(self.held_out(name)), "than_first": interval(self.than_first(name)) if name != self.names[0] else None,
                 "tokens_per_second": fmean(o.tokens_per_second for o in own), "steps": own[0].steps, "parameters": own[0].parameters, "work": asdict(own[0].work),
             }  # fmt: skip
         return {"equal": self.equal, "data": self.data, "first": self.names[0], "specs": specs, "runs": [o.plain() for o in self.outcomes]}
@@ -78,7 +78,7 @@ class Comparison:
     def _cells(self, name: str) -> tuple[str, ...]:
         own = self.of(name)
         work, speed = own[0].work, fmean(o.tokens_per_second for o in own)
-        than = "" if name == self.names[0] else f"{'+' if self.less(name).mean >= 0 else ''}{self.less(name)}"
+        than = "" if name == self.names[0] else f"{'+' if self.than_first(name).mean >= 0 else ''}{self.than_first(name)}"
         tiles = f"{work.tiles:,} of {work.tiles_of:,}"
         return name, str(self.held_out(name)), than, f"{own[0].steps:,}", f"{speed:,.0f}", f"{work.rows:,}", tiles, f"{own[0].parameters:,}"
 

@@ -57,10 +57,10 @@ def start(spec: Spec, recipe: Recipe, corpus: Corpus, strategy: Strategy) -> Ses
     x = corpus.train.windows([0], recipe.words)
     with torch.no_grad():
         model(x, return_loss=True)
-        for schedule in recipe.schedules:
-            for value in sorted({value for _, value in schedule.points}):
-                # A fact that the text states of its param is held before the first step, not at the thousandth.
-                model.lay_out(x, inputs={schedule.name: value})
+        # What the text states of its params is held wherever a schedule turns, together, before the first step and not at the thousandth.
+        turns = {min(max(step, 1), recipe.steps) for schedule in recipe.schedules for step, _ in schedule.points}
+        for step in sorted(turns):
+            model.lay_out(x, inputs={schedule.name: schedule.at(step) for schedule in recipe.schedules})
     module = strategy.wrap(model, device)
     if recipe.compile:
         for block in model.blocks:

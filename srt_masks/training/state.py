@@ -41,7 +41,7 @@ def resume_session(session: Session, path: Path) -> None:
     session.strategy.load(path, tensors)
     torch.set_rng_state(tensors["random.torch"])
     session.batches.generator.set_state(tensors["random.data"])
-    if session.device.type == "cuda" and "random.cuda" in tensors:
+    if session.device.type == "cuda" and bool(tensors["random.cuda"].any()):
         torch.cuda.set_rng_state(tensors["random.cuda"], session.device)
     session.step, session.seconds = about["step"], about["seconds"]
 
@@ -58,8 +58,8 @@ def tensors_of(session: Session) -> dict[str, Tensor]:
         tensors.update({f"optimiser.{name}.{moment}": state[moment] for moment in MOMENTS})
     tensors["random.torch"] = torch.get_rng_state()
     tensors["random.data"] = session.batches.generator.get_state()
-    if session.device.type == "cuda":
-        tensors["random.cuda"] = torch.cuda.get_rng_state(session.device)
+    # There in every file, so that a run may go on elsewhere: zeros say nothing.
+    tensors["random.cuda"] = torch.cuda.get_rng_state(session.device) if session.device.type == "cuda" else torch.zeros(16, dtype=torch.uint8)
     return tensors
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from torch import Tensor
 from ..models.checkpoint import save_model
 from ..models.tensor_files import read_about, read_into, write_tensors
 from ..models.transformer import SpecTransformer
+
+T = TypeVar("T")
 
 
 class Strategy(Protocol):
@@ -59,6 +61,11 @@ class Strategy(Protocol):
         """Whether any rank was asked to stop."""
         ...
 
+    def leader_first(self, do: Callable[[], T], path: Path) -> T:
+        """Done by the leader, and then by the others, who find the files in `path` that it has written. What it raises, InputError or of files, is raised
+        by all."""
+        ...
+
     def save(self, path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
         """A checkpoint of tensors and texts, whole or not at all: an older one stays until it is. Raises InputError where it cannot be written."""
         ...
@@ -98,6 +105,9 @@ class Alone:
 
     def agree(self, asked: bool) -> bool:
         return asked
+
+    def leader_first(self, do: Callable[[], T], path: Path) -> T:
+        return do()
 
     def save(self, path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
         write_tensors(path, tensors, about)

@@ -46,6 +46,7 @@ class Result:
     checkpoint: Path
     log: Path
     plot: Path
+    asked: int | None = None  # the signal that asked it to stop when there was nothing left to stop
 
 
 def train(
@@ -75,11 +76,9 @@ def train(
         was = about_run(strategy.about(out / STATE), out / STATE)["places"]
         places = Places(places.files or was.files, places.validation or was.validation, places.tokenizer or was.tokenizer)
     vocabulary = read_vocabulary(places.tokenizer)
-    if not strategy.leader:
-        strategy.agree(False)  # that the leader has written the files of tokens
-    data = replace(encoded(places.files, recipe.words, vocabulary, out, recipe.held_out, places.validation, strategy.leader), places=places)
-    if strategy.leader:
-        strategy.agree(False)
+    # The leader writes the files of tokens, if there are to be any.
+    data = strategy.leader_first(lambda: encoded(places.files, recipe.words, vocabulary, out, recipe.held_out, places.validation, strategy.leader), out)
+    data = replace(data, places=places)
     session = start(spec, recipe, data, strategy)
     if begin == "resume":
         resume_session(session, out / STATE)
@@ -88,7 +87,7 @@ def train(
         for left in filter(Path.is_file, out.glob(".*.part")):  # by a run that was killed while it wrote
             left.unlink(missing_ok=True)
     for name in (MODEL, STATE, PLOT):
-        if (out / name).is_dir() and not (name == STATE and strategy.world > 1):
+        if (out / name).is_dir() and not (name == STATE and not isinstance(strategy, Alone)):
             raise InputError(f"cannot write {out / name}: it is a folder")
     with (
         Stop(says=strategy.leader and not quiet) as stop,
@@ -104,7 +103,7 @@ def train(
         writer.write({"event": "end", "steps": session.step, "held_out_bits_per_byte": bits, "held_out_parts": found.parts, "seconds": session.seconds})
         if strategy.leader:
             draw_loss(writer.history, bits, data.name, out / PLOT)
-    return Result(session.model, data, vocabulary, bits, session.step, recipe.words, session.seconds, out / MODEL, out / LOG, out / PLOT)
+    return Result(session.model, data, vocabulary, bits, session.step, recipe.words, session.seconds, out / MODEL, out / LOG, out / PLOT, stop.asked)
 
 
 def _run(session: Session, stop: Stop, writer: _Writer, watch: Callable[[Report], None] | None) -> bool:

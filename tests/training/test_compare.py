@@ -68,7 +68,8 @@ def test_work_is_counted():
     """Pairs against the dense masks, multiplications against torch's own count of the layers that see rows."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    for spec in SPECS.values():
+    hidden = srt.parse(PLAIN + "\nstop hidden where k.pos < q.pos")
+    for spec in (*SPECS.values(), hidden):
         model = start(spec, RECIPE, corpus((), 8), Alone()).model
         work = work_of(model, 8)
         masks = srt.dense(spec, steps=8, heads=2, layers=2)
@@ -98,11 +99,11 @@ def test_the_table_says_mean_and_spread_and_what_is_paired(whole: tuple[Path, Co
     by = bits(found)
     assert found.held_out("plain") == Interval.of([by["plain", 0], by["plain", 1]])
     differences = [by["reasons", s] - by["plain", s] for s in (0, 1)]
-    assert found.less("reasons") == Interval.of(differences)
+    assert found.than_first("reasons") == Interval.of(differences)
     plain, reasons = (line.split() for line in str(found).splitlines()[1:3])
     assert plain[:3] == ["plain", *str(found.held_out("plain")).split()] and reasons[0] == "reasons" and reasons[3].lstrip("+") == f"{sum(differences) / 2:.4f}"
     assert "95% by Student's t over 2 seeds" in str(found)
-    assert json.loads(json.dumps(found.plain(), allow_nan=False))["specs"]["reasons"]["than_first"]["mean"] == found.less("reasons").mean
+    assert json.loads(json.dumps(found.plain(), allow_nan=False))["specs"]["reasons"]["than_first"]["mean"] == found.than_first("reasons").mean
 
 
 def test_what_is_done_is_not_done_again_and_seeds_may_be_added(whole: tuple[Path, Comparison], tmp_path: Path):
@@ -174,6 +175,20 @@ def test_to_begin_anew_takes_away_the_comparison_and_nothing_else(tmp_path: Path
     assert (tmp_path / "plain" / "notes.txt").exists() and (tmp_path / "mine").exists() and not (tmp_path / "plain" / "seed-0").exists()
 
 
+def test_nothing_is_removed_for_a_comparison_that_cannot_be(tmp_path: Path):
+    found = compared(tmp_path, seeds=(0,))
+    with pytest.raises(srt.InputError, match="cannot read"):
+        compared(tmp_path, seeds=(0,), restart=True, files=[tmp_path / "typo.txt"])
+    assert bits(compared(tmp_path, seeds=(0,))) == bits(found)
+
+
+def test_asked_to_stop_in_the_last_moments_of_a_run_no_other_is_begun(tmp_path: Path):
+    train = comparison.train
+    with patch.object(comparison, "train", lambda *a, **named: replace(train(*a, **named), asked=2)), pytest.raises(KeyboardInterrupt):
+        compared(tmp_path)
+    assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == 1 and not (tmp_path / "reasons").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -204,6 +219,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert (tmp_path / "runs" / "compare" / "comparison.png").stat().st_size > 5000
     assert main(["compare", "a.mask", "b.mask", *sizes, "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["specs"]["b"]["work"]["pairs"] == 2 * 15
-    for wrong, words in ((["a.mask", "a.mask"], "rename one file"), (["a.mask", "b.mask", "--param", "sapn=2"], "no spec here has such a param")):
+    Path("c.toml").write_text('tokenizer = "t.json"')
+    assert main(["compare", "a.mask", "b.mask", *sizes, "--seed", "5", "--out", "other"]) == 0
+    assert (tmp_path / "other" / "a" / "seed-5").is_dir() and capsys.readouterr()
+    for wrong, words in (
+        (["a.mask", "a.mask"], "rename one file"), (["a.mask", "b.mask", "--param", "sapn=2"], "no spec here has such a param"),
+        (["a.mask", "b.mask", "--config", "c.toml"], "tokenizer belongs to a run of `train`"),
+    ):  # fmt: skip
         assert main(["compare", *wrong]) == 2
         assert words in capsys.readouterr().err

@@ -231,3 +231,16 @@ def test_a_loss_that_is_no_number_ends_the_run_before_it_reaches_the_weights():
 def test_a_device_that_is_not_here():
     with pytest.raises(srt.InputError, match=r"device is auto, or one that torch has here.*got 'abacus'"):
         _session(replace(RECIPE, device="abacus"))
+
+
+def test_schedules_are_held_to_what_the_text_states_of_them_together(tmp_path: Path):
+    spec = srt.parse(
+        "param far = 4  param near = 2 given near <= far  layout repeat { token }  attend causal and q.pos - k.pos <= far  stop k where q.pos - k.pos < near\n"
+        "predict token -> index + 1"
+    )
+    both = tuple(map(read_schedule, ("far=4@0,8@6", "near=2@0,8@6")))
+    assert run(tmp_path / "a", spec=spec, recipe=replace(RECIPE, schedules=both)).steps == RECIPE.steps
+    apart = tuple(map(read_schedule, ("far=4@0,1@6", "near=2@0,2@6")))  # near = 2 is right beside the text's own far = 4 alone
+    with pytest.raises(srt.InputError, match="near"):
+        run(tmp_path / "b", spec=spec, recipe=replace(RECIPE, schedules=apart))
+    assert not (tmp_path / "b").exists()

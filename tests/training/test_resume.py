@@ -303,3 +303,15 @@ def test_what_stops_a_file_being_written_leaves_no_part_of_it(tmp_path: Path, mo
     with pytest.raises(KeyboardInterrupt):
         tensor_files.write_tensors(path, {"x": torch.zeros(2)}, {})
     assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"] and torch.equal(load_file(path)["x"], torch.ones(2))
+
+
+def test_a_checkpoint_holds_the_same_tensors_wherever_it_was_written(whole: Path):
+    """So that a run may go on with a GPU that began without, or without one."""
+    found = load_file(whole / "training.safetensors")
+    assert found["random.cuda"].shape == (16,) and found["random.cuda"].dtype is torch.uint8 and not bool(found["random.cuda"].any())
+
+
+def test_a_folder_is_said_to_be_that_of_several_processes(tmp_path: Path):
+    (tmp_path / "training.safetensors").mkdir()
+    with pytest.raises(srt.InputError, match="FSDP2 keeps its checkpoint in one: go on with it under torchrun"):
+        run(tmp_path, begin="resume")
