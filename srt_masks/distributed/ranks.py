@@ -89,9 +89,13 @@ def start(context: int = 1, *, device: str | None = None, timeout: float = WAIT)
     return Ranks(_mesh(world // context, context, place, timeout), place)
 
 
-@cache
 def patient() -> dist.ProcessGroup:
     """All ranks, waiting for one that works alone. Made once, by all of them at the same place: `start`."""
+    return _patient_of(dist.group.WORLD)
+
+
+@cache
+def _patient_of(world: dist.ProcessGroup) -> dist.ProcessGroup:
     group = dist.new_group(backend="gloo", timeout=timedelta(seconds=PATIENCE))
     assert isinstance(group, dist.ProcessGroup)
     return group
