@@ -148,7 +148,7 @@ def test_the_state_holds_everything_that_a_step_changes(whole: Path):
     model = {n.removeprefix("model.") for n in names if n.startswith("model.")}
     assert model == set(srt.load_model(whole / "model.safetensors").state_dict())
     moments = {f"optimiser.{n}.{m}" for n in model for m in ("step", "exp_avg", "exp_avg_sq")}
-    assert names == {f"model.{n}" for n in model} | moments | {"random.torch", "random.data"}
+    assert names == {f"model.{n}" for n in model} | moments | {"random.torch", "random.data", "random.cuda"}
     assert srt.load_model(whole / "model.safetensors").spec.params["horizon"] == 4  # that of the last step
     with pytest.raises(srt.InputError, match="its model lies beside it"):
         srt.load_model(whole / "training.safetensors")
