@@ -25,10 +25,6 @@ class Interval:
             return Interval(values[0], None, 1)
         return Interval(fmean(values), quantile(len(values) - 1) * stdev(values) / math.sqrt(len(values)), len(values))
 
-    @property
-    def excludes_zero(self) -> bool:
-        return self.half is not None and abs(self.mean) > self.half
-
     def __str__(self) -> str:
         return f"{self.mean:.4f}" + ("" if self.half is None else f" ±{self.half:.4f}")
 

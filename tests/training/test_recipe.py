@@ -239,7 +239,8 @@ def test_schedules_are_held_to_what_the_text_states_of_them_together(tmp_path: P
         "predict token -> index + 1"
     )
     both = tuple(map(read_schedule, ("far=4@0,8@6", "near=2@0,8@6")))
-    assert run(tmp_path / "a", spec=spec, recipe=replace(RECIPE, schedules=both)).steps == RECIPE.steps
+    for place, schedules in enumerate((both, both[::-1])):  # near = 8 is right beside the far = 8 of its own step alone
+        assert run(tmp_path / f"a{place}", spec=spec, recipe=replace(RECIPE, schedules=schedules)).steps == RECIPE.steps
     apart = tuple(map(read_schedule, ("far=4@0,1@6", "near=2@0,2@6")))  # near = 2 is right beside the text's own far = 4 alone
     with pytest.raises(srt.InputError, match="near"):
         run(tmp_path / "b", spec=spec, recipe=replace(RECIPE, schedules=apart))
