@@ -7,6 +7,7 @@ import py_compile
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 import srt_masks as srt
 from srt_masks.compiler.labels import PARTIAL, State, state
@@ -30,6 +32,7 @@ import triton.language as tl  # noqa: E402
 from srt_masks.kernels import dispatch, fit, launch, packing, predicates, target  # noqa: E402
 from srt_masks.kernels.backend import Operands  # noqa: E402
 from srt_masks.kernels.buffers import buffers, needs_wide, schedule  # noqa: E402
+from srt_masks.kernels.call import Call  # noqa: E402
 from srt_masks.kernels.configs import Kind  # noqa: E402
 from srt_masks.kernels.emit import emit  # noqa: E402
 
@@ -253,12 +256,29 @@ def test_dead_keys_are_found():
     assert torch.equal(packed.live[:-1].bool(), plan.to_dense()[0, 0].any(0))
 
 
-def test_dk_and_dv_in_a_launch_each(monkeypatch):
+@pytest.fixture
+def launches_apart(monkeypatch) -> Iterator[list[tuple[bool, bool]]]:
+    """dK and dV take a launch each, whatever was found for like calls before; what each launch of theirs is asked for, in order."""
+    asked: list[tuple[bool, bool]] = []
+    launched = Call.key_gradient
+
+    def seen(call: Call, dout: Tensor, rows: dict[str, Tensor], dk: Tensor, dv: Tensor, want_k: bool, want_v: bool) -> None:
+        asked.append((want_k, want_v))
+        launched(call, dout, rows, dk, dv, want_k, want_v)
+
+    monkeypatch.setattr(Call, "key_gradient", seen)
+    monkeypatch.setattr(fit, "splits", lambda capability, head_dim: True)
+    fit._start.cache_clear()
+    yield asked
+    fit._start.cache_clear()
+
+
+def test_dk_and_dv_in_a_launch_each(launches_apart):
     """As on cards where both do not fit the registers."""
-    monkeypatch.setattr(fit, "splits", lambda target: True)
     spec = srt.parse("attend causal\nstop k where q.pos - k.pos >= 20\nscale v by 0.5 where (q.pos - k.pos) % 4 == 0")
     for c in compare(spec, steps=40, tile=16, backend="triton"):
         assert c.holds, c
+    assert launches_apart[:2] == [(True, False), (False, True)] and set(launches_apart) == {(True, False), (False, True)}
 
 
 def test_what_weighs_on_registers_is_read_off_the_text():
