@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -14,6 +15,7 @@ os.environ.setdefault("SRT_MASKS_CACHE", tempfile.mkdtemp(prefix="srt_masks_test
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT))  # experiments/ are of the checkout, and of no package
 
 settings.register_profile("dev", max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("dev"), derandomize=True)

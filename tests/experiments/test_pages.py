@@ -1,0 +1,49 @@
+"""The tables and pictures of experiments: what they say of known runs."""
+
+from __future__ import annotations
+
+import math
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from experiments.pages import by_seed, filled, paired
+from experiments.picture import LEFT, RIGHT, WIDTH, picture
+
+RUNS = [
+    {"name": name, "seed": seed, "held_out": value, "steps": 600, "seconds": 30.0 + seed, "srt_masks": "0.1", "commit": "abc", "python": "3.11", "torch": "2.13", "threads": 1}
+    for seed, pair in ((4, (0.0521, 0.95)), (3, (0.0479, 0.93)))
+    for name, value in zip(("open", "stop"), pair, strict=True)
+]  # fmt: skip
+
+
+def test_a_table_has_every_seed_and_the_interval_of_students_t():
+    lines = by_seed(RUNS, "held_out", {"stop": "with a stop", "open": "without"}).splitlines()
+    assert lines[0] == "|  | seed 3 | seed 4 | mean |"
+    # Half of the interval of two numbers is 12.706 times half their difference.
+    assert lines[2:] == ["| with a stop | 0.930 | 0.950 | **0.940 ± 0.127** |", "| without | 0.0479 | 0.0521 | **0.0500 ± 0.0267** |"]
+
+
+def test_differences_are_paired_by_seed_and_say_whether_0_is_within():
+    lines = paired(RUNS, "held_out", {("stop", "open"): "what the stop costs", ("open", "open"): "nothing", ("stop", "gone"): "of an arm that did not run"})
+    # 0.8979 and 0.8821: mean 0.89, half 12.706 * 0.0079.
+    assert lines.splitlines()[2:] == ["| what the stop costs | 0.890 ± 0.100 | no |", "| nothing | 0.0000 ± 0.0000 | yes |"]
+
+
+def test_a_page_is_filled_between_its_marks_alone():
+    page = "before\n<!-- table -->\nold\n<!-- /table -->\nafter\n"
+    new = filled(page, {"table": "a\\1 | b"})
+    assert new == "before\n<!-- table -->\na\\1 | b\n<!-- /table -->\nafter\n" and filled(new, {"table": "a\\1 | b"}) == new
+    with pytest.raises(ValueError, match="0 places for the block 'figure'"):
+        filled(page, {"figure": ""})
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_a_picture_has_a_dot_a_run_where_its_figure_is(log: bool):
+    arms = {"a < b": [0.25, 0.3, 0.35], "one": [1.0]}
+    found = ET.fromstring(picture("title", "error", arms, log=log, mark=(1.0, "knows nothing")))
+    dots = [float(e.get("cx", "")) for e in found.iter() if e.tag.endswith("circle")]
+    # From 0.1 to 1, or from 0 to 1.
+    shares = [math.log10(10 * value) if log else value for own in arms.values() for value in own]
+    assert dots == pytest.approx([LEFT + share * (WIDTH - LEFT - RIGHT) for share in shares], abs=0.1)
+    assert {"title", "error", "a < b", "one", "knows nothing"} <= {e.text for e in found.iter()}
