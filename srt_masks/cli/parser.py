@@ -199,6 +199,7 @@ def _run(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--feed-forward", choices=("gelu", "gated"))
     sub.add_argument("--positions", choices=("learned", "rotary"))
     sub.add_argument("--tied", action="store_const", const=True, help="the head is the token embedding")
+    sub.add_argument("--own-weights", nargs="+", metavar="ROLE", help="roles whose rows have embeddings, projections, feed-forwards and heads of their own")
     sub.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
     sub.add_argument("--dtype", choices=("float32", "float64"), help="of the weights (default float32)")
     sub.add_argument("--autocast", choices=("auto", "bfloat16", "off"), help="compute in bfloat16; auto does on GPUs (default auto)")

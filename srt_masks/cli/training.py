@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,9 +60,9 @@ def evaluate(options: argparse.Namespace) -> None:
         device=options.device,
     )  # fmt: skip
     if options.format == "json":
-        print(json.dumps(asdict(score)))
+        print(json.dumps({"bits_per_byte": score.measured, "loss": score.loss, "parts": score.parts, "windows": score.windows, "words": score.words}))
         return
-    print(f"{score.bits_per_byte:.4f} bits per byte, of the last row that predicts each; {score.windows:,} windows of {score.words} data tokens")
+    print(f"{score.measured:.4f} bits per byte, of the last row that predicts each; {score.windows:,} windows of {score.words} data tokens")
     print(f"loss {score.loss:.4f} nats, the weighted mean over all rows that predict; by role and slot:")
     width = max(map(len, score.parts), default=0)
     print("\n".join(f"  {name:<{width}}  {part:.4f}" for name, part in score.parts.items()))
@@ -145,11 +145,11 @@ def _report(result: Any, options: argparse.Namespace, count: int = 300) -> None:
     from ..models.sample import sample as draw
 
     kind = "bytes" if result.vocabulary.text is None else "tokens"
-    print(f"   data: {result.corpus.name}, {len(result.corpus.train):,} {kind} to train on")
-    print(f"   {result.steps} steps in {result.seconds:.0f} s; held out: {result.held_out_bits:.3f} bits per byte")
+    print(f"   data: {result.task.name}, {len(result.task.train):,} {kind} to train on")
+    print(f"   {result.steps} steps in {result.seconds:.0f} s; held out: {result.held_out:.3f} bits per byte")
     print("\nwhat it writes:")
     vocabulary = result.vocabulary
-    prompt = result.corpus.held_out.windows([0], min(16, result.words))[0].tolist() if result.corpus.places.files else vocabulary.encode(b"The ")
+    prompt = result.task.held_out.windows([0], min(16, result.words))[0].tolist() if result.task.places.files else vocabulary.encode(b"The ")
     # Whatever the spec is: a cache is not for all of them.
     print(_shown(vocabulary.decode([*prompt, *draw(result.model, prompt, count, words=result.words, temperature=0.7, cache=False)])))
     print(f"\ncheckpoint {result.checkpoint}\nlog        {result.log}\nplot       {result.plot}")

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..diagnostics import InputError
 from ..models.checkpoint import save_model
 from ..models.transformer import SpecTransformer
+from ..training.task import Batch, equal_parts
 from .checkpoint import about_checkpoint, on_leader, read, write
 from .parallel import Parallel, data_parallel, fully_sharded
 from .ranks import Ranks
@@ -44,8 +45,8 @@ class Many:
         if device.type != self.ranks.device.type:
             raise InputError(f"the processes have joined with {self.ranks.device.type}, and device is {device.type}: give device={device.type} by its flag")
 
-    def rows(self, batch: Tensor) -> Tensor:
-        return batch.chunk(self.ranks.data_parts)[self.ranks.data_rank]
+    def share(self, batch: Batch) -> Batch:
+        return equal_parts(batch, self.ranks.data_parts)[self.ranks.data_rank]
 
     def mean(self, values: Tensor) -> Tensor:
         return self.ranks.add_up(values.to(self.ranks.device)).to(values.device) / self.world

@@ -13,16 +13,17 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from tqdm import tqdm
 
-from ..diagnostics import InputError
+from ..diagnostics import InputError, did_you_mean
 from ..models.work import Work, work_of
 from ..spec import Spec
+from .code_here import code_here
 from .data import corpus
 from .log import entries
 from .loop import Report
@@ -32,12 +33,23 @@ from .recipe import Recipe
 from .session import start
 from .state import recipe_to_json
 from .strategy import Alone
+from .task import Measure, Places, Task
 from .train import LOG, STATE, train
 
 BUDGETS = ("steps", "work")
 ABOUT, RUNS, PLOT = "comparison.json", "runs.jsonl", "comparison.png"
 FORMAT = "srt_masks comparison 1"
+# What of a recipe no arm has to itself: the data, and what they are looked at in.
+COMMON = ("seed", "words", "batch", "held_out", "max_seconds")
 NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,63}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A side of a comparison: a spec, and what of the recipe is another for it, by the names of its fields."""
+
+    spec: Spec
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,40 +57,44 @@ class Trial:
     """One run that there is to be."""
 
     name: str
-    spec: Spec
+    arm: Arm
     recipe: Recipe
     work: Work
     out: Path
 
 
 def compare(
-    specs: Mapping[str, Spec], recipe: Recipe, out: str | Path, files: Sequence[str | Path] = (), *, seeds: Sequence[int] = (0, 1, 2), equal: str = "steps",
-    quiet: bool = False, restart: bool = False, validation: Sequence[str | Path] = (),
+    specs: Mapping[str, Spec | Arm], recipe: Recipe, out: str | Path, files: Sequence[str | Path] = (), *, task: Task | None = None,
+    seeds: Sequence[int] = (0, 1, 2), equal: str = "steps", quiet: bool = False, restart: bool = False, validation: Sequence[str | Path] = (),
 ) -> Comparison:  # fmt: skip
     """Train a model of each spec from each seed, and say how well they do on held-out data.
 
-    `specs` by name; the first is what the others are compared with. `equal` is the budget: "steps", as many for each as `recipe` says, or "work", as many
+    `specs` by name, an `Arm` where one has something of the recipe to itself; the first is what the others are compared with. They are trained on the
+    bytes of `files`, or on a `task`. `equal` is the budget: "steps", as many for each as `recipe` says, or "work", as many
     multiplications as those steps are for the first, so that a spec of more rows a word takes fewer steps. `seeds` take the place of the recipe's.
     `out` keeps every run (NAME/seed-S), their ends as JSON lines (runs.jsonl) and a picture; a second call goes on where the first was stopped, or adds
     seeds, and refuses another comparison unless `restart`. Raises InputError, and SpecError, as `train` does, before anything is written; KeyboardInterrupt
     after the checkpoint of the run that was stopped.
     """
-    out, seeds = Path(out), _read(specs, recipe, seeds, equal)
-    trials, about = _trials(specs, recipe, out, files, seeds, equal, validation)
+    out = Path(out)
+    arms, seeds = _read(specs, recipe, seeds, equal)
+    task = _task(task, recipe, files, validation)
+    trials, about = _trials(arms, recipe, out, task, seeds, equal)
     if restart and (out / ABOUT).exists():
         _remove(out, _about_of(out / ABOUT))
     _refuse_another(out / ABOUT, about)
     _write(out / ABOUT, json.dumps(about, indent=1))
+    measure = task.measure(recipe.words)
     found: list[Outcome] = []
     with ExitStack() as stack:
-        bars = _Bars(stack, trials, quiet)
+        bars = _Bars(stack, trials, measure, quiet)
         for trial in trials:
-            outcome, asked = _outcome(trial), None
+            outcome, asked = _outcome(trial, measure), None
             if outcome is None:
                 begin = "resume" if (trial.out / STATE).exists() else "over"
                 watch = bars.watch(trial)
-                asked = train(trial.spec, trial.recipe, trial.out, files, quiet=True, begin=begin, validation=validation, watch=watch).asked
-                outcome = _outcome(trial)
+                asked = train(trial.arm.spec, trial.recipe, trial.out, quiet=True, task=task, begin=begin, watch=watch).asked
+                outcome = _outcome(trial, measure)
             if outcome is None:
                 raise InputError(f"{trial.out / LOG} does not say how its run ended: something else writes into that folder. Give another out=")
             bars.end(trial, outcome)
@@ -86,17 +102,17 @@ def compare(
             _write(out / RUNS, "".join(json.dumps(o.plain()) + "\n" for o in found))
             if asked is not None:  # in the last moments of a run, which has ended all the same
                 raise KeyboardInterrupt
-    comparison = Comparison(tuple(specs), tuple(found), equal, about["data"])
-    draw_comparison(comparison, {(t.name, t.recipe.seed): _curve(t) for t in trials}, out / PLOT)
+    comparison = Comparison(tuple(arms), tuple(found), equal, about["data"], measure)
+    draw_comparison(comparison, {(t.name, t.recipe.seed): _curve(t, measure) for t in trials}, out / PLOT)
     return comparison
 
 
 # ------------------------------------------------------------------------------------------------ what there is to do
 
 
-def _read(specs: Any, recipe: Recipe, seeds: Any, equal: str) -> tuple[int, ...]:
-    """The seeds. Raises InputError for what cannot be compared."""
-    if not isinstance(specs, Mapping) or len(specs) < 2 or not all(isinstance(s, Spec) for s in specs.values()):
+def _read(specs: Any, recipe: Recipe, seeds: Any, equal: str) -> tuple[dict[str, Arm], tuple[int, ...]]:
+    """The arms by name, and the seeds. Raises InputError for what cannot be compared."""
+    if not isinstance(specs, Mapping) or len(specs) < 2 or not all(isinstance(s, Spec | Arm) for s in specs.values()):
         raise InputError("compare takes two specs or more, by name: {'plain': srt_masks.parse(...), 'stopped': ...}")
     for name in specs:
         if not isinstance(name, str) or not NAME.fullmatch(name):
@@ -107,35 +123,62 @@ def _read(specs: Any, recipe: Recipe, seeds: Any, equal: str) -> tuple[int, ...]
         raise InputError(f"equal is {' or '.join(map(repr, BUDGETS))}: what each spec is given; got {equal!r}")
     if recipe.max_seconds is not None:
         raise InputError("max_seconds gives each run another number of steps, and no two machines the same: leave it out, and give steps=")
+    arms = {name: Arm(s) if isinstance(s, Spec) else s for name, s in specs.items()}
+    for name, arm in arms.items():
+        _check_changes(name, arm, equal)
     found = tuple(seeds) if isinstance(seeds, Sequence) and not isinstance(seeds, str) else ()
     if not found or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in found) or len(set(found)) < len(found):
         raise InputError(f"seeds are whole numbers, 0 or more, each once; got {seeds!r}")
-    return found
+    return arms, found
 
 
-def _trials(
-    specs: Mapping[str, Spec], recipe: Recipe, out: Path, files: Sequence[str | Path], seeds: Sequence[int], equal: str, validation: Sequence[str | Path],
-) -> tuple[list[Trial], dict[str, Any]]:  # fmt: skip
+def _check_changes(name: str, arm: Arm, equal: str) -> None:
+    """Raises InputError for a change that no recipe has, or that would make the arms' results those of something else."""
+    for change in arm.changes:
+        known = [f.name for f in fields(Recipe)]
+        if change not in known:
+            raise InputError(f"{name}: a recipe has no `{change}`; {did_you_mean(change, known) or 'it has ' + ', '.join(known)}")
+        if change in COMMON or (change == "steps" and equal == "work"):
+            raise InputError(f"{name}: {change} is one for all that are compared: give it in the recipe, or as seeds= and equal=")
+
+
+def _task(task: Task | None, recipe: Recipe, files: Sequence[str | Path], validation: Sequence[str | Path]) -> Task:
+    if task is None:
+        places = Places(tuple(map(str, files)), tuple(map(str, validation)))
+        return replace(corpus(files, recipe.words, recipe.held_out, validation), places=places)
+    if files or validation:
+        raise InputError("a task is what is trained on in place of files: give one or the other")
+    return task
+
+
+def _trials(arms: Mapping[str, Arm], recipe: Recipe, out: Path, task: Task, seeds: Sequence[int], equal: str) -> tuple[list[Trial], dict[str, Any]]:
     """Every run, seed by seed, and what the comparison is. Each spec is begun once, so that none fails when others have been trained for an hour."""
-    data = corpus(files, recipe.words, recipe.held_out, validation)
-    works = {}
-    for name, spec in specs.items():
+    works, recipes = {}, {}
+    for name, arm in arms.items():
         try:
-            works[name] = work_of(start(spec, replace(recipe, seed=seeds[0]), data, Alone()).model, recipe.words)
+            recipes[name] = replace(recipe, **arm.changes)
+            works[name] = work_of(start(arm.spec, replace(recipes[name], seed=seeds[0]), task, Alone()).model, recipe.words)
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
     first = next(iter(works.values()))
-    recipes = {name: recipe if equal == "steps" else _of_equal_work(recipe, first, work, name) for name, work in works.items()}
-    trials = [Trial(n, specs[n], replace(recipes[n], seed=seed), works[n], out / n / f"seed-{seed}") for seed in seeds for n in specs]
+    if equal == "work":
+        recipes = {name: _of_equal_work(recipes[name], first, work, name) for name, work in works.items()}
+    trials = [Trial(n, arms[n], replace(recipes[n], seed=seed), works[n], out / n / f"seed-{seed}") for seed in seeds for n in arms]
     about = {
         "format": FORMAT,
-        "specs": {n: {"text": s.text, "params": dict(s.params)} for n, s in specs.items()},
+        "specs": {n: {"text": a.spec.text, "params": dict(a.spec.params), **({"changes": _changes(a)} if a.changes else {})} for n, a in arms.items()},
         "recipe": {k: v for k, v in recipe_to_json(recipe).items() if k not in ("seed", "save_every", "device", "compile")},
         "equal": equal,
-        "data": data.name,
-        "fingerprint": data.fingerprint,
+        "data": task.name,
+        "fingerprint": task.fingerprint(recipe.words),
     }
     return trials, about
+
+
+def _changes(arm: Arm) -> dict[str, Any]:
+    """As files have them."""
+    plain = recipe_to_json(replace(Recipe(), **arm.changes))
+    return {name: plain[name] for name in arm.changes}
 
 
 def _of_equal_work(recipe: Recipe, first: Work, own: Work, name: str) -> Recipe:
@@ -194,7 +237,7 @@ def _write(path: Path, text: str) -> None:
 # ------------------------------------------------------------------------------------------------ what is done
 
 
-def _outcome(trial: Trial) -> Outcome | None:
+def _outcome(trial: Trial, measure: Measure) -> Outcome | None:
     """Of a run that has ended, from its log."""
     lines = entries(trial.out / LOG)
     ends = [e for e in lines[-1:] if e.get("event") == "end"]
@@ -202,21 +245,24 @@ def _outcome(trial: Trial) -> Outcome | None:
         return None
     begin = next((e for e in lines if e.get("event") == "begin"), {})
     speed = median(e["tokens_per_second"] for e in lines if "tokens_per_second" in e)
+    end, spec = ends[0], trial.arm.spec
     return Outcome(
-        trial.name, trial.recipe.seed, ends[0]["held_out_bits_per_byte"], ends[0]["steps"], ends[0]["seconds"], speed, begin.get("parameters", 0),
-        trial.work, begin.get("torch", ""), begin.get("threads", 0),
+        trial.name, trial.recipe.seed, end[f"held_out_{measure.key}"], end["held_out_parts"], end["steps"], end["seconds"], speed, begin.get("parameters", 0),
+        trial.work, spec.text, dict(spec.params), _changes(trial.arm), {name: begin.get(name) for name in code_here()},
     )  # fmt: skip
 
 
-def _curve(trial: Trial) -> list[tuple[int, float]]:
-    """(step, bits per byte) of every step of a run."""
-    return [(e["step"], e["bits_per_byte"]) for e in entries(trial.out / LOG) if "bits_per_byte" in e and "event" not in e]
+def _curve(trial: Trial, measure: Measure) -> list[tuple[int, float]]:
+    """(step, what was measured) of every step of a run."""
+    return [(e["step"], e[measure.key]) for e in entries(trial.out / LOG) if measure.key in e and "event" not in e]
 
 
 class _Bars:
     """A bar for all steps of all runs, with the time left, and a line for each spec."""
 
-    def __init__(self, stack: ExitStack, trials: Sequence[Trial], quiet: bool):
+    def __init__(self, stack: ExitStack, trials: Sequence[Trial], measure: Measure, quiet: bool):
+        self.measure = measure
+
         def bar(**options: Any) -> tqdm:
             return stack.enter_context(tqdm(disable=quiet, file=sys.stderr, dynamic_ncols=True, leave=True, **options))
 
@@ -233,13 +279,13 @@ class _Bars:
     def watch(self, trial: Trial) -> Callable[[Report], None]:
         def seen(report: Report) -> None:
             self._move(trial, report.step)
-            self.own[trial.name].set_postfix_str(f"seed {trial.recipe.seed}, step {report.step}: {report.bits_per_byte:.3f} bits/byte", refresh=False)
+            self.own[trial.name].set_postfix_str(f"seed {trial.recipe.seed}, step {report.step}: {report.measured:.3f} {self.measure.short}", refresh=False)
 
         return seen
 
     def end(self, trial: Trial, outcome: Outcome) -> None:
         self._move(trial, trial.recipe.steps)
-        self.own[trial.name].set_postfix_str(f"seed {trial.recipe.seed} held out: {outcome.held_out_bits:.3f} bits/byte")
+        self.own[trial.name].set_postfix_str(f"seed {trial.recipe.seed} held out: {outcome.held_out:.3f} {self.measure.short}")
 
     def _move(self, trial: Trial, step: int) -> None:
         count = step - self.seen.get(trial.out, 0)

@@ -32,6 +32,8 @@ def choices(flags: Mapping[str, Any], config: str | Path | None = None) -> Choic
     holds what no run has."""
     chosen = {} if config is None else read_config(config)
     chosen |= {name: value for name, value in flags.items() if value is not None}
+    if "own_weights" in chosen:
+        chosen["own_weights"] = tuple(chosen["own_weights"])
     if "schedules" in chosen:
         chosen["schedules"] = tuple(read_schedule(s) for s in chosen["schedules"])
     return Choices({n: v for n, v in chosen.items() if n in FIELDS}, {n: v for n, v in chosen.items() if n in PLACES})
@@ -57,7 +59,9 @@ def read_config(path: str | Path) -> dict[str, Any]:
             raise InputError(f'{path}: {name} is a list of files, for example {name} = ["a.txt", "b.txt"]; got {value!r}')
         if name == "schedules" and not (isinstance(value, dict) and all(isinstance(v, str) for v in value.values())):
             raise InputError(f'{path}: schedules is a table, for example [schedules] and below it horizon = "0@0, 16@1000"; got {value!r}')
-        if name in FIELDS and name != "schedules" and not _fits(value, FIELDS[name]):
+        if name == "own_weights" and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):
+            raise InputError(f'{path}: own_weights is a list of roles, for example own_weights = ["reason"]; got {value!r}')
+        if name in FIELDS and name not in ("schedules", "own_weights") and not _fits(value, FIELDS[name]):
             raise InputError(f"{path}: {name} is {FIELDS[name].replace(' | None', '')}; got {value!r}")
     if "schedules" in found:
         found["schedules"] = [f"{name}={points}" for name, points in found["schedules"].items()]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +14,11 @@ from torch import Tensor
 
 from ..diagnostics import InputError
 from .sources import FileSource, Held, Joined, Source, fingerprint
+from .task import Measure, Places
 
 HELD_OUT = 0.1
+MOST_WINDOWS = 64  # of the held-out data, that a run is judged by
+BITS = 1 / math.log(2)  # bits in a nat
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +47,15 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """The files that data come from, as they were named; without any, the text that ships inside Python."""
-
-    files: tuple[str, ...] = ()
-    validation: tuple[str, ...] = ()
-    tokenizer: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Corpus:
-    """`name` says where the data come from; `num_tokens` is the size of the vocabulary, `bytes_per_token` what a held-out token stands for on average."""
+    """Text, as a task. `name` says where the data come from; `num_tokens` is the size of the vocabulary, `bytes_per_token` what a held-out token stands for on average."""
 
     name: str
     train: Stretch
     held_out: Stretch
     num_tokens: int = 256
     bytes_per_token: float = 1.0
-    places: Places = Places()
+    places: Places = field(default_factory=Places)
 
     def check(self) -> None:
         """Raises InputError if a file has changed or gone since it was opened."""
@@ -67,23 +63,28 @@ class Corpus:
         self.held_out.source.check()
 
     @property
-    def fingerprint(self) -> str:
-        """What tells these data from others."""
+    def sizes(self) -> Mapping[str, Any]:
+        return {"num_tokens": self.num_tokens}
+
+    def measure(self, words: int) -> Measure:
+        return bits_per_byte(self.bytes_per_token)
+
+    def draw(self, count: int, words: int, generator: torch.Generator) -> dict[str, Any]:
+        """Random windows of what is trained on: x (count, words) int64."""
+        self.check()
+        starts = torch.randint(len(self.train) - words + 1, (count,), generator=generator)
+        return {"x": self.train.windows(starts.tolist(), words)}
+
+    def unseen(self, words: int) -> dict[str, Any]:
+        return {"x": self.held_out.spread(words, MOST_WINDOWS)}
+
+    def fingerprint(self, words: int) -> str:
         return f"{fingerprint(self.train.source)}:{self.train.end}:{fingerprint(self.held_out.source)}:{self.num_tokens}"
 
 
-class Batches:
-    """Random windows of what is trained on. The state of the generator is the position in the data."""
-
-    def __init__(self, corpus: Corpus, batch: int, words: int, seed: int):
-        self.corpus, self.batch, self.words = corpus, batch, words
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def draw(self) -> Tensor:
-        """The next batch, (batch, words) int64. Raises InputError where the data have changed."""
-        self.corpus.check()
-        starts = torch.randint(len(self.corpus.train) - self.words + 1, (self.batch,), generator=self.generator)
-        return self.corpus.train.windows(starts.tolist(), self.words)
+def bits_per_byte(bytes_per_token: float = 1.0) -> Measure:
+    """Of errors in nats a data token, each of which stands for so many bytes on average."""
+    return Measure("bits per byte", "bits/byte", "bits_per_byte", BITS / bytes_per_token)
 
 
 def corpus(files: Sequence[str | Path], length: int, held_out: float = HELD_OUT, validation: Sequence[str | Path] = ()) -> Corpus:

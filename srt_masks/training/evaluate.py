@@ -1,4 +1,4 @@
-"""How well a model says what it has not seen: bits per byte of the last row that predicts each data token, and the parts of the loss by role and slot."""
+"""How well a model says what it has not seen: in the measure of its task (bits per byte, of text), and by the parts of the loss, by role and slot."""
 
 from __future__ import annotations
 
@@ -17,58 +17,62 @@ from ..diagnostics import InputError
 from ..models.checkpoint import load_model
 from ..models.tensor_files import read_about
 from ..models.vocabulary import read_vocabulary, vocabulary_of
+from .data import bits_per_byte
 from .encode import tokens_of
-from .loop import BITS
 from .session import Session, device_of
+from .task import Batch, Measure, Tally, on, parts_of, sequences
 
-MOST_WINDOWS = 64  # of the held-out data, that a run is judged by
 AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """`bits_per_byte` is of the last row that predicts each data token, never the mean over rows; `loss` the weighted mean, and `parts` the plain means by
-    role and slot, in nats a row."""
+    """`measured` is in `measure`: of text bits per byte of the last row that predicts each data token, never the mean over rows. `loss` is the weighted
+    mean, and `parts` the plain means by role and slot, in nats a row; of numbers squared errors."""
 
-    bits_per_byte: float
+    measured: float
     loss: float
     parts: Mapping[str, float]
-    windows: int
-    words: int  # data tokens of a window
+    windows: int  # sequences that were looked at
+    words: int  # data tokens of each
+    measure: Measure
 
 
 @torch.no_grad()
 def score(
-    model: Any, batches: Iterable[Tensor], *, bytes_per_token: float = 1.0, values: Mapping[str, int | float] | None = None,
+    model: Any, batches: Iterable[Batch], measure: Measure, *, values: Mapping[str, int | float] | None = None,
     context: Callable[[], AbstractContextManager[Any]] = nullcontext, mean: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> Score:  # fmt: skip
-    """Of windows (n, words) int64, on the model's device, batch after batch. `values` are params of the call; `mean` is over the processes that share them."""
-    sums = torch.zeros(4, dtype=torch.float64)
+    """Of sequences of one length, on the model's device, batch after batch. `values` are params of the call; `mean` is over the processes that share
+    them."""
+    tally = Tally.of(measure)
     parts: dict[str, float] = {}
     windows = words = 0
     was_training = model.training
     model.eval()
     try:
         for batch in batches:
-            windows, words = windows + len(batch), batch.shape[1]
+            count = sequences(batch)
+            windows, words = windows + count, next(value.shape[1] for value in batch.values() if isinstance(value, Tensor))
             with context():
-                loss = model(batch, return_parts=True, **(values or {}))
-            sums[:3] += torch.stack([loss.loss * loss.weight, loss.weight, loss.last * loss.count]).cpu().double()
-            sums[3] += loss.count
+                loss = model(**batch, return_parts=True, **(values or {}))
+            tally.add(loss, count)
             for name, part in loss.parts.items():
-                parts[name] = parts.get(name, 0.0) + part.item() * len(batch)
+                parts[name] = parts.get(name, 0.0) + part.item() * count
     finally:
         model.train(was_training)
-    errors, weights, nats, count = mean(sums).tolist()
+    errors, weights, counted, count = mean(tally.sums).tolist()
     parts = {name: part / windows for name, part in parts.items()}
-    return Score(nats / max(count, 1) * BITS / bytes_per_token, errors / weights if weights else 0.0, parts, windows, words)
+    return Score(counted / max(count, 1) * measure.scale, errors / weights if weights else 0.0, parts, windows, words, measure)
 
 
 def held_out_score(session: Session) -> Score:
-    """Of the held-out data of a run, evenly spread, with the params of its last step."""
-    windows = session.corpus.held_out.spread(session.recipe.words, MOST_WINDOWS).to(session.device)
+    """Of what a run is judged by, with the params of its last step."""
+    batch = session.task.unseen(session.recipe.words)
+    whole, rest = divmod(sequences(batch), AT_ONCE)
+    parts = parts_of(batch, [AT_ONCE] * whole + [rest] * (rest > 0))
     return score(
-        session.module, windows.split(AT_ONCE), bytes_per_token=session.corpus.bytes_per_token, values=session.values(session.step), context=session.autocast,
+        session.module, (on(session.device, part) for part in parts), session.measure, values=session.values(session.step), context=session.autocast,
         mean=session.strategy.mean,
     )  # fmt: skip
 
@@ -89,7 +93,7 @@ def evaluate(
     model, about = load_model(path), read_about(path)
     known = model.config.num_tokens
     if known is None:
-        raise InputError(f"{path} reads numbers, not tokens: score it from Python, by its loss on targets=")
+        raise InputError(f"{path} reads numbers, not tokens: score it from Python, by evaluate.score")
     vocabulary = vocabulary_of(about, known, str(path)) if tokenizer is None else read_vocabulary(tokenizer)
     if vocabulary.num_tokens > known:
         raise InputError(f"{tokenizer} has {vocabulary.num_tokens} tokens; {path} knows {known}: give the tokenizer it was trained with")
@@ -106,5 +110,7 @@ def evaluate(
         starts = [n * words for n in range(count)]
         if windows is not None and windows < count:
             starts = [starts[n * count // windows] for n in range(windows)]
-        batches = (data.windows(starts[n : n + AT_ONCE], words).to(where) for n in tqdm(range(0, len(starts), AT_ONCE), desc="evaluating", disable=quiet))
-        return score(model.to(where), batches, bytes_per_token=bytes_per_token, values=params)
+        batches = (
+            {"x": data.windows(starts[n : n + AT_ONCE], words).to(where)} for n in tqdm(range(0, len(starts), AT_ONCE), desc="evaluating", disable=quiet)
+        )
+        return score(model.to(where), batches, bits_per_byte(bytes_per_token), values=params)

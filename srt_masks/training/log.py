@@ -11,15 +11,16 @@ from typing import Any
 
 from ..diagnostics import InputError
 from .loop import Report
+from .task import Measure
 
 
 class Log:
     """Lines of a file, each written at once. With `after`, a step, the file is gone on with behind it: what a run did after its last checkpoint, and will do
     again, is dropped. Raises InputError where the file cannot be written."""
 
-    def __init__(self, path: Path, after: int | None = None):
-        self.path = path
-        self.history: list[tuple[int, float]] = []  # (step, bits per byte) of every step that is in the file
+    def __init__(self, path: Path, measure: Measure, after: int | None = None):
+        self.path, self.measure = path, measure
+        self.history: list[tuple[int, float]] = []  # (step, what was measured) of every step that is in the file
         kept = [] if after is None else [entry for entry in entries(path) if entry.get("step", 0) <= after and entry.get("event") != "end"]
         try:
             if kept:
@@ -47,14 +48,14 @@ class Log:
         self._remember(entry)
 
     def _remember(self, entry: Mapping[str, Any]) -> None:
-        if "bits_per_byte" in entry and "event" not in entry:
-            self.history.append((entry["step"], entry["bits_per_byte"]))
+        if self.measure.key in entry and "event" not in entry:
+            self.history.append((entry["step"], entry[self.measure.key]))
 
 
-def entry_of(report: Report) -> dict[str, Any]:
+def entry_of(report: Report, measure: Measure) -> dict[str, Any]:
     """What the log says of a step."""
     entry = {
-        "step": report.step, "loss": report.loss, "bits_per_byte": report.bits_per_byte, "norm": report.norm,
+        "step": report.step, "loss": report.loss, measure.key: report.measured, "norm": report.norm,
         "learning_rate": report.learning_rate, "tokens_per_second": report.tokens_per_second, "seconds": report.seconds,
     }  # fmt: skip
     return {**entry, **({"params": dict(report.params)} if report.params else {})}

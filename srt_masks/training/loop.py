@@ -8,13 +8,10 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import torch
-
 from ..diagnostics import InputError
 from .schedules import rate
 from .session import Session
-
-BITS = 1 / math.log(2)  # bits in a nat
+from .task import Tally, equal_parts, on, sequences
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +19,8 @@ class Report:
     """What one step came to."""
 
     step: int  # from 1
-    loss: float  # nats, the weighted mean over all rows that predict
-    bits_per_byte: float  # of the last row that predicts each data token
+    loss: float  # the weighted mean over all rows that predict, in nats where they predict tokens
+    measured: float  # in the measure of the task: bits per byte of text
     norm: float  # of the gradient, before it was clipped
     learning_rate: float
     params: Mapping[str, int | float]  # those that follow a schedule
@@ -50,18 +47,17 @@ def _step(session: Session, number: int, begin: float) -> Report:
         group["lr"] = learning_rate
     values = session.values(number)
     session.optimiser.zero_grad(set_to_none=True)
-    parts = strategy.rows(session.batches.draw()).to(session.device).chunk(recipe.accumulate)
-    sums = torch.zeros(4, dtype=torch.float64)  # errors times weights, weights, nats of last rows, data tokens they predict
+    batch = strategy.share(session.task.draw(recipe.batch, recipe.words, session.generator))
+    parts = equal_parts(on(session.device, batch), recipe.accumulate)
+    tally = Tally.of(session.measure)
     for place, part in enumerate(parts):
         with strategy.passing(session.module, place == len(parts) - 1):
             with session.autocast():
-                loss = session.module(part, return_parts=True, **values)
+                loss = session.module(**part, return_parts=True, **values)
             # The sum, not the mean: parts, and ranks, may differ in what their rows weigh together.
             (loss.loss * loss.weight).backward()
-        with torch.no_grad():
-            sums[:3] += torch.stack([loss.loss * loss.weight, loss.weight, loss.last * loss.count]).cpu().double()
-            sums[3] += loss.count
-    errors, weights, nats, count = strategy.mean(sums).tolist()
+        tally.add(loss, sequences(part))
+    errors, weights, counted, count = strategy.mean(tally.sums).tolist()
     for parameter in session.model.parameters():
         if parameter.grad is not None:
             parameter.grad.mul_(1 / weights if weights else 0.0)
@@ -74,5 +70,5 @@ def _step(session: Session, number: int, begin: float) -> Report:
     session.step = number
     seconds = time.perf_counter() - begin
     session.seconds += seconds
-    bits = nats / max(count, 1) * BITS / session.corpus.bytes_per_token
-    return Report(number, mean, bits, norm, learning_rate, values, recipe.batch * recipe.words / seconds, session.seconds)
+    measured = counted / max(count, 1) * session.measure.scale
+    return Report(number, mean, measured, norm, learning_rate, values, recipe.batch * recipe.words / seconds, session.seconds)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from statistics import fmean
 from typing import Any
 
 from ..models.work import Work
 from .intervals import Interval
+from .task import Measure
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,17 +19,20 @@ class Outcome:
 
     name: str
     seed: int
-    held_out_bits: float  # per byte, of the last row that predicts each data token
+    held_out: float  # in the measure of the comparison
+    parts: Mapping[str, float]  # held out, by role and slot: nats a row, of numbers squared errors
     steps: int
     seconds: float
     tokens_per_second: float  # data tokens, the median step
     parameters: int
     work: Work  # of one sequence
-    torch: str
-    threads: int
+    spec: str
+    params: Mapping[str, int | float]
+    changes: Mapping[str, Any]  # of the recipe, that this spec alone has
+    code: Mapping[str, Any]  # versions, commit and threads
 
     def plain(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "spec_sha256": sha256(self.spec.encode()).hexdigest()}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -38,19 +43,20 @@ class Comparison:
     outcomes: tuple[Outcome, ...]
     equal: str
     data: str
+    measure: Measure
 
     def of(self, name: str) -> list[Outcome]:
         """The runs of a spec, by seed."""
         return sorted((o for o in self.outcomes if o.name == name), key=lambda o: o.seed)
 
     def held_out(self, name: str) -> Interval:
-        """Bits per byte on held-out data."""
-        return Interval.of([o.held_out_bits for o in self.of(name)])
+        """What was measured on held-out data."""
+        return Interval.of([o.held_out for o in self.of(name)])
 
     def than_first(self, name: str) -> Interval:
         """How much more a spec needs than the first, by runs of the same seed: below 0 is better."""
-        first = {o.seed: o.held_out_bits for o in self.of(self.names[0])}
-        return Interval.of([o.held_out_bits - first[o.seed] for o in self.of(name)])
+        first = {o.seed: o.held_out for o in self.of(self.names[0])}
+        return Interval.of([o.held_out - first[o.seed] for o in self.of(name)])
 
     def plain(self) -> dict[str, Any]:
         def interval(found: Interval) -> dict[str, Any]:
@@ -60,13 +66,13 @@ class Comparison:
         for name in self.names:
             own = self.of(name)
             specs[name] = {
-                "held_out_bits_per_byte": interval(self.held_out(name)), "than_first": interval(self.than_first(name)) if name != self.names[0] else None,
+                f"held_out_{self.measure.key}": interval(self.held_out(name)), "than_first": interval(self.than_first(name)) if name != self.names[0] else None,
                 "tokens_per_second": fmean(o.tokens_per_second for o in own), "steps": own[0].steps, "parameters": own[0].parameters, "work": asdict(own[0].work),
             }  # fmt: skip
         return {"equal": self.equal, "data": self.data, "first": self.names[0], "specs": specs, "runs": [o.plain() for o in self.outcomes]}
 
     def __str__(self) -> str:
-        heads = ("", "bits/byte", f"than {self.names[0]}", "steps", "tokens/s", "rows", "active tiles", "parameters")
+        heads = ("", self.measure.short, f"than {self.names[0]}", "steps", "tokens/s", "rows", "active tiles", "parameters")
         rows = [heads, *(self._cells(name) for name in self.names)]
         widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
         lines = ["  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))) for row in rows]
@@ -86,7 +92,7 @@ class Comparison:
         count, tile = len(self.of(self.names[0])), self.outcomes[0].work.tile
         spread = f"±: 95% by Student's t over {count} seeds, differences paired by seed." if count > 1 else "One seed each: nothing is known of the spread."
         return (
-            f"Held-out bits per byte of the last row that predicts each byte; below 0 is better than {self.names[0]}.",
+            f"Held-out {self.measure.name} of {self.measure.rows}; below 0 is better than {self.names[0]}.",
             spread,
             f"Equal {self.equal} for each; {self.data}.",
             f"Rows and tiles ({tile} x {tile}, all heads of all layers) are those of one sequence.",

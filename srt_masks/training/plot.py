@@ -1,4 +1,4 @@
-"""Bits per byte as pictures: of one run by step, and of several side by side."""
+"""What was measured, as pictures: of one run by step, and of several side by side."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ from typing import Any
 
 from ..diagnostics import InputError
 from .outcomes import Comparison
+from .task import Measure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # of Okabe and Ito: told apart by all eyes
 
 
-def draw_loss(history: Sequence[tuple[int, float]], held_out: float, name: str, path: Path) -> None:
-    """(step, bits per byte) of every step, and where the held-out text ended, as a PNG. Raises InputError where it cannot be written."""
+def draw_loss(history: Sequence[tuple[int, float]], held_out: float, measure: Measure, name: str, path: Path) -> None:
+    """(step, what was measured) of every step, and where the held-out text ended, as a PNG. Raises InputError where it cannot be written."""
     figure, axes = _figure((7, 4))
-    steps, bits = [h[0] for h in history], [h[1] for h in history]
-    axes.plot(steps, bits, color="#8fb8de", linewidth=1, label="training, each step")
-    axes.plot(steps, _smooth(bits), color="#1f5f99", linewidth=2, label="training, smoothed")
+    steps, found = [h[0] for h in history], [h[1] for h in history]
+    axes.plot(steps, found, color="#8fb8de", linewidth=1, label="training, each step")
+    axes.plot(steps, _smooth(found), color="#1f5f99", linewidth=2, label="training, smoothed")
     axes.axhline(held_out, color="#c0504d", linestyle="--", label=f"held out: {held_out:.3f}")
-    axes.set(xlabel="step", ylabel="bits per byte, last row of each word", title=name if len(name) < 70 else name[:67] + "...")
+    axes.set(
+        xlabel="step",
+        ylabel=f"{measure.name}, {'last row of each word' if measure.part is None else measure.part}",
+        title=name if len(name) < 70 else name[:67] + "...",
+    )
     axes.legend()
     _save(figure, (axes,), path)
 
@@ -33,8 +38,8 @@ def _smooth(values: Sequence[float], keep: float = 0.95) -> list[float]:
 
 
 def draw_comparison(found: Comparison, curves: Mapping[tuple[str, int], Sequence[tuple[int, float]]], path: Path) -> None:
-    """Bits per byte by step, the mean over seeds with the least and the most, and where each run ended on held-out data, as a PNG. `curves` are (step, bits
-    per byte) of every run, by name and seed. Raises InputError where it cannot be written."""
+    """What was measured by step, the mean over seeds with the least and the most, and where each run ended on held-out data, as a PNG. `curves` are (step,
+    what was measured) of every run, by name and seed. Raises InputError where it cannot be written."""
     figure, (left, right) = _figure((10, 4.2), 2)
     for place, name in enumerate(found.names):
         colour = COLOURS[place % len(COLOURS)]
@@ -44,16 +49,18 @@ def draw_comparison(found: Comparison, curves: Mapping[tuple[str, int], Sequence
         by_step = list(zip(*smooth, strict=True))
         left.plot(steps, [sum(b) / len(b) for b in by_step], color=colour, linewidth=2, label=name)
         left.fill_between(steps, [min(b) for b in by_step], [max(b) for b in by_step], color=colour, alpha=0.2, linewidth=0)
-        ends, held_out = [o.held_out_bits for o in found.of(name)], found.held_out(name)
+        ends, held_out = [o.held_out for o in found.of(name)], found.held_out(name)
         right.scatter([place] * len(ends), ends, color=colour, s=22, zorder=3)
         right.errorbar([place + 0.2], [held_out.mean], yerr=[held_out.half or 0.0], color=colour, capsize=4, marker="_", markersize=12)
     for a, b in zip(found.names, found.names[1:], strict=False):
         for one, other in zip(found.of(a), found.of(b), strict=True):
             places = [found.names.index(a), found.names.index(b)]
-            right.plot(places, [one.held_out_bits, other.held_out_bits], color="#999999", linewidth=0.8, zorder=1)
-    left.set(xlabel="step", ylabel="bits per byte in training, smoothed", title="mean over seeds, least and most")
+            right.plot(places, [one.held_out, other.held_out], color="#999999", linewidth=0.8, zorder=1)
+    left.set(xlabel="step", ylabel=f"{found.measure.name} in training, smoothed", title="mean over seeds, least and most")
     left.legend()
-    right.set(ylabel="held-out bits per byte", title="each seed, and the mean with its 95% interval", xticks=range(len(found.names)), xticklabels=found.names)
+    right.set(
+        ylabel=f"held-out {found.measure.name}", title="each seed, and the mean with its 95% interval", xticks=range(len(found.names)), xticklabels=found.names
+    )
     _save(figure, (left, right), path)
 
 

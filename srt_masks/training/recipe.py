@@ -25,6 +25,7 @@ class Recipe:
     feed_forward: str = "gelu"
     positions: str = "learned"
     tied: bool = False
+    own_weights: tuple[str, ...] = ()  # roles with weights of their own
     words: int = 64  # data tokens in a sequence
     batch: int = 8  # sequences in a step: over all its parts, and all processes
     accumulate: int = 1  # parts that a batch goes through the model in, one after another
@@ -47,7 +48,7 @@ class Recipe:
     @property
     def sizes(self) -> dict[str, Any]:
         """The arguments of `build_model`, but for the vocabulary."""
-        names = ("dim", "depth", "heads", "key_heads", "feed_forward", "positions", "tied")
+        names = ("dim", "depth", "heads", "key_heads", "feed_forward", "positions", "tied", "own_weights")
         return {**{name: getattr(self, name) for name in names}, "max_positions": max(2048, self.words)}
 
 
@@ -73,6 +74,8 @@ def check_recipe(recipe: Recipe, world: int = 1) -> None:
     for name, known in (("autocast", AUTOCASTS), ("dtype", DTYPES)):
         if getattr(recipe, name) not in known:
             raise InputError(f"{name} is {' or '.join(map(repr, known))}; got {getattr(recipe, name)!r}")
+    if not isinstance(recipe.own_weights, tuple) or not all(isinstance(role, str) for role in recipe.own_weights):
+        raise InputError(f'own_weights is a tuple of roles, such as ("reason",); got {recipe.own_weights!r}')
     for name in ("compile", "tied"):
         if not isinstance(getattr(recipe, name), bool):
             raise InputError(f"{name} is true or false; got {getattr(recipe, name)!r}")

@@ -12,10 +12,10 @@ from ..diagnostics import InputError
 from ..models.builder import build_model
 from ..models.transformer import SpecTransformer
 from ..spec import Spec
-from .data import Batches, Corpus
 from .recipe import Recipe, check_recipe
 from .schedules import check_schedules
 from .strategy import Strategy
+from .task import Measure, Task, parts_of, sequences
 
 
 @dataclass(slots=True)
@@ -24,15 +24,21 @@ class Session:
 
     spec: Spec
     recipe: Recipe
-    corpus: Corpus
+    task: Task
+    measure: Measure
     strategy: Strategy
     model: SpecTransformer
     module: Any
     optimiser: torch.optim.Optimizer
-    batches: Batches
+    generator: torch.Generator  # its state is the position in the data
     device: torch.device
     step: int = 0
     seconds: float = 0.0
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells the data from others."""
+        return self.task.fingerprint(self.recipe.words)
 
     def values(self, step: int) -> Mapping[str, int | float]:
         """The params that follow a schedule, at a step."""
@@ -45,7 +51,7 @@ class Session:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=on)
 
 
-def start(spec: Spec, recipe: Recipe, corpus: Corpus, strategy: Strategy) -> Session:
+def start(spec: Spec, recipe: Recipe, task: Task, strategy: Strategy) -> Session:
     """A run before its first step: the same weights for the same seed. Everything that a step needs is tried once; nothing is written.
 
     Raises InputError for sizes, schedules or a device that do not fit, or a spec that cannot train; SpecError for a claim that does not hold."""
@@ -53,20 +59,24 @@ def start(spec: Spec, recipe: Recipe, corpus: Corpus, strategy: Strategy) -> Ses
     check_schedules(spec, recipe.schedules)
     device = device_of(recipe.device)
     torch.manual_seed(recipe.seed)
-    model = build_model(spec, **recipe.sizes, num_tokens=corpus.num_tokens).to(getattr(torch, recipe.dtype))
-    x = corpus.train.windows([0], recipe.words)
+    model = build_model(spec, **recipe.sizes, **task.sizes).to(getattr(torch, recipe.dtype))
+    measure, seen = task.measure(recipe.words), task.unseen(recipe.words)
+    one = parts_of(seen, [1, sequences(seen) - 1])[0] if sequences(seen) > 1 else seen
+    model.eval()
     with torch.no_grad():
-        model(x, return_loss=True)
+        measure.error(model(**one, return_parts=True))
         # What the text states of its params is held wherever a schedule turns, together, before the first step and not at the thousandth.
         turns = {min(max(step, 1), recipe.steps) for schedule in recipe.schedules for step, _ in schedule.points}
         for step in sorted(turns):
-            model.lay_out(x, inputs={schedule.name: schedule.at(step) for schedule in recipe.schedules})
+            model(**one, return_parts=True, inputs={schedule.name: schedule.at(step) for schedule in recipe.schedules})
+    model.train()
     module = strategy.wrap(model, device)
     if recipe.compile:
         for block in model.blocks:
             block.compile()
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
-    return Session(spec, recipe, corpus, strategy, model, module, optimiser, Batches(corpus, recipe.batch, recipe.words, recipe.seed), device)
+    generator = torch.Generator().manual_seed(recipe.seed)
+    return Session(spec, recipe, task, measure, strategy, model, module, optimiser, generator, device)
 
 
 def device_of(name: str) -> torch.device:

@@ -15,10 +15,10 @@ from torch import Tensor
 from .. import __version__
 from ..diagnostics import InputError, visible
 from ..models.tensor_files import read_about
-from .data import Places
 from .recipe import Recipe
 from .schedules import read_schedule
 from .session import Session
+from .task import Places
 
 KIND, VERSION = "srt_masks training", 1
 FORMAT = f"{KIND} {VERSION}"
@@ -40,7 +40,7 @@ def resume_session(session: Session, path: Path) -> None:
     tensors = tensors_of(session)
     session.strategy.load(path, tensors)
     torch.set_rng_state(tensors["random.torch"])
-    session.batches.generator.set_state(tensors["random.data"])
+    session.generator.set_state(tensors["random.data"])
     if session.device.type == "cuda" and bool(tensors["random.cuda"].any()):
         torch.cuda.set_rng_state(tensors["random.cuda"], session.device)
     session.step, session.seconds = about["step"], about["seconds"]
@@ -57,7 +57,7 @@ def tensors_of(session: Session) -> dict[str, Tensor]:
             state.update(step=torch.tensor(0.0), exp_avg=torch.zeros_like(parameter), exp_avg_sq=torch.zeros_like(parameter))
         tensors.update({f"optimiser.{name}.{moment}": state[moment] for moment in MOMENTS})
     tensors["random.torch"] = torch.get_rng_state()
-    tensors["random.data"] = session.batches.generator.get_state()
+    tensors["random.data"] = session.generator.get_state()
     # There in every file, so that a run may go on elsewhere: zeros say nothing.
     tensors["random.cuda"] = torch.cuda.get_rng_state(session.device) if session.device.type == "cuda" else torch.zeros(16, dtype=torch.uint8)
     return tensors
@@ -68,7 +68,7 @@ def about_session(session: Session) -> dict[str, str]:
     run = {
         "spec": {"text": session.spec.text, "params": session.spec.params},
         "recipe": recipe_to_json(session.recipe),
-        "data": {"name": session.corpus.name, "fingerprint": session.corpus.fingerprint, **asdict(session.corpus.places)},
+        "data": {"name": session.task.name, "fingerprint": session.fingerprint, **asdict(session.task.places)},
         "step": session.step,
         "seconds": session.seconds,
         "written_by": {"srt_masks": __version__, "torch": torch.__version__},
@@ -121,9 +121,9 @@ def check_same(session: Session, about: Mapping[str, Any], path: Path) -> None:
         was, now = getattr(about["recipe"], field.name), getattr(session.recipe, field.name)
         if field.name not in FREE and was != now:
             raise InputError(f"{path} is of a run with {field.name} = {_said(was)}; here it is {_said(now)}. Leave {field.name}= out to go on as it was")
-    if about["data"]["fingerprint"] != session.corpus.fingerprint:
+    if about["data"]["fingerprint"] != session.fingerprint:
         raise InputError(
-            f"{path} is of a run on other data: {visible(about['data']['name'])}, of another size or content than {session.corpus.name} has now. "
+            f"{path} is of a run on other data: {visible(about['data']['name'])}, of another size or content than {session.task.name} has now. "
             "Give the data it was trained on, or another out="
         )
     if about["step"] > session.recipe.steps:
@@ -131,12 +131,13 @@ def check_same(session: Session, about: Mapping[str, Any], path: Path) -> None:
 
 
 def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
-    return {**asdict(recipe), "schedules": [str(s) for s in recipe.schedules]}
+    return {**asdict(recipe), "schedules": [str(s) for s in recipe.schedules], "own_weights": list(recipe.own_weights)}
 
 
 def recipe_from_json(found: Mapping[str, Any]) -> Recipe:
     """Raises TypeError or ValueError where it is none."""
-    return Recipe(**{**found, "schedules": tuple(read_schedule(s) for s in found["schedules"])})
+    own = tuple(found.get("own_weights", ()))
+    return Recipe(**{**found, "schedules": tuple(read_schedule(s) for s in found["schedules"]), "own_weights": own})
 
 
 def _said(value: Any) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..models.checkpoint import save_model
 from ..models.tensor_files import read_about, read_into, write_tensors
 from ..models.transformer import SpecTransformer
+from .task import Batch
 
 T = TypeVar("T")
 
@@ -34,15 +35,15 @@ class Strategy(Protocol):
 
     @property
     def shares(self) -> int:
-        """Into how many parts `rows` divides a batch: as many as there are ranks, unless several work on the same sequences."""
+        """Into how many parts `share` divides a batch: as many as there are ranks, unless several work on the same sequences."""
         ...
 
     def wrap(self, model: SpecTransformer, device: torch.device) -> Any:
         """The module that the loop calls in the model's place, on `device`. What is trained are the parameters of `model` afterwards."""
         ...
 
-    def rows(self, batch: Tensor) -> Tensor:
-        """This rank's sequences of a batch (batch, words)."""
+    def share(self, batch: Batch) -> Batch:
+        """This rank's sequences of a batch."""
         ...
 
     def passing(self, module: Any, last: bool) -> AbstractContextManager[Any]:
@@ -91,7 +92,7 @@ class Alone:
     def wrap(self, model: SpecTransformer, device: torch.device) -> Any:
         return model.to(device)
 
-    def rows(self, batch: Tensor) -> Tensor:
+    def share(self, batch: Batch) -> Batch:
         return batch
 
     def passing(self, module: Any, last: bool) -> AbstractContextManager[Any]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from ..diagnostics import InputError
@@ -18,9 +17,9 @@ from ..models.transformer import SpecTransformer
 from ..models.vocabulary import KEY, Vocabulary, read_vocabulary
 from ..spec import Spec
 from .board import Board
-from .data import Corpus, Places
+from .code_here import code_here
 from .encode import encoded
-from .evaluate import held_out_score
+from .evaluate import Score, held_out_score
 from .log import Log, entry_of
 from .loop import Report, steps
 from .plot import draw_loss
@@ -29,6 +28,7 @@ from .session import Session, start
 from .state import about_run, recipe_to_json, resume_session, save_session
 from .stop import Stop
 from .strategy import Alone, Strategy
+from .task import Places, Task
 
 STARTS = ("new", "resume", "over")
 MODEL, STATE, LOG, PLOT = "model.safetensors", "training.safetensors", "log.jsonl", "loss.png"
@@ -37,9 +37,9 @@ MODEL, STATE, LOG, PLOT = "model.safetensors", "training.safetensors", "log.json
 @dataclass(frozen=True, slots=True)
 class Result:
     model: SpecTransformer
-    corpus: Corpus
+    task: Task
     vocabulary: Vocabulary
-    held_out_bits: float  # bits per byte of the last predicting row
+    held_out: float  # in the measure of the task: bits per byte of text
     steps: int
     words: int  # data tokens in a training sequence
     seconds: float
@@ -50,7 +50,7 @@ class Result:
 
 
 def train(
-    spec: Spec, recipe: Recipe, out: str | Path, files: Sequence[str | Path] = (), quiet: bool = False, *, begin: str = "over",
+    spec: Spec, recipe: Recipe, out: str | Path, files: Sequence[str | Path] = (), quiet: bool = False, *, task: Task | None = None, begin: str = "over",
     validation: Sequence[str | Path] = (), tokenizer: str | Path | None = None, tensorboard: bool = False,
     strategy: Strategy | None = None, watch: Callable[[Report], None] | None = None,
 ) -> Result:  # fmt: skip
@@ -58,7 +58,7 @@ def train(
 
     `begin` is "over": anew, whatever the folder holds; "new": anew, unless it holds a run that has not ended; "resume": go on with that run, taking the
     same steps, bit for bit, as without the break, on the same
-    files unless others are named. `tokenizer` is a tokenizer.json of Hugging Face, whose tokens are trained on in place of bytes; they are
+    files unless others are named. `task` is what is trained on in place of files, and is given again to go on. `tokenizer` is a tokenizer.json of Hugging Face, whose tokens are trained on in place of bytes; they are
     written into the folder first. `watch` is called with every step's `Report`.
     Raises InputError for data that cannot be read or have changed, a folder that cannot be written, or sizes that do not fit; SpecError for a claim that
     does not hold. Nothing is written before the spec, the data and the sizes have been tried. At the first Ctrl-C or SIGTERM the step ends, a checkpoint is
@@ -72,14 +72,17 @@ def train(
     if begin == "new":
         _refuse_to_lose(out / STATE, strategy)
     places = Places(tuple(map(str, files)), tuple(map(str, validation)), None if tokenizer is None else str(tokenizer))
-    if begin == "resume":
+    if task is not None and places != Places():
+        raise InputError("a task is what is trained on in place of files and their tokenizer: give one or the other")
+    if begin == "resume" and task is None:
         was = about_run(strategy.about(out / STATE), out / STATE)["places"]
         places = Places(places.files or was.files, places.validation or was.validation, places.tokenizer or was.tokenizer)
     vocabulary = read_vocabulary(places.tokenizer)
-    # The leader writes the files of tokens, if there are to be any.
-    data = strategy.leader_first(lambda: encoded(places.files, recipe.words, vocabulary, out, recipe.held_out, places.validation, strategy.leader), out)
-    data = replace(data, places=places)
-    session = start(spec, recipe, data, strategy)
+    if task is None:
+        # The leader writes the files of tokens, if there are to be any.
+        data = strategy.leader_first(lambda: encoded(places.files, recipe.words, vocabulary, out, recipe.held_out, places.validation, strategy.leader), out)
+        task = replace(data, places=places)
+    session = start(spec, recipe, task, strategy)
     if begin == "resume":
         resume_session(session, out / STATE)
     _folder(out)
@@ -99,11 +102,10 @@ def train(
             stop.leave()
         writer.save()
         found = held_out_score(session)
-        bits = found.bits_per_byte
-        writer.write({"event": "end", "steps": session.step, "held_out_bits_per_byte": bits, "held_out_parts": found.parts, "seconds": session.seconds})
+        writer.write({"event": "end", "steps": session.step, **_of_held_out(found), "seconds": session.seconds})
         if strategy.leader:
-            draw_loss(writer.history, bits, data.name, out / PLOT)
-    return Result(session.model, data, vocabulary, bits, session.step, recipe.words, session.seconds, out / MODEL, out / LOG, out / PLOT, stop.asked)
+            draw_loss(writer.history, found.measured, session.measure, task.name, out / PLOT)
+    return Result(session.model, task, vocabulary, found.measured, session.step, recipe.words, session.seconds, out / MODEL, out / LOG, out / PLOT, stop.asked)
 
 
 def _run(session: Session, stop: Stop, writer: _Writer, watch: Callable[[Report], None] | None) -> bool:
@@ -115,15 +117,7 @@ def _run(session: Session, stop: Stop, writer: _Writer, watch: Callable[[Report]
             watch(report)
         if recipe.validate_every is not None and report.step % recipe.validate_every == 0 and report.step < recipe.steps:
             found = held_out_score(session)
-            writer.write(
-                {
-                    "event": "validation",
-                    "step": report.step,
-                    "held_out_bits_per_byte": found.bits_per_byte,
-                    "held_out_loss": found.loss,
-                    "held_out_parts": found.parts,
-                }
-            )
+            writer.write({"event": "validation", "step": report.step, **_of_held_out(found), "held_out_loss": found.loss})
         if report.step < recipe.steps and (report.step == 1 or report.step % recipe.save_every == 0):
             writer.save()
         late = recipe.max_seconds is not None and time.perf_counter() - begin > recipe.max_seconds
@@ -141,7 +135,7 @@ class _Writer:
         self.session, self.out, self.vocabulary = session, out, vocabulary
         leader = session.strategy.leader
         self._board = Board(out, after) if leader and tensorboard else None
-        self._log = Log(out / LOG, after) if leader else None
+        self._log = Log(out / LOG, session.measure, after) if leader else None
         recipe = session.recipe
         self._bar = tqdm(
             total=recipe.steps, initial=session.step, desc="training", unit="step", disable=quiet or not leader, file=sys.stderr, dynamic_ncols=True
@@ -169,9 +163,11 @@ class _Writer:
             self._board.write(entry)
 
     def report(self, report: Report) -> None:
-        self.write(entry_of(report))
+        self.write(entry_of(report, self.session.measure))
         params = "".join(f", {name} {value:g}" for name, value in report.params.items())
-        self._bar.set_postfix_str(f"loss {report.loss:.3f}, {report.bits_per_byte:.3f} bits/byte, {report.tokens_per_second:,.0f} tokens/s{params}")
+        self._bar.set_postfix_str(
+            f"loss {report.loss:.3f}, {report.measured:.3f} {self.session.measure.short}, {report.tokens_per_second:,.0f} tokens/s{params}"
+        )
         self._bar.update()
 
     def save(self) -> None:
@@ -196,11 +192,14 @@ def _refuse_to_lose(state: Path, strategy: Strategy) -> None:
         )
 
 
+def _of_held_out(found: Score) -> dict[str, Any]:
+    return {f"held_out_{found.measure.key}": found.measured, "held_out_parts": found.parts}
+
+
 def _header(session: Session) -> dict[str, Any]:
     return {
-        "spec": session.spec.text, "params": session.spec.params, "recipe": recipe_to_json(session.recipe), "data": session.corpus.name,
-        "bytes": len(session.corpus.train), "parameters": sum(p.numel() for p in session.model.parameters()),
-        "torch": torch.__version__, "threads": torch.get_num_threads(), "processes": session.strategy.world,
+        "spec": session.spec.text, "params": session.spec.params, "recipe": recipe_to_json(session.recipe), "data": session.task.name,
+        "parameters": sum(p.numel() for p in session.model.parameters()), "processes": session.strategy.world, **code_here(),
     }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -47,7 +48,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Comparison]:
 
 
 def bits(found: Comparison) -> dict[tuple[str, int], float]:
-    return {(o.name, o.seed): o.held_out_bits for o in found.outcomes}
+    return {(o.name, o.seed): o.held_out for o in found.outcomes}
 
 
 # ------------------------------------------------------------------------------------------------ numbers
@@ -88,9 +89,11 @@ def test_every_run_is_that_of_train_alone(whole: tuple[Path, Comparison], tmp_pa
     out, found = whole
     assert set(bits(found)) == {("plain", 0), ("plain", 1), ("reasons", 0), ("reasons", 1)}
     alone = run(tmp_path, recipe=replace(RECIPE, seed=1), spec=SPECS["reasons"])
-    assert bits(found)["reasons", 1] == alone.held_out_bits
+    assert bits(found)["reasons", 1] == alone.held_out
     kept = [json.loads(line) for line in (out / "runs.jsonl").read_text().splitlines()]
-    assert kept == [o.plain() for o in found.outcomes] and all(k["steps"] == 6 and k["torch"] == torch.__version__ for k in kept)
+    assert kept == [o.plain() for o in found.outcomes] and all(
+        k["steps"] == 6 and k["code"]["torch"] == torch.__version__ and k["spec_sha256"] == sha256(SPECS[k["name"]].text.encode()).hexdigest() for k in kept
+    )
 
 
 def test_the_table_says_mean_and_spread_and_what_is_paired(whole: tuple[Path, Comparison]):

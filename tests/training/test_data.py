@@ -16,7 +16,7 @@ import srt_masks as srt
 from srt_masks.cli import main
 from srt_masks.models.vocabulary import Bytes, read_vocabulary
 from srt_masks.training import encode
-from srt_masks.training.data import Batches, corpus
+from srt_masks.training.data import bits_per_byte, corpus
 from srt_masks.training.encode import encoded
 from srt_masks.training.evaluate import evaluate, score
 from srt_masks.training.sources import FileSource, Held, Joined, fingerprint
@@ -66,7 +66,7 @@ def test_windows_are_what_the_file_holds(text: Path):
     assert bytes(data.held_out.spread(16, 4)[-1].tolist()) == TEXT[-16:]
     assert data.held_out.spread(16, 4)[0].tolist() == list(TEXT[cut : cut + 16])
     assert data.held_out.spread(16, 10**6).shape == (len(TEXT) // 4 // 16, 16)
-    draws = Batches(data, 500, 16, 0).draw()
+    draws = data.draw(500, 16, torch.Generator().manual_seed(0))["x"]
     assert all(bytes(row) in TEXT[:cut] for row in draws.tolist()) and len(draws.unique(dim=0)) > 50
 
 
@@ -90,7 +90,7 @@ def test_a_file_larger_than_memory_is_read_where_it_is_asked(tmp_path: Path):
         pytest.skip("this file system has no sparse files")
     data = corpus([path], 20)
     assert bytes(data.held_out.spread(20, 64)[-1].tolist()) == b"the end of it, here."
-    assert Batches(data, 4, 20, 0).draw().shape == (4, 20) and len(data.fingerprint) > 100
+    assert data.draw(4, 20, torch.Generator())["x"].shape == (4, 20) and len(data.fingerprint(20)) > 100
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
@@ -164,9 +164,9 @@ def test_the_score_is_that_of_the_last_row_of_each_byte(text: Path, tmp_path: Pa
     torch.manual_seed(1)
     model = srt.build_model(spec, dim=8, depth=1, heads=2, num_tokens=256)
     windows = torch.tensor(list(TEXT[:120])).reshape(10, 12)
-    found = score(model, windows.split(4))
+    found = score(model, [{"x": part} for part in windows.split(4)], bits_per_byte())
     last = -model.log_probs(windows)[:, 1:].double().mean()
-    torch.testing.assert_close(found.bits_per_byte, (last / torch.log(torch.tensor(2.0))).item())
+    torch.testing.assert_close(found.measured, (last / torch.log(torch.tensor(2.0))).item())
     parts = model(windows, return_parts=True)
     torch.testing.assert_close(found.loss, parts.loss.item())
     torch.testing.assert_close(dict(found.parts), {n: p.item() for n, p in parts.parts.items()})
@@ -174,10 +174,10 @@ def test_the_score_is_that_of_the_last_row_of_each_byte(text: Path, tmp_path: Pa
     srt.save_model(model, tmp_path / "model.safetensors")
     (tmp_path / "some").write_bytes(TEXT[:125])
     again = evaluate(tmp_path, [tmp_path / "some"], words=12, quiet=True)
-    torch.testing.assert_close(again.bits_per_byte, found.bits_per_byte)
+    torch.testing.assert_close(again.measured, found.measured)
     assert again.windows == 10
     two = evaluate(tmp_path, [tmp_path / "some"], words=12, windows=2, quiet=True)
-    torch.testing.assert_close(two.bits_per_byte, score(model, [windows[[0, 5]]]).bits_per_byte)
+    torch.testing.assert_close(two.measured, score(model, [{"x": windows[[0, 5]]}], bits_per_byte()).measured)
 
 
 def test_eval_says_bits_and_parts(text: Path, tmp_path: Path, capsys):
@@ -231,7 +231,7 @@ def test_a_run_on_tokens(tokenizer: Path, text: Path, tmp_path: Path, capsys):
     model = srt.load_model(result.checkpoint)
     assert model.config.num_tokens == read_vocabulary(tokenizer).num_tokens != 256
     found = evaluate(tmp_path / "out", [text], quiet=True)  # by the tokenizer in the file
-    assert abs(found.bits_per_byte - lines(tmp_path / "out")[-1]["held_out_bits_per_byte"]) < 0.3
+    assert abs(found.measured - lines(tmp_path / "out")[-1]["held_out_bits_per_byte"]) < 0.3
     data, each = encode.tokens_of([text], read_vocabulary(tokenizer), tmp_path)
     assert found.windows == len(data) // 8 and each == len(TEXT) / len(data)
     assert main(["sample", str(tmp_path / "out"), "--prompt", "One text", "--count", "3", "--temperature", "0"]) == 0

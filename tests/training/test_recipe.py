@@ -189,7 +189,7 @@ def test_a_step_is_what_torch_says_it_is(accumulate: int):
     optimiser = torch.optim.AdamW(other.model.parameters(), betas=(0.9, 0.98), weight_decay=0.3)
     for report in reports:
         optimiser.param_groups[0]["lr"] = 3e-3 * rate(report.step, recipe.steps, recipe.warm_up)
-        loss = other.model(other.batches.draw(), return_loss=True)
+        loss = other.model(**other.task.draw(recipe.batch, recipe.words, other.generator), return_loss=True)
         optimiser.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(other.model.parameters(), 0.5)

@@ -10,11 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT
 
 import srt_masks as srt
 from srt_masks.cli import main
-from srt_masks.training.data import Batches, corpus
+from srt_masks.training.data import corpus
 from srt_masks.training.recipe import Recipe
 from srt_masks.training.train import train
 
@@ -28,7 +29,7 @@ def test_training_writes_what_it_promises(tmp_path: Path):
     assert [x["event"] for x in lines if "event" in x] == ["begin", "end"]
     losses = [x["loss"] for x in lines if "loss" in x]
     assert len(losses) == 30 and losses[-1] < losses[0] - 0.5
-    assert lines[-1]["held_out_bits_per_byte"] == result.held_out_bits < 7.5
+    assert lines[-1]["held_out_bits_per_byte"] == result.held_out < 7.5
     assert result.plot.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     written = srt.sample(srt.load_model(result.checkpoint), b"The ", 20, words=12, seed=3)
     assert written == srt.sample(result.model, b"The ", 20, words=12, seed=3) and len(written) == 20
@@ -106,7 +107,7 @@ def test_data_is_read_or_refused(tmp_path: Path):
     (tmp_path / "bytes").write_bytes(bytes(range(256)) * 20)
     data = corpus([tmp_path / "bytes"], 16)
     assert len(data.train) == 4608 and len(data.held_out) == 512
-    batch = Batches(data, 3, 16, seed=0).draw()
+    batch = data.draw(3, 16, torch.Generator().manual_seed(0))["x"]
     assert batch.shape == (3, 16) and bool(((batch[:, 1:] - batch[:, :-1]) % 256 == 1).all())
     assert len(corpus([], 16).train) > 100_000
     (tmp_path / "empty").write_bytes(b"")
