@@ -357,7 +357,7 @@ def split_arguments(checked: Checked, inputs: Mapping[str, Any] | None, named: M
     return given, params
 
 
-ARGUMENTS = ("layer", "lengths", "queries", "given", "scale", "return_lse", "hidden_k", "hidden_v", "inputs")
+ARGUMENTS = ("layer", "lengths", "queries", "given", "scale", "return_lse", "visited", "hidden_k", "hidden_v", "inputs")
 _OWN_MASK = "declare it in the text: `input mask: bool per query, key` and `attend mask`"
 _NO_SCORES = "score changes are not part of the language"
 FOREIGN = {

@@ -195,7 +195,7 @@ def test_a_cell_on_a_card(backend: str, name: str):
 
 
 @pytest.mark.parametrize(("name", "how"), [
-    ("stop v", "the gates are dropped"), ("lengths=", "an argument is dropped"), ("int per token", "an input is dropped"), ("scale=", "an argument is dropped"),
+    ("stop v", "the gates are dropped"), ("lengths=", "an argument is dropped"), ("int per token", "an input is dropped"), ("scale=", "an argument is dropped"), ("visited=", "an argument is dropped"),
     ("return_lse=", "its gradient is zero"), ("strided", "strides are dropped"), ("float16", "the dtype is another"),
 ])  # fmt: skip
 def test_a_cell_that_is_not_honoured_is_seen(name: str, how: str, monkeypatch):

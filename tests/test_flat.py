@@ -43,6 +43,7 @@ ARGUMENTS: dict[str, tuple[str, list[Any]]] = {
     "lengths": ("attend causal", [[8, 4], (8, 4), [8], [[8, 4]], [[8], [4]], [8.0, 4], [8.0, 4.0], [True, 8], [], "ab", ["a", "b"], [8, HUGE], 8, [None, 1], range(2), range(4, 6), torch.tensor([8, 4])]),
     "queries": ("attend causal", [range(8), [0, 0], (0, 0), [[0, 0]], [0], [0.0, 0.0], [True, False], 0, range(0, 8, 2), "x", [HUGE, 0], [None, 0], range(HUGE), {0, 1}, slice(0, 8)]),
     "scale": ("attend causal", [0.5, 1, -1, [0.5], [1], HUGE, 10**400, True, "x", math.inf, math.nan, (), torch.tensor(0.5), torch.tensor([0.5])]),
+    "visited": ("attend causal", [torch.arange(8).flip(0), torch.arange(8), torch.zeros(8, dtype=torch.int64), torch.arange(7), torch.arange(8.0), list(range(8)), None, 8, np.arange(8)[::-1].copy()]),
     "layer": ("attend causal and window(layer + 2)", [0, 1, [0], 2, HUGE, True, 0.5, None, "x", torch.tensor(1)]),
     "given": (
         GIVEN,
@@ -102,7 +103,7 @@ def test_a_watched_call_judges_what_it_is_given_as_a_plain_one(name: str, number
 
 
 COMPILED = {"w": (0, 1, 2, 4, 8, 10, 11, 12), "far": (1, 7, 10), "g": (2, 3, 6, 8, 11, 13, 17, 19, 20, 22, 27, 31), "f": (2, 4), "lengths": (0, 7, 11), "queries": (10, 12, 13),
-            "scale": (6, 8), "given": (2, 3, 7, 11, 14, 25), "inputs": (4, 5)}  # fmt: skip
+            "scale": (6, 8), "visited": (0, 2), "given": (2, 3, 7, 11, 14, 25), "inputs": (4, 5)}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", COMPILED)
@@ -160,7 +161,8 @@ def typed(value: Any) -> Any:
 def test_arguments_come_back_as_they_were(arguments: dict[str, Any]):
     form, tensors, whole = flatten(arguments)
     assert all(isinstance(x, Tensor) for x in tensors) and all(type(n) is int and -(2**63) <= n < 2**63 for n in whole)
-    wanted = {name: value for name, value in arguments.items() if value is not None or name not in ("layer", "lengths", "queries", "given", "scale", "inputs")}
+    optional = ("layer", "lengths", "queries", "given", "scale", "visited", "inputs")
+    wanted = {name: value for name, value in arguments.items() if value is not None or name not in optional}
     assert typed(unflatten(form, tensors, whole)) == typed(wanted)
     again = flatten(unflatten_unread(form, tensors, whole))  # as vmap does, which looks at no float
     assert typed(unflatten(*again)) == typed(wanted)

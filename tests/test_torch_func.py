@@ -173,5 +173,7 @@ def test_what_is_not_served_says_so(backend: str):
             second()
     with pytest.raises(srt.BackendError, match="scale= is mapped over by vmap"):
         torch.vmap(lambda s: attend(x, x, x, scale=s))(torch.tensor([0.5, 1.0]))
+    with pytest.raises(srt.BackendError, match="visited= is mapped over by vmap, and is one order"):
+        torch.vmap(lambda order: attend(x, x, x, visited=order))(torch.stack([torch.arange(6), torch.arange(6).flip(0)]))
     with pytest.raises(srt.BackendError, match=r"torch.jit.trace would fix the plan .* torch.export"):
         torch.jit.trace(lambda y: call(y), (x,))

@@ -24,7 +24,7 @@ from .leaves import Leaves
 from .order import NATURAL, Order
 from .questions import questions
 from .runs import Consumer, Runs, emit
-from .shard import Shard, shard
+from .shard import Shard, common_order, shard
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -93,6 +93,13 @@ class Plan:
     def orders(self) -> tuple[tuple[tuple[int, ...], tuple[int, ...], str], ...]:
         """Rows of the batch, heads and the name of their order, of every group: plans of one call that agree in these visit tokens alike."""
         return tuple((g.batch, g.heads, NATURAL if g.order is None else g.order.name) for g in self.groups)
+
+    @cached_property
+    def visited(self) -> Tensor | None:
+        """(tokens,) int64: the token at each place, in the order in which all rows of the batch and heads visit those of q and of k alike; None where that
+        is the caller's, or there is no such one order. Rows that are laid out so, and a call that is told (`visited=`), leave nothing to be gathered."""
+        order = common_order([self])
+        return None if order is None or order.keys is not order.queries else order.queries
 
     @property
     def numbered(self) -> frozenset[ir.Side]:

@@ -120,11 +120,16 @@ def deal(work: Tensor, world: int) -> list[Tensor]:
 
 
 def in_one_order(plans: Sequence[Plan]) -> list[Plan]:
-    """The plans, if every group of each visits the tokens of the whole call in one and the same order; else those of the caller's order."""
+    """The plans, if they have one order; else those of the caller's order."""
+    return list(plans) if common_order(plans) is not None else [plan.natural for plan in plans]
+
+
+def common_order(plans: Sequence[Plan]) -> Order | None:
+    """The order in which every group of each plan visits the tokens of the whole call; None where there is no such one, or it is the caller's."""
     first = order_of(plans[0]) if plans else None
     groups = [(plan.geometry, group) for plan in plans for group in plan.groups]
     alike = all(x.order is not None and x.order.is_like(first) and (x.queries, x.keys) == (g.queries, g.keys) for g, x in groups)
-    return [plan if alike else plan.natural for plan in plans]
+    return first if alike else None
 
 
 def order_of(plan: Plan) -> Order | None:

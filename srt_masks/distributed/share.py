@@ -44,15 +44,7 @@ class Share(nn.Module):
     def deal(self, laid: LaidOut) -> Dealt:
         """Who does what of a call. Raises InputError where there are fewer tiles than ranks."""
         assert self.dealer is not None
-        config, words = self.model.config, laid.words
-        weight = self.model.slot_embedding.weight
-        device, dtype = words.any.device, weight.dtype
-        if torch.is_autocast_enabled(device.type) and dtype is torch.float32:
-            dtype = torch.get_autocast_dtype(device.type)
-        one = torch.empty(1, dtype=dtype, device=device)
-        tokens = laid.rows.role.shape[1]
-        q, k = (one.expand(words.batch, heads, tokens, config.dim_head) for heads in (config.heads, config.key_heads or config.heads))
-        return self.dealer.deal(q, k, dict(laid.beside))
+        return self.dealer.deal(*self.model.stand_ins(laid), dict(laid.beside))
 
     def _attention(self, dealt: Dealt) -> Callable[..., Tensor]:
         assert self.dealer is not None and self.context is not None

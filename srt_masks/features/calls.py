@@ -38,6 +38,7 @@ ARGUMENTS = Group(
         takes("queries=range(a, b)", "some rows only: decoding, chunked prefill", {"queries": range(13, 20)}, {"queries": range(12, 19)}, text=GATED, queries=7),
         takes("queries=[...]", "where each row of the batch begins", {"queries": [13, 5]}, {"queries": [13, 13]}, text=GATED, queries=7),
         takes("scale=", "another than 1 / sqrt(head_dim); below 0 too", {"scale": -0.7}),
+        takes("visited=", "rows of q, k and v in an order of their own", {"visited": torch.arange(19, -1, -1)}),
         takes("a value param", "another value compiles nothing", {"far": 5}, text=WINDOW),
         takes("a value param by row", "one for each row of the batch", {"far": torch.tensor([5, 2])}, {"far": torch.tensor([5, 5])}, text=WINDOW),
         Feature("return_lse=", "lse, and its gradient", Example(GATED, use=Use.LSE), Example(GATED)),

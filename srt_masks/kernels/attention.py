@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..binding import Call, Sizes, batch_of, bind_call, check_tokens, layer_number, number_of_scalar
-from ..compiler.choice import AUTO, Ordering, every_candidate
+from ..compiler.choice import AUTO, LEAST_TILES, Ordering, every_candidate
 from ..compiler.facts import lower_facts
 from ..compiler.memory import PLAN_MEMORY
 from ..compiler.order import NATURAL
@@ -30,7 +30,9 @@ from .dispatch import backend_of, check_reference, pick, settle
 from .facts import hold_facts_by_reference
 from .planned import Found, Planned, PlannedCall, planned_call
 from .planning import Asked, find_plan, rows_asking
+from .reorder import places_of
 
+TILES = (16, 32, 64, 128, 256, 512)
 BACKENDS = ("auto", "reference", "tiled", "triton")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -75,7 +77,8 @@ class Attention:
     def __call__(
         self, q: Tensor, k: Tensor, v: Tensor, /, *, layer: int | None = None, lengths: Sequence[int] | Tensor | None = None,
         queries: range | Sequence[int] | Tensor | None = None, given: Any = None, scale: float | None = None, return_lse: bool = False,
-        hidden_k: Tensor | None = None, hidden_v: Tensor | None = None, inputs: Mapping[str, Any] | None = None, **inputs_and_params: Any,
+        visited: Tensor | None = None, hidden_k: Tensor | None = None, hidden_v: Tensor | None = None, inputs: Mapping[str, Any] | None = None,
+        **inputs_and_params: Any,
     ) -> Any:  # fmt: skip
         """out (batch, heads, queries, value_dim) in q's dtype; with `return_lse` also lse (batch, heads, queries), float32 (float64 for float64).
 
@@ -84,7 +87,8 @@ class Attention:
         unless given. `lengths` counts the tokens of each row of the batch. Under `queries where` q holds the rows of the tokens that ask, in
         order, and k and v those of all. `queries=range(a, b)` says that q holds positions a .. b of as many tokens as k has (for decoding and
         chunked prefill), a vector with a number for each row of the batch where each row's begin; the tokens of k may then end in mid-step.
-        `given` holds role, step and slot of every token of a `layout given`. `hidden_k` and `hidden_v`, for a
+        `given` holds role, step and slot of every token of a `layout given`. `visited` (tokens,) int64 says that row i of q, k and v, and so of the
+        results, is that of token visited[i]: rows that are laid out as `plan(...).visited` is are gathered no more. `hidden_k` and `hidden_v`, for a
         text with `stop hidden`, are k and v again, of equal value, projected from the detached hidden state: what the stopped pairs teach the
         projections. Inputs and value params of the spec are given by name, or in `inputs`; a param is a number, or a vector with one for each
         row of the batch. Raises InputError naming the argument that is wrong, BackendError where the backend cannot do it.
@@ -93,7 +97,8 @@ class Attention:
         if not is_watched and torch._C._is_tracing():
             raise BackendError("torch.jit.trace would fix the plan of this one call: torch.export and torch.compile keep the call, for any length")
         q, k, v, hidden_k, hidden_v = autocast(q, k, v, hidden_k, hidden_v)
-        beside = {"layer": layer, "lengths": lengths, "queries": queries, "given": given, "scale": scale, "inputs": inputs, **inputs_and_params}
+        beside = {"layer": layer, "lengths": lengths, "queries": queries, "given": given, "scale": scale, "visited": visited, "inputs": inputs}
+        beside |= inputs_and_params
         if not is_watched:
             traced.refuse_fakes({"k": k, "v": v, "hidden_k": hidden_k, "hidden_v": hidden_v, **beside})
         if self.options.backend == "reference":
@@ -210,6 +215,20 @@ class Attention:
         mid_step = asking is not None and not self._reads_length
         return bind_call(self.spec.checked, sizes, lengths, inputs, named, given, device=device, asking=asking, mid_step=mid_step)
 
+    def _order(self, visited: Any, call: Call) -> Tensor:
+        """`visited`, on the CPU; whether it is an order is seen where it is no known one. Raises InputError unless q, k and v hold all rows of one layout."""
+        checked, tokens = self.spec.checked, call.sizes.tokens
+        why = "queries= says which rows q holds" if call.asking is not None else "this text has two layouts" if checked.keys is not None else ""
+        if why or checked.asks is not None:
+            why = why or "here only some tokens ask (`queries where`)"
+            raise InputError(f"visited= is for q, k and v that all hold every row of one layout, and {why}: leave it out")
+        if type(visited).__module__ == "numpy":
+            visited = torch.as_tensor(visited)
+        if not isinstance(visited, Tensor) or visited.dtype is not torch.int64 or visited.shape != (tokens,):
+            came = f"{str(visited.dtype).removeprefix('torch.')} of shape {tuple(visited.shape)}" if isinstance(visited, Tensor) else type(visited).__name__
+            raise InputError(f"visited is the token of each row of q, k and v: int64 of shape ({tokens},); got {came}")
+        return visited.cpu()
+
     def _check_extents(self, tokens: int, what: str, keys: int | None, asking: tuple[range, ...] | None) -> None:
         """Raises InputError unless the layouts have, or with queries= may begin with, so many tokens. `keys`: those of a layout of their own."""
         checked = self.spec.checked
@@ -248,18 +267,28 @@ class Attention:
 
     # ------------------------------------------------------------------------------------------ plans
 
-    def planned_call(self, q: Tensor, k: Tensor, v: Tensor, hidden_k: Tensor | None = None, hidden_v: Tensor | None = None, /, **beside: Any) -> PlannedCall:
+    def planned_call(
+        self, q: Tensor, k: Tensor, v: Tensor, hidden_k: Tensor | None = None, hidden_v: Tensor | None = None, /, *, visited: Any = None, **beside: Any
+    ) -> PlannedCall:  # fmt: skip
         """A call, checked and planned; `beside` is what `__call__` takes beside q, k, v and their twins. Raises as that does."""
         call, layer, scale = self._bind(q, k, v, hidden_k, hidden_v, **beside)
         operands = Operands.of(q, k, v)
         found = self._found(call, q.shape[2], layer, operands)
-        return planned_call(q, k, v, found.own, self.settled(found, operands), scale, found.twins)
+        order = None if visited is None else self._order(visited, call)
+        return planned_call(q, k, v, found.own, self.settled(found, operands), scale, found.twins, order)
 
     def found(self, q: Tensor, k: Tensor, v: Tensor, /, *, layer: int | None = None, lengths: Any = None, given: Any = None, inputs: Any = None) -> Found:
         """What a call on tensors of such shapes, dtype and device would be done by; of q, k and v nothing is read. Raises as the call does."""
         check_tensors(q, k, v)
         call, number = self._bind_beside(q, k, layer, lengths, None, given, inputs, {})
         return self._found(call, q.shape[2], number, Operands.of(q, k, v))
+
+    def may_reorder(self, tokens: int) -> bool:
+        """Whether a call on so many may visit them in another order than the caller's, by text, options and extent: what its plan says costs more to ask."""
+        options = self.options
+        if not self.compiled.candidates or options.backend == "reference":
+            return False
+        return options.order != AUTO or tokens > (LEAST_TILES - 1) * (options.tile or TILES[0])
 
     def _found(self, call: Call, rows: int, layer: int, operands: Operands) -> Found:
         backend = pick(self.options.backend, self.predicates, operands)
@@ -285,9 +314,15 @@ class Attention:
 
     # ------------------------------------------------------------------------------------------ the reference as a backend
 
-    def _reference(self, q: Tensor, k: Tensor, v: Tensor, hidden_k: Tensor | None, hidden_v: Tensor | None, **beside: Any) -> tuple[Tensor, Tensor]:
+    def _reference(
+        self, q: Tensor, k: Tensor, v: Tensor, hidden_k: Tensor | None, hidden_v: Tensor | None, *, visited: Any = None, **beside: Any
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         traced.check_is_real(q)
         call, layer, scale = self._bind(q, k, v, hidden_k, hidden_v, **beside)
+        order = None if visited is None else self._order(visited, call).to(q.device)
+        if order is not None:
+            places = places_of(order.cpu()).to(q.device)
+            q, k, v, hidden_k, hidden_v = (None if x is None else x[:, :, places] for x in (q, k, v, hidden_k, hidden_v))  # type: ignore[assignment]
         check_reference(q.device)
         sizes, call = call.sizes, call.copied()
         hold_facts_by_reference(self.spec.checked, call, layer)
@@ -304,6 +339,8 @@ class Attention:
             pick = [m.select(-4, layer).to(q.device) for m in (dense.attend, dense.gate_q, dense.gate_k, dense.gate_v, dense.gate_hidden)]
         hidden_k, hidden_v = (None if x is None else x.double() for x in (hidden_k, hidden_v))
         out, lse = reference_attention.attention(q.double(), k.double(), v.double(), *pick, hidden_k=hidden_k, hidden_v=hidden_v, scale=scale)
+        if order is not None:
+            out, lse = out[:, :, order], lse[:, :, order]
         return out.to(q.dtype), lse if q.dtype is torch.float64 else lse.float()
 
 
@@ -323,8 +360,8 @@ def compile_spec(
         backend_of(backend)  # raises where its package is missing
     if precision != "ieee":
         raise BackendError(f'precision={precision!r} is not served yet; precision="ieee" is')
-    if tile is not None and tile not in (16, 32, 64, 128, 256, 512):
-        raise InputError(f"tile is one of 16, 32, 64, 128, 256, 512 tokens; got {tile!r}")
+    if tile is not None and tile not in TILES:
+        raise InputError(f"tile is one of {', '.join(map(str, TILES))} tokens; got {tile!r}")
     for name, value in (("heads", heads), ("layers", layers)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise InputError(f"{name} is a whole number, 1 or more; got {value!r}")

@@ -30,7 +30,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from ..diagnostics import InputError
 
-OPTIONAL = ("layer", "lengths", "queries", "given", "scale", "inputs")  # that are None unless a call names them
+OPTIONAL = ("layer", "lengths", "queries", "given", "scale", "visited", "inputs")  # that are None unless a call names them
 _FLOATS = (float, torch.SymFloat)
 
 

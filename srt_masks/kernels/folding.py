@@ -41,9 +41,10 @@ def fold_arguments(
             folded[name] = {n: _rows(x, mapped[name][n], 1, batch, count) for n, x in value.items()}
         elif name == "inputs" and isinstance(value, Mapping):
             folded[name] = {n: _rows(x, mapped[name][n], {**axes, **inputs}.get(n, 0), batch, count) for n, x in value.items()}
-        elif name in ("layer", "scale"):
+        elif name in ("layer", "scale", "visited"):
             if isinstance(value, Tensor) and mapped[name] is not None:
-                raise BackendError(f"{name}= is mapped over by vmap, and is one number for all of a call: call once for each")
+                what = "order" if name == "visited" else "number"
+                raise BackendError(f"{name}= is mapped over by vmap, and is one {what} for all of a call: call once for each")
             folded[name] = value
         else:
             folded[name] = _rows(value, mapped[name], {**axes, **inputs}.get(name, 0), batch, count)

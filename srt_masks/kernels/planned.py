@@ -16,7 +16,7 @@ from ..compiler.compiled import Compiled
 from ..compiler.plan import Plan
 from ..diagnostics import BackendError
 from .backend import Attended, Backend, Operands
-from .reorder import Arrangement, arrangement, reorder
+from .reorder import Arrangement, arrangement, arrangement_of, reorder
 
 Needs = tuple[bool, bool, bool, bool, bool]  # which gradients are wanted: of q, k, v, and of the twins of k and v
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
@@ -98,16 +98,25 @@ class PlannedCall:
         return dq, dk, dv, twin_k, twin_v
 
 
-def planned_call(q: Tensor, k: Tensor, v: Tensor, planned: Planned, backend: Backend, scale: float, twins: Planned | None = None) -> PlannedCall:
-    """A plan, and that of the twins of k and v if they have one, made ready for these tensors. Raises BackendError if one was made for another call."""
+def planned_call(
+    q: Tensor, k: Tensor, v: Tensor, planned: Planned, backend: Backend, scale: float, twins: Planned | None = None, visited: Tensor | None = None
+) -> PlannedCall:  # fmt: skip
+    """A plan, and that of the twins of k and v if they have one, made ready for these tensors, whose rows come in the caller's order, or as `visited` says,
+    (tokens,) int64 on the CPU. Raises BackendError if one was made for another call, InputError for what is no order."""
     g = planned.plan.geometry
     if (g.batch, g.heads, g.queries, g.keys) != (*q.shape[:3], k.shape[2]):
         raise BackendError(f"a plan for batch {g.batch}, heads {g.heads}, {g.queries} x {g.keys} tokens was given to q {tuple(q.shape)} and k {tuple(k.shape)}")
     operands = Operands.of(q, k, v)
-    orders = arrangement(planned.plan, operands.heads_per_key, q.device)
+
+    def moves(plan: Plan) -> Arrangement | None:
+        if visited is None:
+            return arrangement(plan, operands.heads_per_key, q.device)
+        return arrangement_of(plan, operands.heads_per_key, q.device, visited)
+
+    orders = moves(planned.plan)
     if orders is not None and planned.compiled.speaks_of_head and g.heads_per_key != operands.heads_per_key:
         raise BackendError(f"a plan for {g.heads_per_key} heads a key head was given to {operands.heads_per_key}: they would not visit keys in one order")
-    if twins is not None and _differ(orders, arrangement(twins.plan, operands.heads_per_key, q.device)):
+    if twins is not None and _differ(orders, moves(twins.plan)):
         raise BackendError("the plan of the twins visits tokens in another order than that of k and v")
     own, others = (None if p is None else PackedPlan(backend.pack(p.plan, p.compiled, operands), p.compiled) for p in (planned, twins))
     assert own is not None

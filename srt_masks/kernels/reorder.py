@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..compiler.order import inverse
 from ..compiler.plan import Plan
+from ..diagnostics import InputError
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,26 @@ def arrangement(plan: Plan, heads_per_key: int, device: torch.device) -> Arrange
         there = queries.to(device)
         known[heads_per_key, device] = Arrangement(there, there if keys is queries else keys.to(device))
     return known[heads_per_key, device]
+
+
+def arrangement_of(plan: Plan, heads_per_key: int, device: torch.device, visited: Tensor) -> Arrangement | None:
+    """The same for rows that come as `visited` says, (tokens,) int64 on the CPU; None where they come as the plan visits them. Raises InputError for what is
+    no order."""
+    own = plan.visited
+    if own is not None and (own is visited or torch.equal(own, visited)):
+        return None
+    places = places_of(visited)
+    queries, keys = (Permutation(places[p.tokens]) for p in permutations(plan, heads_per_key))
+    return Arrangement(queries.to(device), keys.to(device))
+
+
+def places_of(visited: Tensor) -> Tensor:
+    """(tokens,) int64: the row of each token. Raises InputError unless `visited` names every token once."""
+    if not torch.equal(visited.sort().values, torch.arange(len(visited))):
+        raise InputError(
+            f"visited holds the tokens of the rows of q, k and v, from 0 to {len(visited) - 1}, each of them once; another is among them, or one comes twice"
+        )
+    return inverse(visited)
 
 
 def permutations(plan: Plan, heads_per_key: int) -> tuple[Permutation, Permutation]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..binding import Call, Sizes, bind_call
 from ..compiler.ir import Program
+from ..compiler.order import inverse
 from ..compiler.rows import Rows, rows_of
 from ..diagnostics import InputError
 from ..grammar.checked import Checked
@@ -25,13 +26,15 @@ Keep = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
 @dataclass(frozen=True, slots=True)
 class LaidOut:
     """`own` are the rows of the layout that each row of the batch has of its own; `beside` is what every call of attention gets beside q, k and v. Where
-    these are some rows of a longer text, `keep` takes the keys and values of a layer and gives those of the whole."""
+    these are some rows of a longer text, `keep` takes the keys and values of a layer and gives those of the whole. Where all rows of the layout come in
+    an order of their own, `visited` (rows,) is the row of the layout at each place."""
 
     words: Words
     rows: Rows
     own: tuple[int, ...]
     beside: Mapping[str, Any]
     keep: Keep | None = None
+    visited: Tensor | None = None
 
     @property
     def places(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -44,6 +47,14 @@ class LaidOut:
         """Some rows of the layout alone, int64, in any order. Attention is told of the whole layout nevertheless."""
         picked = Rows(*(getattr(self.rows, f.name)[:, rows] for f in fields(Rows)))
         return replace(self, rows=picked, own=tuple(picked.live.expand(self.words.batch, -1).sum(1).tolist()))
+
+    def in_order(self, visited: Tensor) -> LaidOut:
+        """All rows of the layout in another order, (rows,) int64 on the CPU, of which attention is told."""
+        return replace(self.at(visited), beside={**self.beside, "visited": visited}, visited=visited)
+
+    def places_of(self, rows: Tensor) -> Tensor:
+        """Where some rows of the layout stand among these, int64."""
+        return rows if self.visited is None else inverse(self.visited)[rows]
 
 
 class Layouter:

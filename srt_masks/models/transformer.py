@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..diagnostics import InputError
 from ..kernels.attention import compile_spec
+from ..kernels.traced import is_watched
 from ..reference.masks import TokenTable
 from ..spec import Spec
 from ..surface import tokens as table_of
@@ -25,6 +26,7 @@ from .groups import Groups
 from .laid_out import LaidOut, Layouter
 from .losses import Loss, Predicted, Sums, cross_entropy, predicted, squared_error
 from .positions import Rotation
+from .visiting import visited_alike
 from .words import read_words
 
 
@@ -152,6 +154,29 @@ class SpecTransformer(Ends):
     def states(self, laid: LaidOut, attend: Callable[..., Tensor] | None = None) -> Tensor:
         """The final normalised state of every row, (batch, rows, dim); of padding anything. `attend` stands in for the model's own attention, where
         some rows alone are laid out and others attend elsewhere."""
+        visiting = laid if attend else self._as_visited(laid)
+        state = self._states(visiting, attend)
+        return state if visiting is laid else state.index_select(1, visiting.places_of(torch.arange(state.shape[1])).to(state.device))
+
+    def _as_visited(self, laid: LaidOut) -> LaidOut:
+        """The rows in the order in which every layer visits them, if that is one and not the text's: no layer gathers them then."""
+        if laid.keep is not None or not self.attend.may_reorder(laid.rows.role.shape[1]) or is_watched(laid.words.any):
+            return laid
+        visited = visited_alike(self.attend, self.config.depth, *self.stand_ins(laid), laid.beside)
+        return laid if visited is None else laid.in_order(visited)
+
+    def stand_ins(self, laid: LaidOut) -> tuple[Tensor, Tensor]:
+        """q and k of a call as its plans know them, by shape, dtype and device: they hold one number."""
+        words, config, dtype = laid.words, self.config, self.slot_embedding.weight.dtype
+        device = words.any.device
+        if torch.is_autocast_enabled(device.type) and dtype is torch.float32:
+            dtype = torch.get_autocast_dtype(device.type)
+        one = torch.empty(1, dtype=dtype, device=device)
+        q, k = (one.expand(words.batch, heads, laid.rows.role.shape[1], config.dim_head) for heads in (config.heads, config.key_heads or config.heads))
+        return q, k
+
+    def _states(self, laid: LaidOut, attend: Callable[..., Tensor] | None) -> Tensor:
+        """The same, in the order in which the rows come."""
         sets = self._sets(laid)
         groups = Groups.of(sets.flatten(), len(self.ends), laid.words.any.device)
         state = self._embedded(laid, sets, groups)
@@ -257,7 +282,8 @@ class SpecTransformer(Ends):
 
     def _say(self, read: Sequence[Callable[[Tensor], Tensor]], laid: LaidOut, rows: Predicted, attend: Callable[..., Tensor] | None = None) -> Tensor:
         """What the head says of some rows, (n, ...)."""
-        return self._read(read, self.states(laid, attend), self._sets(laid), rows.batch, rows.row)
+        visiting = laid if attend else self._as_visited(laid)
+        return self._read(read, self._states(visiting, attend), self._sets(visiting), rows.batch, visiting.places_of(rows.row))
 
     def _read(self, read: Sequence[Callable[[Tensor], Tensor]], state: Tensor, sets: Tensor, batch: Tensor, row: Tensor) -> Tensor:
         groups = Groups.of(sets[batch, row], len(self.ends), state.device)
