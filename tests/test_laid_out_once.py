@@ -130,6 +130,7 @@ CALLS: dict[str, tuple[str, str, dict[str, Any], dict[str, Any], bool]] = {  # t
     "an input by row": (RANKED, "by k.rank", {}, {"rank": RANK}, False),
     "all as long": (SEEN_A_WHILE, "by role", {}, {"lengths": [WORDS, WORDS]}, True),
     "ragged": (SEEN_A_WHILE, "by role", {}, {"lengths": [WORDS, 5]}, False),
+    "all as short": (SEEN_A_WHILE, "by role", {}, {"lengths": [5, 5]}, False),
     "padded on the left": (SEEN_A_WHILE, "by role", {}, {"lengths": [WORDS, 5], "padding": "left"}, False),
     "the text's order": (SEEN_A_WHILE, "natural", {}, {}, False),
 }

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..diagnostics import InputError
-from ..kernels.attention import compile_spec
+from ..kernels.attention import Attention, compile_spec
 from ..kernels.traced import is_watched
 from ..reference.masks import TokenTable
 from ..spec import Spec
@@ -160,9 +160,11 @@ class SpecTransformer(Ends):
 
     def _as_visited(self, laid: LaidOut) -> LaidOut:
         """The rows in the order in which every layer visits them, if that is one and not the text's: no layer gathers them then."""
-        if laid.keep is not None or not self.attend.may_reorder(laid.rows.role.shape[1]) or is_watched(laid.words.any):
+        attend = self.attend
+        # What somebody has put in its place is given rows as the text has them; so is what torch watches, which is to see no plan.
+        if not isinstance(attend, Attention) or not attend.may_reorder(laid.rows.role.shape[1]) or laid.keep is not None or is_watched(laid.words.any):
             return laid
-        visited = visited_alike(self.attend, self.config.depth, *self.stand_ins(laid), laid.beside)
+        visited = visited_alike(attend, self.config.depth, *self.stand_ins(laid), laid.beside)
         return laid if visited is None else laid.in_order(visited)
 
     def stand_ins(self, laid: LaidOut) -> tuple[Tensor, Tensor]:
