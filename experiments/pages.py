@@ -86,13 +86,14 @@ def paired(runs: Runs, key: str, pairs: Mapping[tuple[str, str], str]) -> str:
 def origin(runs: Runs) -> str:
     """A sentence: how many runs, of which seeds, steps, versions, threads and seconds. The texts and their hashes stand beside each run."""
 
-    def one(key: str) -> str:
-        return " and ".join(str(each) for each in dict.fromkeys(run[key] for run in runs))
+    def one(found: Sequence[Any]) -> str:
+        return " and ".join(str(each) for each in dict.fromkeys(found))
 
-    seconds = [run["seconds"] for run in runs]
+    seconds, code = [run["seconds"] for run in runs], [run["code"] for run in runs]
+    srt_masks, commit, python, torch, threads = (one([c[key] for c in code]) for key in ("srt_masks", "commit", "python", "torch", "threads"))
     return (
-        f"{len(runs)} runs, seeds {one('seed')}; {one('steps')} steps; srt_masks {one('srt_masks')} at {one('commit')}, Python {one('python')}, torch "
-        f"{one('torch')}, {one('threads')} thread a run; {median(seconds):.0f} s a run ({min(seconds):.0f} to {max(seconds):.0f}), beside other work."
+        f"{len(runs)} runs, seeds {one(sorted(run['seed'] for run in runs))}, {one([run['steps'] for run in runs])} steps each; srt_masks {srt_masks} at {commit}, "
+        f"Python {python}, torch {torch}, threads of a run: {threads}; {median(seconds):.0f} s a run ({min(seconds):.0f} to {max(seconds):.0f}), beside other work."
     )
 
 

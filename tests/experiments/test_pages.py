@@ -7,11 +7,12 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from experiments.pages import by_seed, filled, paired
+from experiments.pages import by_seed, filled, origin, paired
 from experiments.picture import LEFT, RIGHT, WIDTH, picture
 
 RUNS = [
-    {"name": name, "seed": seed, "held_out": value, "steps": 600, "seconds": 30.0 + seed, "srt_masks": "0.1", "commit": "abc", "python": "3.11", "torch": "2.13", "threads": 1}
+    {"name": name, "seed": seed, "held_out": value, "steps": 600, "seconds": 30.0 + seed,
+     "code": {"srt_masks": "0.1", "commit": "abc", "python": "3.11", "torch": "2.13", "threads": 1}}
     for seed, pair in ((4, (0.0521, 0.95)), (3, (0.0479, 0.93)))
     for name, value in zip(("open", "stop"), pair, strict=True)
 ]  # fmt: skip
@@ -28,6 +29,12 @@ def test_differences_are_paired_by_seed_and_say_whether_0_is_within():
     lines = paired(RUNS, "held_out", {("stop", "open"): "what the stop costs", ("open", "open"): "nothing", ("stop", "gone"): "of an arm that did not run"})
     # 0.8979 and 0.8821: mean 0.89, half 12.706 * 0.0079.
     assert lines.splitlines()[2:] == ["| what the stop costs | 0.890 ± 0.100 | no |", "| nothing | 0.0000 ± 0.0000 | yes |"]
+
+
+def test_runs_say_where_they_come_from():
+    assert origin(RUNS).startswith(
+        "4 runs, seeds 3 and 4, 600 steps each; srt_masks 0.1 at abc, Python 3.11, torch 2.13, threads of a run: 1; 34 s a run (33 to 34)"
+    )
 
 
 def test_a_page_is_filled_between_its_marks_alone():
