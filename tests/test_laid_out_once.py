@@ -160,6 +160,23 @@ def test_layers_that_visit_rows_in_unlike_orders_gather_them(monkeypatch: pytest
     assert gathers
 
 
+def test_a_model_as_it_is_built_takes_the_order_that_pays(gathers: list[int]):
+    """Under autocast, too, where tokens have another dtype; and what is put in the place of its attention sees rows as the text has them."""
+    model = model_of(srt.zoo("registers look ahead"), positions="rotary", depth=1).float()
+    x = torch.randint(0, 11, (1, 600))
+    assert is_moved(model, x) and not is_moved(model, x[:, :20])
+    moved = model(x, return_loss=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert is_moved(model, x)
+        model(x, return_loss=True).backward()
+    assert not gathers
+    attend = model.attend
+    model.attend = lambda *a, **b: attend(*a, **b)
+    assert not is_moved(model, x)
+    torch.testing.assert_close(model(x, return_loss=True), moved)
+    assert gathers
+
+
 def test_numbers_in_and_out_and_what_is_asked_of_the_next_word(gathers: list[int]):
     model, x = model_of(srt.parse(SEEN_A_WHILE), regression=2), torch.randint(0, 11, (2, WORDS))
     embeds, targets = torch.randn(2, WORDS, 16, dtype=torch.float64, requires_grad=True), torch.randn(2, WORDS, 2, dtype=torch.float64)

@@ -154,7 +154,7 @@ class SpecTransformer(Ends):
     def states(self, laid: LaidOut, attend: Callable[..., Tensor] | None = None) -> Tensor:
         """The final normalised state of every row, (batch, rows, dim); of padding anything. `attend` stands in for the model's own attention, where
         some rows alone are laid out and others attend elsewhere."""
-        visiting = laid if attend else self._as_visited(laid)
+        visiting = self._as_visited(laid) if attend is None else laid
         state = self._states(visiting, attend)
         return state if visiting is laid else state.index_select(1, visiting.places_of(torch.arange(state.shape[1])).to(state.device))
 
@@ -284,7 +284,7 @@ class SpecTransformer(Ends):
 
     def _say(self, read: Sequence[Callable[[Tensor], Tensor]], laid: LaidOut, rows: Predicted, attend: Callable[..., Tensor] | None = None) -> Tensor:
         """What the head says of some rows, (n, ...)."""
-        visiting = laid if attend else self._as_visited(laid)
+        visiting = self._as_visited(laid) if attend is None else laid
         return self._read(read, self._states(visiting, attend), self._sets(visiting), rows.batch, visiting.places_of(rows.row))
 
     def _read(self, read: Sequence[Callable[[Tensor], Tensor]], state: Tensor, sets: Tensor, batch: Tensor, row: Tensor) -> Tensor:
