@@ -29,10 +29,13 @@ class Parallel(nn.Module):
     def model(self) -> SpecTransformer:
         return self.share.model
 
-    def forward(self, x: Tensor | None = None, *, targets: Tensor | None = None, return_parts: bool = False, return_loss: bool = True, **options: Any) -> Any:
+    def forward(
+        self, x: Tensor | None = None, *, targets: Tensor | None = None, huber: float | None = None, return_parts: bool = False, return_loss: bool = True,
+        **options: Any,
+    ) -> Any:  # fmt: skip
         """The loss of all ranks' sequences together, the same on every rank; with `return_parts` a `Loss`. Its gradient is that of one process on the
         joined batch. `options` are those of a call of the model. Raises InputError as that does."""
-        errors, counts = self.wrapped(x, targets=targets, **options)
+        errors, counts = self.wrapped(x, targets=targets, huber=huber, **options)
         loss = joined(Sums(errors, counts), self.ranks.add_up, self.ranks.world).loss(self.model.name_of)
         return loss if return_parts else loss.loss
 
@@ -41,8 +44,9 @@ def data_parallel(model: SpecTransformer, ranks: Ranks, *, tile: int | None = No
     """Every rank has all weights, and gradients are averaged as they are made (torch's DistributedDataParallel). Ranks begin with the weights of the
     first. `tile`: where ranks share sequences, how many rows are dealt at once; that of the backend unless given."""
     share = Share(model.to(ranks.device), ranks.context, tile)
-    # A head for numbers is there beside that for words, and one call is of one of them.
-    wrapped = DistributedDataParallel(share, find_unused_parameters=model.config.regression is not None)
+    # A head for numbers is there beside that for words, and one call is of one of them; embeds= may stand where numbers would be embedded.
+    unused = model.config.regression is not None or model.config.numbers is not None
+    wrapped = DistributedDataParallel(share, find_unused_parameters=unused)
     return Parallel(share, wrapped, ranks)
 
 

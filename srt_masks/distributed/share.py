@@ -12,7 +12,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from ..diagnostics import InputError
 from ..kernels.attention import compile_spec
 from ..models.laid_out import LaidOut
-from ..models.losses import Sums
+from ..models.losses import Sums, check_huber
 from ..models.transformer import SpecTransformer
 from .attention import Exchange, SharedAttention
 from .dealing import Dealer, Dealt
@@ -30,15 +30,17 @@ class Share(nn.Module):
             attention = compile_spec(model.spec, heads=o.heads, layers=o.layers, backend=o.backend, tile=o.tile if tile is None else tile, order=o.order)
             self.dealer = Dealer(attention, model.config.depth, context.get_local_rank(), context.size())
 
-    def forward(self, x: Tensor | None = None, *, targets: Tensor | None = None, **options: Any) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor | None = None, *, targets: Tensor | None = None, huber: float | None = None, **options: Any) -> tuple[Tensor, Tensor]:
         """The errors and the counts of `Sums`, of this rank's part. Raises InputError as the model does."""
+        if huber is not None:
+            check_huber(huber, targets)
         laid = self.model.lay_out(x, **options)
         rows, attend = self.model.predicted(laid), None
         if self.dealer is not None:
             dealt = self.deal(laid)
             rows = rows.at(dealt.rows, laid.rows.role.shape[1])
             laid, attend = laid.at(dealt.rows), self._attention(dealt)
-        sums = self.model.sums(laid, rows, targets, attend)
+        sums = self.model.sums(laid, rows, targets, huber, attend)
         return sums.errors, sums.counts
 
     def deal(self, laid: LaidOut) -> Dealt:

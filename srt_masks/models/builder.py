@@ -12,14 +12,15 @@ from .config import FEED_FORWARDS, POSITIONS, Config
 from .transformer import SpecTransformer
 
 ARGUMENTS = (
-    "dim", "depth", "heads", "num_tokens", "dim_head", "max_positions", "key_heads", "feed_forward", "positions", "tied", "own_weights", "regression",
-    "max_slots", "backend", "proofs",
+    "dim", "depth", "heads", "num_tokens", "dim_head", "max_positions", "key_heads", "feed_forward", "positions", "tied", "own_weights", "numbers",
+    "regression", "max_slots", "backend", "proofs",
 )  # fmt: skip
 FOREIGN = {
     "vocab_size": "write num_tokens=", "layers": "write depth=", "n_layers": "write depth=", "num_layers": "write depth=", "num_heads": "write heads=",
     "n_heads": "write heads=", "d_model": "write dim=", "hidden_size": "write dim=", "max_seq_len": "write max_positions=", "head_dim": "write dim_head=",
     "kv_heads": "write key_heads=", "num_key_value_heads": "write key_heads=", "tie_word_embeddings": "write tied=", "rotary": 'write positions="rotary"',
-    "rope": 'write positions="rotary"', "swiglu": 'write feed_forward="gated"',
+    "rope": 'write positions="rotary"', "swiglu": 'write feed_forward="gated"', "in_features": "write numbers=", "input_size": "write numbers=", "input_dim": "write numbers=",
+    "out_features": "write regression=", "output_size": "write regression=", "output_dim": "write regression=",
     "dropout": "dropout on attention weights is not part of the language, and the model has none", "causal": "write `attend causal` in the text",
 }  # fmt: skip
 
@@ -38,6 +39,7 @@ def build_model(
     positions: str = "learned",
     tied: bool = False,
     own_weights: Iterable[str] = (),
+    numbers: int | None = None,
     regression: int | None = None,
     max_slots: int = 16,
     backend: str = "auto",
@@ -46,8 +48,9 @@ def build_model(
 ) -> SpecTransformer:
     """A pre-norm decoder whose attention, gradients, positions and loss are those of the spec.
 
-    `num_tokens` is the size of the vocabulary, 256 for bytes; without it the model knows no tokens: `embeds=` come in and the regression head says what it
-    predicts. As no row then reads what is predicted, `predict token -> index` is no leak there.
+    `num_tokens` is the size of the vocabulary, 256 for bytes; without it the model knows no tokens: `numbers=` or `embeds=` come in and the regression head
+    says what it predicts. As no row then reads what is predicted, `predict token -> index` is no leak there. `numbers`: how many numbers each data token
+    has, beside its value in the vocabulary or alone; a linear layer embeds them.
     `dim_head` is dim / heads unless given. `key_heads` (`heads`) keys and values are shared by groups of query heads. `feed_forward` is "gelu", or
     "gated": SwiGLU with as many weights. `positions`, the ids that the text's `position` says, are "learned", from 0 to `max_positions` - 1, or
     "rotary". `tied`: the head is the token embedding. The rows of the roles of `own_weights` go through embeddings, norms, projections, feed-forwards and
@@ -68,6 +71,7 @@ def build_model(
         ("max_positions", max_positions),
         ("dim_head", 1 if dim_head is None else dim_head),
         ("key_heads", 1 if key_heads is None else key_heads),
+        ("numbers", 1 if numbers is None else numbers),
         ("regression", 1 if regression is None else regression),
         ("max_slots", max_slots),
     ):
@@ -110,7 +114,7 @@ def build_model(
         raise InputError("this layout is no single `repeat`, so the spec must say where tokens stand: for example write `position pos`")
     hold(spec, proofs, reads_targets=num_tokens is not None)
     own = _own_weights(spec, own_weights)
-    sizes = Config(dim, depth, heads, num_tokens, dim_head, max_positions, key_heads, feed_forward, positions, tied, own, regression, max_slots)
+    sizes = Config(dim, depth, heads, num_tokens, dim_head, max_positions, key_heads, feed_forward, positions, tied, own, regression, max_slots, numbers)
     return SpecTransformer(spec, sizes, backend)
 
 

@@ -34,7 +34,7 @@ class Cache:
         words = model.layouter.room_for(max(last) + 1)
         device = next(model.parameters()).device
         self.x = torch.zeros(len(known), words, dtype=torch.int64, device=device)
-        laid = model.layouter.lay_out(Words(self.x, None, None, False), None, inputs, named)
+        laid = model.layouter.lay_out(Words(self.x), None, inputs, named)
         stages = stages_of(model, laid, known, last)
         self.ends, self.rows = stages.ends, laid.rows.role.shape[1]
         used = stages.ends[max(last)]
@@ -115,4 +115,4 @@ class Cache:
                     kept[torch.arange(len(starts), device=device)[:, None], :, at] = new.transpose(1, 2)
             return self._kept[layer]
 
-        return LaidOut(Words(self.x, None, None, False), rows, (count,) * len(starts), {**laid.beside, "queries": queries}, keep)
+        return LaidOut(Words(self.x), rows, (count,) * len(starts), {**laid.beside, "queries": queries}, keep)

@@ -15,7 +15,7 @@ class Config:
     dim: int
     depth: int
     heads: int
-    num_tokens: int | None  # None: no token embedding and no token head, what comes in is `embeds=`
+    num_tokens: int | None  # None: no token embedding and no token head, what comes in is `numbers=` or `embeds=`
     dim_head: int
     max_positions: int
     key_heads: int | None = None  # heads of keys and values, each shared by heads / key_heads query heads; None: `heads`
@@ -25,3 +25,4 @@ class Config:
     own_weights: tuple[str, ...] = ()  # roles with weights of their own, in the order of the spec's
     regression: int | None = None  # numbers that the regression head predicts
     max_slots: int = 16  # slots of each role that a `layout given` may have
+    numbers: int | None = None  # numbers of each data token, embedded by a linear layer

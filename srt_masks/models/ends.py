@@ -1,4 +1,4 @@
-"""What stands at both ends of the blocks: embeddings of tokens and positions, the last norm, and the heads."""
+"""What stands at both ends of the blocks: embeddings of tokens, numbers and positions, the last norm, and the heads."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ class Ends(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.token_embedding = None if config.num_tokens is None else nn.Embedding(config.num_tokens, config.dim)
+        self.number_embedding = None if config.numbers is None else nn.Linear(config.numbers, config.dim)
         self.position_embedding = nn.Embedding(config.max_positions, config.dim) if config.positions == "learned" else None
         self.norm = nn.RMSNorm(config.dim)
         self.to_logits = None if config.tied or config.num_tokens is None else nn.Linear(config.dim, config.num_tokens, bias=False)

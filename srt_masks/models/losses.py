@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..compiler.rows import Rows
+from ..diagnostics import InputError
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """In nats (of a regression head: squared errors). `loss` is sum(weight * error) / sum(weight); `parts` the plain means by role and slot; `last` the
-    plain mean over the last row that predicts each data token: the figure to compare models by. `weight` and `count` are what several losses are joined
-    by: the sum of weights of `loss`, and how many data tokens `last` is the mean of."""
+    """In nats (of a regression head: squared errors). `loss` is sum(weight * error) / sum(weight), the error being Huber's where the call gave `huber=`;
+    `parts` the plain means by role and slot; `last` the plain mean over the last row that predicts each data token: the figure to compare models by.
+    `weight` and `count` are what several losses are joined by: the sum of weights of `loss`, and how many data tokens `last` is the mean of."""
 
     loss: Tensor
     parts: dict[str, Tensor]
@@ -77,6 +80,21 @@ def squared_error(values: Tensor, targets: Tensor) -> Tensor:
     return (values.to(wide) - targets.to(wide)).square().mean(-1)
 
 
+def huber_error(values: Tensor, targets: Tensor, delta: float) -> Tensor:
+    """Of each row, the mean over its numbers of error ** 2 / 2 up to an error of `delta` and delta * (error - delta / 2) beyond, in float32 at least: both
+    (n, size)."""
+    wide = torch.promote_types(values.dtype, torch.float32)
+    return F.huber_loss(values.to(wide), targets.to(wide), reduction="none", delta=delta).mean(-1)
+
+
+def check_huber(huber: Any, targets: Any) -> None:
+    """Raises InputError unless it is a number above 0, beside targets."""
+    if isinstance(huber, bool) or not isinstance(huber, int | float) or not 0 < huber < math.inf:
+        raise InputError(f"huber is a number above 0, the error up to which the loss is squared; got {huber!r}")
+    if targets is None:
+        raise InputError("huber= is of the loss of the regression head: give targets=, or leave it out")
+
+
 @dataclass(frozen=True, slots=True)
 class Sums:
     """What losses are means of: over some rows, and added up over all shares of a batch. Both hold first what weighs as the text says, then the last row
@@ -86,12 +104,12 @@ class Sums:
     counts: Tensor  # float64, on the CPU: of weights, of last rows, of rows
 
     @staticmethod
-    def of(error: Tensor, rows: Predicted, kinds: int) -> Sums:
-        """The errors (n,) of the rows, of whose kinds there are so many."""
+    def of(error: Tensor, rows: Predicted, kinds: int, trained: Tensor | None = None) -> Sums:
+        """The errors (n,) of the rows, of whose kinds there are so many; `trained` are those that what weighs is made of, where they are others."""
         nothing, device = error.new_zeros(()), error.device
         present = set(rows.kind.tolist())
         by_kind = [error[(rows.kind == k).to(device)].sum() if k in present else nothing for k in range(kinds)]
-        errors = torch.stack([(rows.weight.to(device) * error).sum(), error[rows.is_last.to(device)].sum(), *by_kind])
+        errors = torch.stack([(rows.weight.to(device) * (error if trained is None else trained)).sum(), error[rows.is_last.to(device)].sum(), *by_kind])
         counts = torch.stack([rows.weight.double().sum(), rows.is_last.sum().double()])
         return Sums(errors, torch.cat([counts, rows.kind.bincount(minlength=kinds).double()]))
 

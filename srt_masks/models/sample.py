@@ -46,6 +46,10 @@ def sample(
         raise InputError(f"sample takes a model of build_model; got {type(model).__name__}")
     if model.config.num_tokens is None:
         raise InputError("this model has no tokens to draw: it was built without num_tokens, for numbers alone")
+    if model.config.numbers is not None:
+        raise InputError(
+            f"this model reads numbers= beside its tokens (numbers={model.config.numbers}), and a text that is drawn has none: draw from model.next_logits"
+        )
     texts, kind = _read_prompts(prompts, model.config.num_tokens)
     choice = Choice(temperature, top_k, top_p)
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:

@@ -24,7 +24,7 @@ from .config import Config
 from .ends import Ends
 from .groups import Groups
 from .laid_out import LaidOut, Layouter
-from .losses import Loss, Predicted, Sums, cross_entropy, predicted, squared_error
+from .losses import Loss, Predicted, Sums, check_huber, cross_entropy, huber_error, predicted, squared_error
 from .positions import Rotation
 from .visiting import visited_alike
 from .words import read_words
@@ -80,35 +80,41 @@ class SpecTransformer(Ends):
         return table_of(self.spec, steps=steps, heads=self.config.heads, layers=self.config.depth, inputs=named, given=given)
 
     def lay_out(
-        self, x: Any, embeds: Any = None, lengths: Any = None, padding: str = "right", given: Any = None, inputs: Mapping[str, Any] | None = None,
-        **inputs_and_params: Any,
+        self, x: Any, *, embeds: Any = None, numbers: Any = None, lengths: Any = None, padding: str = "right", given: Any = None,
+        inputs: Mapping[str, Any] | None = None, **inputs_and_params: Any,
     ) -> LaidOut:  # fmt: skip
         """A call, checked, and what each of its rows is. Raises InputError."""
-        return self.layouter.lay_out(read_words(x, embeds, lengths, padding, self.config.num_tokens, self.config.dim), given, inputs, inputs_and_params)
+        return self.layouter.lay_out(read_words(x, embeds, numbers, lengths, padding, self.config), given, inputs, inputs_and_params)
 
     # ------------------------------------------------------------------------------------------ passes
 
     def forward(
-        self, x: Tensor | None = None, *, embeds: Tensor | None = None, lengths: Sequence[int] | Tensor | None = None, padding: str = "right",
-        given: Any = None, targets: Tensor | None = None, return_loss: bool = False, return_parts: bool = False, return_hidden: bool = False,
-        return_values: bool = False, all_rows: bool = False, inputs: Mapping[str, Any] | None = None, **inputs_and_params: Any,
+        self, x: Tensor | None = None, *, embeds: Tensor | None = None, numbers: Tensor | None = None, lengths: Sequence[int] | Tensor | None = None,
+        padding: str = "right", given: Any = None, targets: Tensor | None = None, huber: float | None = None, return_loss: bool = False,
+        return_parts: bool = False, return_hidden: bool = False, return_values: bool = False, all_rows: bool = False,
+        inputs: Mapping[str, Any] | None = None, **inputs_and_params: Any,
     ) -> Any:  # fmt: skip
         """Logits (batch, predicted data tokens, num_tokens), each from the last row that predicts that token; with `all_rows` one for every row of the
         layout, in its order.
 
-        x (batch, data tokens) whole numbers; `embeds` (batch, data tokens, dim) in their place, or added to what they embed. `lengths` counts the data
-        tokens of each row of x, behind which, or with `padding="left"` in front of which, it may hold anything; inputs along the layout are padded on
-        the same side. A short row comes to what it comes to alone, and what is padding in a result is 0. `given` is that of a `layout given`.
+        x (batch, data tokens) whole numbers; `numbers` (batch, data tokens, numbers), floating, of a model built with numbers=. What a model embeds is
+        added, and all of it is given: but for `embeds` (batch, data tokens, dim), which stand in the place of either or both, or are added too. `lengths`
+        counts the data tokens of each row of these, behind which, or with `padding="left"` in front of which, they may hold anything; inputs along the
+        layout are padded on the same side. A short row comes to what it comes to alone, and what is padding in a result is 0. `given` is that of a
+        `layout given`.
 
         `return_values`: what the regression head says, (batch, predicted data tokens, regression), in place of logits. `return_hidden`: the final
         normalised state of every row, (batch, rows, dim). `return_loss`: the loss, a scalar in nats; `return_parts`: a `Loss`; with `targets`
-        (batch, data tokens, regression), the number each data token stands for, the squared error of the regression head. Raises InputError.
+        (batch, data tokens, regression), the numbers each data token stands for, the squared error of the regression head; with `huber` Huber's, which
+        is half the squared one up to an error of `huber`, and straight beyond. Raises InputError.
         """
-        laid = self.lay_out(x, embeds, lengths, padding, given, inputs, **inputs_and_params)
+        if huber is not None:
+            check_huber(huber, targets)
+        laid = self.lay_out(x, embeds=embeds, numbers=numbers, lengths=lengths, padding=padding, given=given, inputs=inputs, **inputs_and_params)
         if return_hidden:
             return laid.words.to_caller(self.states(laid), laid.own)
         if return_loss or return_parts or targets is not None:
-            loss = self._loss(laid, targets)
+            loss = self._loss(laid, targets, huber)
             return loss if return_parts else loss.loss
         read = self._head(return_values)
         if all_rows:
@@ -224,11 +230,14 @@ class SpecTransformer(Ends):
                 state = state + self.position_embedding(position)  # type: ignore[misc]
         batch, row, index = laid.places
         rows, data = (batch.to(device), row.to(device)), (batch.to(device), index.to(device))
+        of_data = Groups.of(sets[batch, row], len(self.ends), device)
         if words.x is not None:
-            ids = words.x[data]
-            tables = [e.token_embedding for e in self.ends]
-            embedded = Groups.of(sets[batch, row], len(self.ends), device).apply(tables, ids)  # type: ignore[arg-type]
+            embedded = of_data.apply([e.token_embedding for e in self.ends], words.x[data])  # type: ignore[arg-type]
             state = state.index_put(rows, embedded, accumulate=True)
+        if words.numbers is not None:
+            embedded = of_data.apply([e.number_embedding for e in self.ends], words.numbers[data].to(state.dtype))  # type: ignore[arg-type]
+            # Autocast, which leaves embeddings alone, has linear layers say less exactly.
+            state = state.index_put(rows, embedded.to(state.dtype), accumulate=True)
         if words.embeds is not None:
             state = state.index_put(rows, words.embeds[data].to(state.dtype), accumulate=True)
         return state
@@ -296,13 +305,15 @@ class SpecTransformer(Ends):
             raise InputError("what is predicted are the tokens of x: give x= beside embeds=, or targets= for the regression head")
         return laid.words.x[rows.batch.to(laid.words.x.device), rows.target.to(laid.words.x.device)]
 
-    def _loss(self, laid: LaidOut, targets: Tensor | None) -> Loss:
+    def _loss(self, laid: LaidOut, targets: Tensor | None, huber: float | None) -> Loss:
         rows = self.predicted(laid)
         if not len(rows.row):
             raise InputError(f"nothing to predict: none of the {laid.words.count} data tokens of a row is a target; give longer rows")
-        return self.sums(laid, rows, targets).loss(self.name_of)
+        return self.sums(laid, rows, targets, huber).loss(self.name_of)
 
-    def sums(self, laid: LaidOut, rows: Predicted, targets: Tensor | None = None, attend: Callable[..., Tensor] | None = None) -> Sums:
+    def sums(
+        self, laid: LaidOut, rows: Predicted, targets: Tensor | None = None, huber: float | None = None, attend: Callable[..., Tensor] | None = None
+    ) -> Sums:
         """What the loss of some predicting rows is made of; `attend` as in `states`. Raises InputError for targets that do not fit."""
         kinds = self.slot_embedding.num_embeddings
         if targets is None:
@@ -314,7 +325,8 @@ class SpecTransformer(Ends):
             raise InputError(f"targets is (batch, data tokens, regression) = {wanted}, floating; got {came}")
         targets = laid.words.to_front(targets, laid.words.own)
         wanted_of_rows = targets[rows.batch.to(targets.device), rows.target.to(targets.device)]
-        return Sums.of(squared_error(self._say(head, laid, rows, attend), wanted_of_rows), rows, kinds)
+        said = self._say(head, laid, rows, attend)
+        return Sums.of(squared_error(said, wanted_of_rows), rows, kinds, None if huber is None else huber_error(said, wanted_of_rows, huber))
 
 
 def _alike(parts: Sequence[Tensor]) -> bool:

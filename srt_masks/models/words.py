@@ -1,4 +1,4 @@
-"""What a model is called with: data tokens, by number or embedded, in rows of one length or of several, padded on the right or on the left.
+"""What a model is called with: data tokens (of a vocabulary, as numbers, or embedded) in rows of one length or of several, padded on the right or on the left.
 
 Inside a model every row of the batch begins at 0 and padding comes last; here is the way there, and back to the caller's.
 """
@@ -6,32 +6,33 @@ Inside a model every row of the batch begins at 0 and padding comes last; here i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..diagnostics import InputError
+from .config import Config
 
 PADDINGS = ("right", "left")
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """The data tokens of a call. `x` (batch, count) int64 and `embeds` (batch, count, dim), one of them or both; padding comes last and is 0."""
+    """The data tokens of a call. `x` (batch, count) int64, `embeds` (batch, count, dim) and `numbers` (batch, count, numbers), one of them or more;
+    padding comes last and is 0."""
 
     x: Tensor | None
-    embeds: Tensor | None
-    lengths: tuple[int, ...] | None  # data tokens of each row; None: all have `count`
-    left: bool  # whether the caller's padding stands in front
+    embeds: Tensor | None = None
+    numbers: Tensor | None = None
+    lengths: tuple[int, ...] | None = None  # data tokens of each row; None: all have `count`
+    left: bool = False  # whether the caller's padding stands in front
 
     @property
     def any(self) -> Tensor:
-        """Either of them."""
-        found = self.embeds if self.x is None else self.x
-        assert found is not None
-        return found
+        """One of them."""
+        return next(t for t in (self.x, self.embeds, self.numbers) if t is not None)
 
     @property
     def batch(self) -> int:
@@ -69,28 +70,42 @@ def _moved(x: Tensor, own: Sequence[int], axis: int, shifts: Sequence[int]) -> T
     return torch.where(live, moved, torch.zeros((), dtype=moved.dtype, device=moved.device)).movedim(1, axis)
 
 
-def read_words(x: Any, embeds: Any, lengths: Any, padding: Any, num_tokens: int | None, dim: int) -> Words:
+def read_words(x: Any, embeds: Any, numbers: Any, lengths: Any, padding: Any, config: Config) -> Words:
     """What a caller gives, checked. Raises InputError naming the argument that is wrong."""
-    if x is None and embeds is None:
-        raise InputError(f"give {'' if num_tokens is None else 'x, (batch, data tokens) whole numbers, or '}embeds=, (batch, data tokens, {dim})")
+    _check_given(x, embeds, numbers, config)
     if padding not in PADDINGS:
         raise InputError(f'padding is "right" or "left": where the padding of short rows stands; got {padding!r}')
-    if x is not None:
-        if num_tokens is None:
-            raise InputError(f"this model knows no tokens (num_tokens is None): give embeds=, (batch, data tokens, {dim}), in place of x")
-        _check_form(x, num_tokens)
-    if embeds is not None:
-        if not isinstance(embeds, Tensor) or embeds.ndim != 3 or not embeds.is_floating_point() or embeds.shape[-1] != dim:
-            raise InputError(f"embeds is (batch, data tokens, {dim}), floating; got {describe(embeds)}")
-        if x is not None and embeds.shape[:2] != x.shape:
-            raise InputError(f"x and embeds speak of the same data tokens; x is {tuple(x.shape)}, embeds {tuple(embeds.shape)}")
-    words = Words(x, embeds, None, padding == "left")
+    words = Words(x, embeds, numbers, left=padding == "left")
     if lengths is not None:
-        own = _read_lengths(lengths, words.batch, words.count)
-        words = Words(x, embeds, own, padding == "left")
+        words = replace(words, lengths=_read_lengths(lengths, words.batch, words.count))
         # Padding may hold anything, also numbers that no vocabulary has.
-        x, embeds = (None if t is None else words.to_front(t, own) for t in (x, embeds))
-    return Words(x if x is None or num_tokens is None else check_tokens(x, num_tokens), embeds, words.lengths, words.left)
+        x, embeds, numbers = (None if t is None else words.to_front(t, words.own) for t in (x, embeds, numbers))
+    if x is not None and config.num_tokens is not None:
+        x = check_tokens(x, config.num_tokens)
+    return replace(words, x=x, embeds=embeds, numbers=numbers)
+
+
+def _check_given(x: Any, embeds: Any, numbers: Any, config: Config) -> None:
+    """Everything that this model embeds has come, or what stands in its place; all of it speaks of the same data tokens."""
+    embedded = f"embeds=, (batch, data tokens, {config.dim})"
+    read = [] if config.num_tokens is None else [(x, "x, (batch, data tokens) whole numbers")]
+    read += [] if config.numbers is None else [(numbers, f"numbers=, (batch, data tokens, {config.numbers}) floating")]
+    wanted = f"{' and '.join(form for _, form in read)}, or {embedded} in their place" if read else embedded
+    if x is not None and config.num_tokens is None:
+        raise InputError(f"this model knows no tokens (num_tokens is None), and x came: give {wanted}")
+    if numbers is not None and config.numbers is None:
+        raise InputError("this model embeds no numbers: build it with numbers=, how many each data token has, or leave numbers= out of the call")
+    if embeds is None and (not read or any(given is None for given, _ in read)):
+        raise InputError(f"give {wanted}")
+    if x is not None and config.num_tokens is not None:
+        _check_form(x, config.num_tokens)
+    for name, given, size in (("embeds", embeds, config.dim), ("numbers", numbers, config.numbers)):
+        if given is not None and (not isinstance(given, Tensor) or given.ndim != 3 or not given.is_floating_point() or given.shape[-1] != size):
+            raise InputError(f"{name} is (batch, data tokens, {size}), floating; got {describe(given)}")
+    (first, one), *others = ((name, t) for name, t in (("x", x), ("embeds", embeds), ("numbers", numbers)) if t is not None)
+    for name, t in others:
+        if t.shape[:2] != one.shape[:2]:
+            raise InputError(f"{first} and {name} speak of the same data tokens; {first} is {tuple(one.shape)}, {name} {tuple(t.shape)}")
 
 
 def _read_lengths(lengths: Any, batch: int, count: int) -> tuple[int, ...]:

@@ -35,5 +35,5 @@ def work_of(model: SpecTransformer, words: int) -> Work:
     linears = sum(m.weight.numel() for block in model.blocks for m in block.modules() if isinstance(m, nn.Linear))
     # With rules of the hidden state, q, k and v are projected once more from the detached one.
     linears += sum(b.attention.to_qkv.weight.numel() for b in model.blocks if b.attention.hidden_rules)  # type: ignore[union-attr]
-    head = config.dim * (config.num_tokens or config.regression or 0)
-    return Work(rows, pairs, tile, tiles, (-(-rows // tile)) ** 2 * len(plans) * config.heads, rows * linears + predicting * head + 2 * pairs * config.dim_head)
+    ends = config.dim * (predicting * (config.num_tokens or config.regression or 0) + words * (config.numbers or 0))
+    return Work(rows, pairs, tile, tiles, (-(-rows // tile)) ** 2 * len(plans) * config.heads, rows * linears + ends + 2 * pairs * config.dim_head)

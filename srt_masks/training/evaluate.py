@@ -94,6 +94,8 @@ def evaluate(
     known = model.config.num_tokens
     if known is None:
         raise InputError(f"{path} reads numbers, not tokens: score it from Python, by evaluate.score")
+    if model.config.numbers is not None:
+        raise InputError(f"{path} reads numbers beside its tokens, and files hold none: score it from Python, by evaluate.score")
     vocabulary = vocabulary_of(about, known, str(path)) if tokenizer is None else read_vocabulary(tokenizer)
     if vocabulary.num_tokens > known:
         raise InputError(f"{tokenizer} has {vocabulary.num_tokens} tokens; {path} knows {known}: give the tokenizer it was trained with")
