@@ -33,24 +33,18 @@ def data(batch: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Te
     return nn.functional.pad(x, (0, 4))[..., None], torch.cat([a, b], 1)[..., None]
 
 
-class Net(nn.Module):
-    def __init__(self, stop: bool, own: bool):
-        super().__init__()
-        spec = srt.parse(TEXT + STOP * stop)
-        self.model = srt.build_model(spec, dim=48, depth=2, heads=4, regression=1, own_weights={"action"} if own else (), max_positions=16)
-        self.embed = nn.Linear(1, 48, bias=False)
-
-    def forward(self, inputs, **options):
-        return self.model(embeds=self.embed(inputs), **options)
+def model_of(stop: bool, own: bool) -> nn.Module:
+    sizes = {"dim": 48, "depth": 2, "heads": 4, "numbers": 1, "regression": 1, "max_positions": 16}
+    return srt.build_model(srt.parse(TEXT + STOP * stop), own_weights={"action"} if own else (), **sizes)
 
 
-def train(net: Net, steps: int, batch: int, **weights: float) -> None:
-    optimiser = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.0)  # decay would move weights that learn nothing
+def train(model: nn.Module, steps: int, batch: int, **weights: float) -> None:
+    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.0)  # decay would move weights that learn nothing
     generator = torch.Generator().manual_seed(1)
     for _ in range(steps):
         inputs, answers = data(batch, generator)
         optimiser.zero_grad()
-        net(inputs, targets=answers, **weights).backward()
+        model(numbers=inputs, targets=answers, **weights).backward()
         optimiser.step()
 
 
@@ -61,11 +55,11 @@ def main(quick: bool) -> None:
     print("weights  gates   error of A: before  after   error of B   backbone the same, to the bit")
     for own, stop in ((False, False), (False, True), (True, False), (True, True)):
         torch.manual_seed(0)
-        net, said = Net(stop, own), []
+        model, said = model_of(stop, own), []
         for weights in ({"a": 1.0, "b": 0.0}, {"a": 0.0, "b": 1.0}):
             with torch.enable_grad():
-                train(net, steps, batch, **weights)
-            values = net(inputs, return_values=True)
+                train(model, steps, batch, **weights)
+            values = model(numbers=inputs, return_values=True)
             parts = zip(values.split([12, 4], 1), answers.split([12, 4], 1), strict=True)
             said.append((values[:, :12], *((found - wanted).square().mean() / wanted.var() for found, wanted in parts)))
         (before, a, _), (after, later, b) = said

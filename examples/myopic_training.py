@@ -32,22 +32,20 @@ def data(batch: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Te
 
 def train(mask: str, steps: int, batch: int) -> float:
     torch.manual_seed(0)
-    model = srt.build_model(srt.parse(mask + "\npredict token -> index"), dim=64, depth=2, heads=2, regression=1, max_positions=LENGTH)
-    embed = nn.Linear(2, 64)
-    weights = [*model.parameters(), *embed.parameters()]
-    optimiser = torch.optim.AdamW(weights, lr=3e-3, betas=(0.9, 0.98), weight_decay=0.01)
+    model = srt.build_model(srt.parse(mask + "\npredict token -> index"), dim=64, depth=2, heads=2, numbers=2, regression=1, max_positions=LENGTH)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=3e-3, total_steps=steps, pct_start=1 / 6)
     generator = torch.Generator().manual_seed(1)
     for _ in range(steps):
         inputs, answers = data(batch, generator)
         optimiser.zero_grad()
-        model(embeds=embed(inputs), targets=answers).backward()
-        nn.utils.clip_grad_norm_(weights, 1.0)
+        model(numbers=inputs, targets=answers).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
     with torch.no_grad():
         inputs, answers = data(1024, torch.Generator().manual_seed(7))
-        return float(model(embeds=embed(inputs), targets=answers) / answers.var())
+        return float(model(numbers=inputs, targets=answers) / answers.var())
 
 
 def main(quick: bool) -> None:
