@@ -59,7 +59,7 @@ TEXTS = {
 }
 SIZES: dict[str, dict[str, Any]] = {
     "gates": {"key_heads": 1},
-    "hidden": {"positions": "rotary", "feed_forward": "gated", "own_weights": {"reason"}, "tied": True, "regression": 2},
+    "hidden": {"positions": "rotary", "feed_forward": "gated", "own_weights": {"reason"}, "tied": True, "regression": 2, "numbers": 3},
 }
 
 
@@ -75,7 +75,9 @@ def batch(name: str, step: int) -> tuple[Tensor, dict[str, Any]]:
     x = torch.randint(0, 11, (4, words), generator=generator)
     if name == "gates":
         return x, {"lengths": [30, 27, 9, 1], "doc": (torch.arange(90) // 31).expand(4, -1)}
-    return x, {"targets": torch.rand(4, words, 2, generator=generator, dtype=torch.float64)} if step % 2 else {}
+    numbers = torch.rand(4, words, 3, generator=generator, dtype=torch.float64)
+    targets = {"targets": torch.rand(4, words, 2, generator=generator, dtype=torch.float64), "huber": 0.3} if step % 2 else {}
+    return x, {"numbers": numbers, **targets}
 
 
 def trained(name: str, model: Callable[..., Any], weights: Any, part: slice) -> list[float]:
@@ -83,7 +85,7 @@ def trained(name: str, model: Callable[..., Any], weights: Any, part: slice) -> 
     optimiser, losses = torch.optim.AdamW(weights, lr=1e-2), []
     for step in range(STEPS[name]):
         x, options = batch(name, step)
-        options = {n: v[part] for n, v in options.items()}
+        options = {n: v if n == "huber" else v[part] for n, v in options.items()}
         loss = model(x[part], return_loss=True, **options)
         optimiser.zero_grad()
         loss.backward()
