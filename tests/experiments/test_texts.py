@@ -1,11 +1,13 @@
-"""The texts of experiments: each is formatted, and proves what it asserts."""
+"""The texts of experiments: each is formatted, and proves what it asserts; and the data are what the texts are asked about."""
 
 from __future__ import annotations
 
 import pytest
+import torch
 from conftest import ROOT
 
 import srt_masks as srt
+from experiments.reasoning_tokens import data as reasoning_tokens
 from srt_masks.diagnostics import Source
 from srt_masks.grammar.formatter import format_text
 
@@ -24,3 +26,11 @@ def test_every_text_is_formatted_and_proves_what_it_asserts(path):
     verdicts = [v for v in srt.prove(spec) if v.claim in path.read_text()]
     assert len(verdicts) == path.read_text().count("\nassert ") >= 2
     assert all(v.outcome == "proved" for v in verdicts), [str(v) for v in verdicts if v.outcome != "proved"]
+
+
+def test_answers_of_reasoning_tokens_are_sums_of_earlier_waves():
+    numbers, answers = reasoning_tokens.make(3, 16, torch.Generator().manual_seed(0))
+    assert torch.equal(numbers[:, ::2], numbers[:, 1::2]) and torch.equal(answers[:, ::2], answers[:, 1::2])
+    x, y = numbers[:, ::2, 0], answers[:, ::2, 0]
+    wanted = torch.stack([sum((torch.sin(3 * x[:, t - s]) for s in range(1, 6) if t >= s), torch.zeros(3)) for t in range(8)], 1)
+    torch.testing.assert_close(y, wanted)
