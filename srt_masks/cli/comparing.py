@@ -37,7 +37,7 @@ def compare(options: argparse.Namespace) -> None:
     try:
         found = run(
             specs, chosen.applied(Recipe()), places["out"], places.get("data", ()), seeds=range(first, first + options.seeds), equal=options.equal,
-            restart=options.restart, validation=places.get("validation", ()),
+            restart=options.restart, validation=places.get("validation", ()), jobs=options.jobs,
         )  # fmt: skip
     except (KeyboardInterrupt, SystemExit) as stopped:
         print(f"\nstopped. What is done is in {places['out']}: the same command goes on from there", file=sys.stderr)

@@ -127,6 +127,7 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--seeds", type=int, default=3, help="runs of each spec; those of one seed see the same data (default 3)")
     compare.add_argument("--equal", choices=("steps", "work"), default="steps", help="the budget: as many steps for each, or as many multiplications")
     compare.add_argument("--restart", action="store_true", help="begin anew; without it, what the folder holds of the same comparison is gone on with")
+    compare.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once, each in a process of its own with its share of the cores (default 1)")
     _recipe(compare, comparing.OUT)
     _run(compare)
     _format(compare)

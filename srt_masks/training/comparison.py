@@ -25,6 +25,7 @@ from ..models.work import Work, work_of
 from ..spec import Spec
 from .code_here import code_here
 from .data import corpus
+from .jobs import check_jobs, run_together
 from .log import entries
 from .loop import Report
 from .outcomes import Comparison, Outcome
@@ -34,7 +35,8 @@ from .session import start
 from .state import recipe_to_json
 from .strategy import Alone
 from .task import Measure, Places, Task
-from .train import LOG, STATE, train
+from .train import LOG
+from .worker import Job, go_on
 
 BUDGETS = ("steps", "work")
 ABOUT, RUNS, PLOT = "comparison.json", "runs.jsonl", "comparison.png"
@@ -52,9 +54,9 @@ class Arm:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Trial:
-    """One run that there is to be."""
+    """One run that there is to be; it is itself alone, and no other like it."""
 
     name: str
     arm: Arm
@@ -65,7 +67,7 @@ class Trial:
 
 def compare(
     specs: Mapping[str, Spec | Arm], recipe: Recipe, out: str | Path, files: Sequence[str | Path] = (), *, task: Task | None = None,
-    seeds: Sequence[int] = (0, 1, 2), equal: str = "steps", quiet: bool = False, restart: bool = False, validation: Sequence[str | Path] = (),
+    seeds: Sequence[int] = (0, 1, 2), equal: str = "steps", quiet: bool = False, restart: bool = False, validation: Sequence[str | Path] = (), jobs: int = 1,
 ) -> Comparison:  # fmt: skip
     """Train a model of each spec from each seed, and say how well they do on held-out data.
 
@@ -73,36 +75,50 @@ def compare(
     bytes of `files`, or on a `task`. `equal` is the budget: "steps", as many for each as `recipe` says, or "work", as many
     multiplications as those steps are for the first, so that a spec of more rows a word takes fewer steps. `seeds` take the place of the recipe's.
     `out` keeps every run (NAME/seed-S), their ends as JSON lines (runs.jsonl) and a picture; a second call goes on where the first was stopped, or adds
-    seeds, and refuses another comparison unless `restart`. Raises InputError, and SpecError, as `train` does, before anything is written; KeyboardInterrupt
-    after the checkpoint of the run that was stopped.
+    seeds, and refuses another comparison unless `restart`. `jobs` runs go on at once, each in a process of its own with its share of the threads; a script
+    that asks for it begins with `if __name__ == "__main__":`. Raises InputError, and SpecError, as `train` does, before anything is written, and what ends a
+    run, with its name; KeyboardInterrupt after the checkpoints of the runs that were stopped.
     """
+    check_jobs(jobs)
     out = Path(out)
     arms, seeds = _read(specs, recipe, seeds, equal)
+    given = {"files": files, "validation": validation} if task is None else {"task": task}
     task = _task(task, recipe, files, validation)
     trials, about = _trials(arms, recipe, out, task, seeds, equal)
+    calls = {t: {"spec": t.arm.spec, "recipe": t.recipe, "out": t.out, **given} for t in trials}
+    apart = {Job.of(f"{t.name}, seed {t.recipe.seed}", **call): t for t, call in calls.items()} if jobs > 1 else {}
     if restart and (out / ABOUT).exists():
         _remove(out, _about_of(out / ABOUT))
     _refuse_another(out / ABOUT, about)
     _write(out / ABOUT, json.dumps(about, indent=1))
     measure = task.measure(recipe.words)
-    found: list[Outcome] = []
+    found: dict[Trial, Outcome] = {}
     with ExitStack() as stack:
         bars = _Bars(stack, trials, measure, quiet)
-        for trial in trials:
-            outcome, asked = _outcome(trial, measure), None
-            if outcome is None:
-                begin = "resume" if (trial.out / STATE).exists() else "over"
-                watch = bars.watch(trial)
-                asked = train(trial.arm.spec, trial.recipe, trial.out, quiet=True, task=task, begin=begin, watch=watch).asked
-                outcome = _outcome(trial, measure)
+
+        def ended(trial: Trial) -> None:
+            outcome = _outcome(trial, measure)
             if outcome is None:
                 raise InputError(f"{trial.out / LOG} does not say how its run ended: something else writes into that folder. Give another out=")
+            found[trial] = outcome
             bars.end(trial, outcome)
-            found.append(outcome)
-            _write(out / RUNS, "".join(json.dumps(o.plain()) + "\n" for o in found))
-            if asked is not None:  # in the last moments of a run, which has ended all the same
-                raise KeyboardInterrupt
-    comparison = Comparison(tuple(arms), tuple(found), equal, about["data"], measure)
+            _write(out / RUNS, "".join(json.dumps(found[t].plain()) + "\n" for t in trials if t in found))
+
+        for trial in trials:
+            if _outcome(trial, measure) is not None:
+                ended(trial)
+        left = [t for t in trials if t not in found]
+        if jobs == 1:
+            for trial in left:
+                asked = go_on(**calls[trial], watch=bars.watch(trial))
+                ended(trial)
+                if asked is not None:  # in the last moments of a run, which has ended all the same
+                    raise KeyboardInterrupt
+        elif left:
+            run_together(
+                [j for j, t in apart.items() if t in left], jobs, lambda job, report: bars.watch(apart[job])(report), lambda job: ended(apart[job]), quiet
+            )
+    comparison = Comparison(tuple(arms), tuple(found[t] for t in trials), equal, about["data"], measure)
     draw_comparison(comparison, {(t.name, t.recipe.seed): _curve(t, measure) for t in trials}, out / PLOT)
     return comparison
 

@@ -17,7 +17,7 @@ from runs import run
 import srt_masks as srt
 from srt_masks.cli import main
 from srt_masks.models.work import work_of
-from srt_masks.training import comparison
+from srt_masks.training import comparison, worker
 from srt_masks.training.comparison import compare
 from srt_masks.training.data import corpus
 from srt_masks.training.intervals import Interval, quantile
@@ -113,12 +113,12 @@ def test_what_is_done_is_not_done_again_and_seeds_may_be_added(whole: tuple[Path
 
     out = tmp_path / "copy"
     shutil.copytree(whole[0], out)
-    with patch.object(comparison, "train", side_effect=AssertionError):
+    with patch.object(worker, "train", side_effect=AssertionError):
         assert bits(compared(out)) == bits(whole[1])
     (out / "runs.jsonl").unlink()
-    with patch.object(comparison, "train", wraps=comparison.train) as trained:
+    with patch.object(worker, "train", wraps=worker.train) as trained:
         more = compared(out, seeds=(0, 1, 2))
-    assert [call.args[2] for call in trained.call_args_list] == [out / "plain" / "seed-2", out / "reasons" / "seed-2"]
+    assert [call.kwargs["out"] for call in trained.call_args_list] == [out / "plain" / "seed-2", out / "reasons" / "seed-2"]
     assert {k: v for k, v in bits(more).items() if k[1] < 2} == bits(whole[1]) and len((out / "runs.jsonl").read_text().splitlines()) == 6
 
 
@@ -185,8 +185,8 @@ def test_nothing_is_removed_for_a_comparison_that_cannot_be(tmp_path: Path):
 
 
 def test_asked_to_stop_in_the_last_moments_of_a_run_no_other_is_begun(tmp_path: Path):
-    train = comparison.train
-    with patch.object(comparison, "train", lambda *a, **named: replace(train(*a, **named), asked=2)), pytest.raises(KeyboardInterrupt):
+    train = worker.train
+    with patch.object(worker, "train", lambda *a, **named: replace(train(*a, **named), asked=2)), pytest.raises(KeyboardInterrupt):
         compared(tmp_path)
     assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == 1 and not (tmp_path / "reasons").exists()
 
