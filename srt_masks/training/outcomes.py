@@ -32,7 +32,8 @@ class Outcome:
     code: Mapping[str, Any]  # versions, commit and threads
 
     def plain(self) -> dict[str, Any]:
-        return {**asdict(self), "spec_sha256": sha256(self.spec.encode()).hexdigest()}
+        own = asdict(self)
+        return {**own, **own.pop("code"), "spec_sha256": sha256(self.spec.encode()).hexdigest()}
 
 
 @dataclass(frozen=True, slots=True, repr=False)

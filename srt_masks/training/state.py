@@ -15,6 +15,7 @@ from torch import Tensor
 from .. import __version__
 from ..diagnostics import InputError, visible
 from ..models.tensor_files import read_about
+from .data import Corpus
 from .recipe import Recipe
 from .schedules import read_schedule
 from .session import Session
@@ -68,7 +69,7 @@ def about_session(session: Session) -> dict[str, str]:
     run = {
         "spec": {"text": session.spec.text, "params": session.spec.params},
         "recipe": recipe_to_json(session.recipe),
-        "data": {"name": session.task.name, "fingerprint": session.fingerprint, **asdict(session.task.places)},
+        "data": {"name": session.task.name, "fingerprint": session.fingerprint, "text": isinstance(session.task, Corpus), **asdict(session.task.places)},
         "step": session.step,
         "seconds": session.seconds,
         "written_by": {"srt_masks": __version__, "torch": torch.__version__},

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..diagnostics import InputError
+from ..diagnostics import InputError, visible
 from ..models.checkpoint import about_spec
 from ..models.transformer import SpecTransformer
 from ..models.vocabulary import KEY, Vocabulary, read_vocabulary
@@ -75,7 +75,10 @@ def train(
     if task is not None and places != Places():
         raise InputError("a task is what is trained on in place of files and their tokenizer: give one or the other")
     if begin == "resume" and task is None:
-        was = about_run(strategy.about(out / STATE), out / STATE)["places"]
+        run = about_run(strategy.about(out / STATE), out / STATE)
+        if not run["data"].get("text", True):
+            raise InputError(f"{out / STATE} is of a run on {visible(run['data']['name'])}: give its task= again")
+        was = run["places"]
         places = Places(places.files or was.files, places.validation or was.validation, places.tokenizer or was.tokenizer)
     vocabulary = read_vocabulary(places.tokenizer)
     if task is None:
