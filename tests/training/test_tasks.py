@@ -77,7 +77,7 @@ def test_results_may_be_those_of_some_rows(tmp_path: Path):
     assert abs(found["reason"].measured - lines(tmp_path / "a")[-1]["held_out_error_over_variance"]) < 1e-6
     assert found["reason"].parts == found[None].parts  # the same rows are looked at
     scale = one.measure(8).scale
-    assert abs(found["reason"].measured - found[None].parts["reason"] * scale) < 1e-9
+    assert abs(found["reason"].measured - found[None].parts["reason"] * scale) < 1e-6
     assert abs(found[None].measured - sum(found[None].parts.values()) / 2 * scale) < 1e-6 and abs(found["reason"].measured - found[None].measured) > 1e-3
     with pytest.raises(srt.InputError, match=r"those of 'thought', and no row called so is trained: those that are are word, reason"):
         train(ROWS, RECIPE, tmp_path / "b", quiet=True, task=replace(TASK, part="thought"))
