@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from srt_masks.training.made import Numbers
-
 import srt_masks as srt
 from srt_masks.training.comparison import Arm
+from srt_masks.training.made import Numbers
 from srt_masks.training.outcomes import Comparison
 from srt_masks.training.recipe import Recipe
 from srt_masks.training.schedules import Schedule
