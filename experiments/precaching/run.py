@@ -48,17 +48,17 @@ def groups() -> dict[str, dict[str, Arm]]:
     return {"pair": pair, "rules": rules, "horizons": of_values("horizon", HORIZONS), "trickles": of_values("trickle", TRICKLES)}
 
 
-def run(group: str, recipe: Recipe, task: Numbers, out: Path, seeds: Sequence[int], jobs: int = 1) -> Comparison:
-    return srt.compare(groups()[group], recipe, out / f"{group}-{recipe.steps}", task=task, seeds=seeds, jobs=jobs)
+def run(group: str, recipe: Recipe, task: Numbers, out: Path, seeds: Sequence[int]) -> Comparison:
+    return srt.compare(groups()[group], recipe, out / f"{group}-{recipe.steps}", task=task, seeds=seeds)
 
 
 def main(asked: argparse.Namespace) -> None:
     if asked.quick:
         for group in asked.only:
-            print(run(group, TINY, replace(TASK, examples=16), asked.out / "quick", (0,), asked.jobs))
+            print(run(group, TINY, replace(TASK, examples=16), asked.out / "quick", (0,)))
         return
     for group in asked.only:
-        found = run(group, replace(RECIPE, steps=asked.steps), TASK, asked.out, asked.seeds, asked.jobs)
+        found = run(group, replace(RECIPE, steps=asked.steps), TASK, asked.out, asked.seeds)
         print(found)
         if asked.publish:
             new = {(o.name, o.steps, o.seed): o.plain() for o in found.outcomes}
