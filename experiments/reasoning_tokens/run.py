@@ -42,15 +42,15 @@ def arms() -> dict[str, Arm]:
     return found
 
 
-def run(recipe: Recipe, task: Numbers, out: Path, seeds: Sequence[int]) -> Comparison:
-    return srt.compare(arms(), recipe, out, task=task, seeds=seeds)
+def run(recipe: Recipe, task: Numbers, out: Path, seeds: Sequence[int], jobs: int = 1) -> Comparison:
+    return srt.compare(arms(), recipe, out, task=task, seeds=seeds, jobs=jobs)
 
 
 def main(asked: argparse.Namespace) -> None:
     if asked.quick:
-        print(run(TINY, replace(TASK, examples=16), asked.out / "quick", (0,)))
+        print(run(TINY, replace(TASK, examples=16), asked.out / "quick", (0,), asked.jobs))
         return
-    found = run(replace(RECIPE, steps=asked.steps), TASK, asked.out, asked.seeds)
+    found = run(replace(RECIPE, steps=asked.steps), TASK, asked.out, asked.seeds, asked.jobs)
     print(found)
     if asked.publish:
         publish(HERE, [outcome.plain() for outcome in found.outcomes], blocks, pictures)
