@@ -30,11 +30,11 @@ class Many:
 
     def __init__(self, ranks: Ranks, tile: int | None = None):
         self.ranks, self.tile = ranks, tile
-        self.rank, self.world = ranks.rank, ranks.world
+        self.world = ranks.world
 
     @property
     def leader(self) -> bool:
-        return self.rank == 0
+        return self.ranks.rank == 0
 
     @property
     def shares(self) -> int:
@@ -73,6 +73,8 @@ class Many:
 class DataParallel(Many):
     """Every rank has the whole model, and one writes it: to the file that one process would write."""
 
+    weight_shares = 1
+
     def wrap(self, model: SpecTransformer, device: torch.device) -> Any:
         self.check(device)
         return data_parallel(model, self.ranks, tile=self.tile)
@@ -90,6 +92,10 @@ class DataParallel(Many):
 
 class FullySharded(Many):
     """Every rank has a part of each weight, and writes it: checkpoints are folders."""
+
+    @property
+    def weight_shares(self) -> int:
+        return self.world
 
     def wrap(self, model: SpecTransformer, device: torch.device) -> Any:
         self.check(device)

@@ -92,7 +92,7 @@ def _for_every_length(spec: Spec, other: Spec, names: tuple[str, str], seconds: 
         return Verdict(bool(found), found.scope, found.reason, 0, outcome=str(found.outcome))
     assert found.pair is not None and found.worlds is not None
     a, b = (
-        Side.of_row(w.row(s.checked), f"the smallest call with a difference that was found, of {w.tokens} tokens")
+        Side.of_row(w.row(s.checked), f"the smallest call with a difference that was found, of {w.tokens} token{'s' * (w.tokens != 1)}")
         for w, s in zip(found.worlds, (spec, other), strict=True)
     )
     return replace(_compare_specs(a, b, names), reason=found.reason)

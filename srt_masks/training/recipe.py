@@ -52,8 +52,9 @@ class Recipe:
         return {**{name: getattr(self, name) for name in names}, "max_positions": max(2048, self.words)}
 
 
-def check_recipe(recipe: Recipe, world: int = 1) -> None:
-    """Raises InputError naming the number that does not fit, what was wanted, and what came. `world` processes share a batch."""
+def check_recipe(recipe: Recipe, shares: int = 1, weight_shares: int = 1) -> None:
+    """Raises InputError naming the number that does not fit, what was wanted, and what came. A batch is divided into `shares`, and what trains of the
+    weights into `weight_shares`, each for a process."""
     wholes = ("words", "batch", "accumulate", "steps", "save_every", "dim", "depth", "heads", "warm_up", "seed", "key_heads", "validate_every")
     least = {"words": 2, "warm_up": 0, "seed": 0}
     for name in wholes:
@@ -79,24 +80,24 @@ def check_recipe(recipe: Recipe, world: int = 1) -> None:
     for name in ("compile", "tied"):
         if not isinstance(getattr(recipe, name), bool):
             raise InputError(f"{name} is true or false; got {getattr(recipe, name)!r}")
-    if recipe.batch % (recipe.accumulate * world):
-        shared = f" on {world} processes" if world > 1 else ""
+    if recipe.batch % (recipe.accumulate * shares):
+        shared = f" on {shares} processes" if shares > 1 else ""
         raise InputError(
             f"a batch of {recipe.batch} sequences cannot be passed in {recipe.accumulate} equal parts{shared}: "
-            f"give a batch= that is a multiple of {recipe.accumulate * world}"
+            f"give a batch= that is a multiple of {recipe.accumulate * shares}"
         )
-    _check_memory(recipe, world)
+    _check_memory(recipe, shares, weight_shares)
 
 
-def _check_memory(recipe: Recipe, world: int) -> None:
+def _check_memory(recipe: Recipe, shares: int, weight_shares: int) -> None:
     """What cannot fit is refused in words, before the system ends the process without any."""
     parameters = 12 * recipe.depth * recipe.dim**2 + recipe.dim * (recipe.words + 2048 + 512)
-    if BYTES_PER_PARAMETER * parameters > memory_here() * world:
+    if BYTES_PER_PARAMETER * parameters > memory_here() * weight_shares:
         raise InputError(
             f"dim {recipe.dim} and depth {recipe.depth} make about {parameters:,} parameters, which train in {BYTES_PER_PARAMETER * parameters / 2**30:,.1f} GiB; "
             f"this machine has {memory_here() / 2**30:,.1f}: give a smaller dim= or depth="
         )
-    part = recipe.batch // (recipe.accumulate * world)
+    part = recipe.batch // (recipe.accumulate * shares)
     if part * recipe.words * recipe.dim * recipe.depth * 64 > 2 * memory_here():
         raise InputError(f"{part} sequences of {recipe.words} at once are too large for this machine: give a smaller words= or batch=, or a larger accumulate=")
 

@@ -55,7 +55,7 @@ def start(spec: Spec, recipe: Recipe, task: Task, strategy: Strategy) -> Session
     """A run before its first step: the same weights for the same seed. Everything that a step needs is tried once; nothing is written.
 
     Raises InputError for sizes, schedules or a device that do not fit, or a spec that cannot train; SpecError for a claim that does not hold."""
-    check_recipe(recipe, strategy.shares)
+    check_recipe(recipe, strategy.shares, strategy.weight_shares)
     check_schedules(spec, recipe.schedules)
     device = device_of(recipe.device)
     torch.manual_seed(recipe.seed)

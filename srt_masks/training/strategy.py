@@ -25,7 +25,6 @@ class Strategy(Protocol):
     divides by the mean of the weights, so that a step is that of one process on the joined batch.
     """
 
-    rank: int
     world: int
 
     @property
@@ -36,6 +35,11 @@ class Strategy(Protocol):
     @property
     def shares(self) -> int:
         """Into how many parts `share` divides a batch: as many as there are ranks, unless several work on the same sequences."""
+        ...
+
+    @property
+    def weight_shares(self) -> int:
+        """Into how many parts weights, gradients and the state of the optimiser are divided."""
         ...
 
     def wrap(self, model: SpecTransformer, device: torch.device) -> Any:
@@ -87,7 +91,7 @@ class Strategy(Protocol):
 class Alone:
     """One process."""
 
-    rank, world, leader, shares = 0, 1, True, 1
+    world, leader, shares, weight_shares = 1, True, 1, 1
 
     def wrap(self, model: SpecTransformer, device: torch.device) -> Any:
         return model.to(device)

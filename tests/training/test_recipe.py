@@ -13,6 +13,7 @@ from runs import RECIPE, SELF_REASONING, SPEC, learnt, run
 import srt_masks as srt
 from srt_masks.cli import main, training
 from srt_masks.models import transformer
+from srt_masks.training import recipe as recipe_module
 from srt_masks.training.config import choices, read_config
 from srt_masks.training.data import corpus
 from srt_masks.training.loop import steps
@@ -51,9 +52,18 @@ def test_numbers_that_do_not_fit(change: dict, words: str):
 
 
 def test_a_batch_is_shared_by_processes():
-    check_recipe(replace(RECIPE, batch=8, accumulate=2), world=4)
+    check_recipe(replace(RECIPE, batch=8, accumulate=2), shares=4)
     with pytest.raises(srt.InputError, match="on 4 processes: give a batch= that is a multiple of 8"):
-        check_recipe(replace(RECIPE, batch=4, accumulate=2), world=4)
+        check_recipe(replace(RECIPE, batch=4, accumulate=2), shares=4)
+
+
+def test_memory_is_that_of_one_process_unless_weights_are_divided(monkeypatch):
+    large = replace(RECIPE, batch=8, dim=1024, depth=20, heads=4, words=16)  # 4.1 GB to train
+    monkeypatch.setattr(recipe_module, "memory_here", lambda: 2 * 2**30)
+    check_recipe(large, shares=4, weight_shares=4)
+    for shares in (1, 4):  # batches that are divided make room for no weights
+        with pytest.raises(srt.InputError, match=r"about 25\d,\d{3},\d{3} parameters, which train in 3.8 GiB; this machine has 2.0"):
+            check_recipe(large, shares=shares)
 
 
 def test_flags_win_over_the_file_and_both_over_defaults(tmp_path: Path):
