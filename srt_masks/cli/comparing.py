@@ -28,7 +28,7 @@ def compare(options: argparse.Namespace) -> None:
         refuse_inputs(spec)
     flags = {name: getattr(options, name, None) for name in (*FIELDS, *PLACES)}
     chosen = choices(flags, options.config)
-    if beside := next((name for name in ("tokenizer", "tensorboard") if name in chosen.places), ""):
+    if beside := next((name for name in ("tokenizer", "initial", "tensorboard") if name in chosen.places), ""):
         raise InputError(
             f"{options.config}: {beside} belongs to a run of `train`; a comparison trains on bytes, and keeps its runs as JSON lines: leave it out"
         )

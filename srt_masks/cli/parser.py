@@ -95,6 +95,7 @@ def parser() -> argparse.ArgumentParser:
     begin.add_argument("--resume", action="store_true", help="go on with the run in the folder, bit for bit")
     begin.add_argument("--restart", action="store_true", help="begin anew, though the folder holds a run that has not ended")
     train.add_argument("--tokenizer", metavar="FILE", help="tokenizer.json of Hugging Face (default: a token is a byte)")
+    train.add_argument("--initial", metavar="CHECKPOINT", help="begin with the weights of this model: its file, or the folder of its run")
     train.add_argument("--tensorboard", action="store_true", default=None, help="write events for TensorBoard into the folder, too")
     _processes(train)
     evaluate = command("eval", training.evaluate, "how well a trained model says what it has not seen: bits per byte, and the loss by role and slot", spec="")

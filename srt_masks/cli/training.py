@@ -131,7 +131,7 @@ def _run_training(spec: Spec, options: argparse.Namespace, begin: str, strategy:
     places = {"out": OUT, **chosen.places}
     state = Path(places["out"]) / STATE
     recipe = chosen.applied((saved_recipe(state) if strategy is None else saved_recipe(state, strategy.about)) if begin == "resume" else Recipe(**quick))
-    beside = {name: places[name] for name in ("validation", "tokenizer", "tensorboard") if name in places}
+    beside = {name: places[name] for name in ("validation", "tokenizer", "initial", "tensorboard") if name in places}
     try:
         return run(spec, recipe, places["out"], places.get("data", ()), begin=begin, strategy=strategy, **beside)
     except (KeyboardInterrupt, SystemExit) as stopped:

@@ -25,6 +25,7 @@ from ..models.work import Work, work_of
 from ..spec import Spec
 from .code_here import code_here
 from .data import corpus
+from .initial import Initial, check_initial
 from .jobs import check_jobs, run_together
 from .log import entries
 from .loop import Report
@@ -48,10 +49,12 @@ NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,63}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A side of a comparison: a spec, and what of the recipe is another for it, by the names of its fields."""
+    """A side of a comparison: a spec, what of the recipe is another for it, by the names of its fields, and, by seed, the model that a run begins with: its
+    file, or the folder of its run."""
 
     spec: Spec
     changes: Mapping[str, Any] = field(default_factory=dict)
+    initial: Callable[[int], str | Path] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,6 +66,7 @@ class Trial:
     recipe: Recipe
     work: Work
     out: Path
+    initial: Initial | None  # None: fresh weights
 
 
 def compare(
@@ -85,7 +89,7 @@ def compare(
     given = {"files": files, "validation": validation} if task is None else {"task": task}
     task = _task(task, recipe, files, validation)
     trials, about = _trials(arms, recipe, out, task, seeds, equal)
-    calls = {t: {"spec": t.arm.spec, "recipe": t.recipe, "out": t.out, **given} for t in trials}
+    calls = {t: {"spec": t.arm.spec, "recipe": t.recipe, "out": t.out, "initial": None if t.initial is None else t.initial.file, **given} for t in trials}
     apart = {Job.of(f"{t.name}, seed {t.recipe.seed}", **call): t for t, call in calls.items()} if jobs > 1 else {}
     if restart and (out / ABOUT).exists():
         _remove(out, _about_of(out / ABOUT))
@@ -169,17 +173,20 @@ def _task(task: Task | None, recipe: Recipe, files: Sequence[str | Path], valida
 
 def _trials(arms: Mapping[str, Arm], recipe: Recipe, out: Path, task: Task, seeds: Sequence[int], equal: str) -> tuple[list[Trial], dict[str, Any]]:
     """Every run, seed by seed, and what the comparison is. Each spec is begun once, so that none fails when others have been trained for an hour."""
-    works, recipes = {}, {}
+    works, recipes, initials = {}, {}, {}
     for name, arm in arms.items():
         try:
             recipes[name] = replace(recipe, **arm.changes)
-            works[name] = work_of(start(arm.spec, replace(recipes[name], seed=seeds[0]), task, Alone()).model, recipe.words)
+            for seed in seeds if arm.initial is not None else seeds[:1]:
+                model = None if arm.initial is None else arm.initial(seed)
+                begun = start(arm.spec, replace(recipes[name], seed=seed), task, Alone(), model)
+                works[name], initials[name, seed] = work_of(begun.model, recipe.words), begun.initial
         except InputError as error:
             raise InputError(f"{name}: {error}") from None
     first = next(iter(works.values()))
     if equal == "work":
         recipes = {name: _of_equal_work(recipes[name], first, work, name) for name, work in works.items()}
-    trials = [Trial(n, arms[n], replace(recipes[n], seed=seed), works[n], out / n / f"seed-{seed}") for seed in seeds for n in arms]
+    trials = [Trial(n, arms[n], replace(recipes[n], seed=seed), works[n], out / n / f"seed-{seed}", initials.get((n, seed))) for seed in seeds for n in arms]
     about = {
         "format": FORMAT,
         "specs": {n: {"text": a.spec.text, "params": dict(a.spec.params), **({"changes": _changes(a)} if a.changes else {})} for n, a in arms.items()},
@@ -260,6 +267,7 @@ def _outcome(trial: Trial, measure: Measure) -> Outcome | None:
     if not ends:
         return None
     begin = next((e for e in lines if e.get("event") == "begin"), {})
+    check_initial(Initial.read(begin.get("initial")), trial.initial, str(trial.out))
     speed = median(e["tokens_per_second"] for e in lines if "tokens_per_second" in e)
     end, spec = ends[0], trial.arm.spec
     return Outcome(

@@ -12,7 +12,7 @@ from ..diagnostics import InputError, did_you_mean
 from .recipe import Recipe
 from .schedules import read_schedule
 
-PLACES = ("data", "validation", "tokenizer", "out", "tensorboard")  # what a run reads and writes, beside the fields of its recipe
+PLACES = ("data", "validation", "tokenizer", "out", "initial", "tensorboard")  # what a run reads and writes, beside the fields of its recipe
 FIELDS = {f.name: str(f.type) for f in fields(Recipe)}
 
 
@@ -51,7 +51,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         if name not in FIELDS and name not in PLACES:
             known = [*FIELDS, *PLACES]
             raise InputError(f"{path}: a run has no `{name}`; {did_you_mean(name, known) or 'it has ' + ', '.join(known)}")
-        if name in ("tokenizer", "out") and not isinstance(value, str):
+        if name in ("tokenizer", "out", "initial") and not isinstance(value, str):
             raise InputError(f"{path}: {name} is a path; got {value!r}")
         if name == "tensorboard" and not isinstance(value, bool):
             raise InputError(f"{path}: tensorboard is true or false; got {value!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from ..diagnostics import InputError
 from ..models.builder import build_model
 from ..models.transformer import SpecTransformer
 from ..spec import Spec
+from .initial import Initial, begin_with
 from .recipe import Recipe, check_recipe
 from .schedules import check_schedules
 from .strategy import Strategy
@@ -32,6 +34,7 @@ class Session:
     optimiser: torch.optim.Optimizer
     generator: torch.Generator  # its state is the position in the data
     device: torch.device
+    initial: Initial | None = None  # what it began with; None: fresh weights
     step: int = 0
     seconds: float = 0.0
 
@@ -51,8 +54,8 @@ class Session:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=on)
 
 
-def start(spec: Spec, recipe: Recipe, task: Task, strategy: Strategy) -> Session:
-    """A run before its first step: the same weights for the same seed. Everything that a step needs is tried once; nothing is written.
+def start(spec: Spec, recipe: Recipe, task: Task, strategy: Strategy, initial: str | Path | None = None) -> Session:
+    """A run before its first step: the same weights for the same seed, or those of the model `initial`. Everything that a step needs is tried once; nothing is written.
 
     Raises InputError for sizes, schedules or a device that do not fit, or a spec that cannot train; SpecError for a claim that does not hold."""
     check_recipe(recipe, strategy.shares, strategy.weight_shares)
@@ -60,6 +63,7 @@ def start(spec: Spec, recipe: Recipe, task: Task, strategy: Strategy) -> Session
     device = device_of(recipe.device)
     torch.manual_seed(recipe.seed)
     model = build_model(spec, **recipe.sizes, **task.sizes).to(getattr(torch, recipe.dtype))
+    began = None if initial is None else begin_with(model, initial)
     measure, seen = task.measure(recipe.words), task.unseen(recipe.words)
     one = parts_of(seen, [1, sequences(seen) - 1])[0] if sequences(seen) > 1 else seen
     model.eval()
@@ -76,7 +80,7 @@ def start(spec: Spec, recipe: Recipe, task: Task, strategy: Strategy) -> Session
             block.compile()
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
     generator = torch.Generator().manual_seed(recipe.seed)
-    return Session(spec, recipe, task, measure, strategy, model, module, optimiser, generator, device)
+    return Session(spec, recipe, task, measure, strategy, model, module, optimiser, generator, device, began)
 
 
 def device_of(name: str) -> torch.device:

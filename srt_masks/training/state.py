@@ -16,6 +16,7 @@ from .. import __version__
 from ..diagnostics import InputError, visible
 from ..models.tensor_files import read_about
 from .data import Corpus
+from .initial import Initial, check_initial
 from .recipe import Recipe
 from .schedules import read_schedule
 from .session import Session
@@ -44,7 +45,7 @@ def resume_session(session: Session, path: Path) -> None:
     session.generator.set_state(tensors["random.data"])
     if session.device.type == "cuda" and bool(tensors["random.cuda"].any()):
         torch.cuda.set_rng_state(tensors["random.cuda"], session.device)
-    session.step, session.seconds = about["step"], about["seconds"]
+    session.step, session.seconds, session.initial = about["step"], about["seconds"], about["initial"]
 
 
 def tensors_of(session: Session) -> dict[str, Tensor]:
@@ -70,6 +71,7 @@ def about_session(session: Session) -> dict[str, str]:
         "spec": {"text": session.spec.text, "params": session.spec.params},
         "recipe": recipe_to_json(session.recipe),
         "data": {"name": session.task.name, "fingerprint": session.fingerprint, "text": isinstance(session.task, Corpus), **asdict(session.task.places)},
+        "initial": None if session.initial is None else asdict(session.initial),
         "step": session.step,
         "seconds": session.seconds,
         "written_by": {"srt_masks": __version__, "torch": torch.__version__},
@@ -97,6 +99,7 @@ def about_run(about: Mapping[str, str], path: Path) -> dict[str, Any]:
             raise ValueError("its files are none")
         run["places"] = Places(tuple(places[0]), tuple(places[1]), run["data"].get("tokenizer"))
         run["recipe"] = recipe_from_json(run["recipe"])
+        run["initial"] = Initial.read(run.get("initial"))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is a checkpoint that this version cannot read: {visible(str(error)) or type(error).__name__}") from None
     return run
@@ -122,6 +125,7 @@ def check_same(session: Session, about: Mapping[str, Any], path: Path) -> None:
         was, now = getattr(about["recipe"], field.name), getattr(session.recipe, field.name)
         if field.name not in FREE and was != now:
             raise InputError(f"{path} is of a run with {field.name} = {_said(was)}; here it is {_said(now)}. Leave {field.name}= out to go on as it was")
+    check_initial(about["initial"], session.initial, str(path))
     if about["data"]["fingerprint"] != session.fingerprint:
         raise InputError(
             f"{path} is of a run on other data: {visible(about['data']['name'])}, of another size or content than {session.task.name} has now. "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +52,14 @@ class Result:
 def train(
     spec: Spec, recipe: Recipe, out: str | Path, files: Sequence[str | Path] = (), quiet: bool = False, *, task: Task | None = None, begin: str = "over",
     validation: Sequence[str | Path] = (), tokenizer: str | Path | None = None, tensorboard: bool = False,
-    strategy: Strategy | None = None, watch: Callable[[Report], None] | None = None,
+    initial: str | Path | None = None, strategy: Strategy | None = None, watch: Callable[[Report], None] | None = None,
 ) -> Result:  # fmt: skip
     """Train a transformer built from a spec, and write the model, the run's checkpoint, a log and a plot into the folder `out`.
 
     `begin` is "over": anew, whatever the folder holds; "new": anew, unless it holds a run that has not ended; "resume": go on with that run, taking the
     same steps, bit for bit, as without the break, on the same
-    files unless others are named. `task` is what is trained on in place of files, and is given again to go on. `tokenizer` is a tokenizer.json of Hugging Face, whose tokens are trained on in place of bytes; they are
+    files unless others are named. `task` is what is trained on in place of files, and is given again to go on. `initial` is the model, its file or the folder of its run, whose weights the run
+    begins with in place of fresh ones, and need not be named to go on. `tokenizer` is a tokenizer.json of Hugging Face, whose tokens are trained on in place of bytes; they are
     written into the folder first. `watch` is called with every step's `Report`.
     Raises InputError for data that cannot be read or have changed, a folder that cannot be written, or sizes that do not fit; SpecError for a claim that
     does not hold. Nothing is written before the spec, the data and the sizes have been tried. At the first Ctrl-C or SIGTERM the step ends, a checkpoint is
@@ -85,7 +86,7 @@ def train(
         # The leader writes the files of tokens, if there are to be any.
         data = strategy.leader_first(lambda: encoded(places.files, recipe.words, vocabulary, out, recipe.held_out, places.validation, strategy.leader), out)
         task = replace(data, places=places)
-    session = start(spec, recipe, task, strategy)
+    session = start(spec, recipe, task, strategy, initial)
     if begin == "resume":
         resume_session(session, out / STATE)
     _folder(out)
@@ -203,6 +204,7 @@ def _header(session: Session) -> dict[str, Any]:
     return {
         "spec": session.spec.text, "params": session.spec.params, "recipe": recipe_to_json(session.recipe), "data": session.task.name,
         "parameters": sum(p.numel() for p in session.model.parameters()), "processes": session.strategy.world, **code_here(),
+        **({} if session.initial is None else {"initial": asdict(session.initial)}),
     }  # fmt: skip
 
 
