@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import runpy
 import sys
 from dataclasses import replace
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 import srt_masks as srt
+from experiments.pages import read_runs
 from experiments.reasoning_tokens import run as reasoning_tokens
 
 STEPS = 8  # of two rows each
@@ -56,19 +59,37 @@ def test_the_forward_pass_is_the_same_for_all_that_read_alike():
     assert other == {"d_unread"}
 
 
-def test_the_figure_of_reasoning_tokens_is_that_of_their_rows_alone(tmp_path: Path):
-    task = replace(reasoning_tokens.TASK, examples=16)
-    found = reasoning_tokens.run(reasoning_tokens.TINY, task, tmp_path, (0,))
-    variance = task.unseen(reasoning_tokens.TINY.words)["targets"].var(correction=0).item()
-    assert [o.name for o in found.outcomes] == list(TRAINED)
-    for outcome in found.outcomes:
-        assert outcome.held_out == pytest.approx(outcome.parts["reason"] / variance, rel=1e-5) != pytest.approx(outcome.parts["token"] / variance, rel=1e-5)
-
-
-@pytest.mark.parametrize("name", ["reasoning_tokens", "language"])
-def test_every_experiment_runs_as_its_page_says(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setattr(sys, "argv", ["run", "--quick", "--out", str(tmp_path)])
-    monkeypatch.delitem(sys.modules, f"experiments.{name}.run")
+def quick(name: str, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the page says, but small."""
+    monkeypatch.setattr(sys, "argv", ["run", "--quick", "--out", str(out)])
+    monkeypatch.delitem(sys.modules, f"experiments.{name}.run", raising=False)
     runpy.run_module(f"experiments.{name}.run", run_name="__main__")
-    assert list(tmp_path.glob("quick/**/runs.jsonl"))
-    assert "active tiles" in capsys.readouterr().out
+
+
+def test_the_figure_of_reasoning_tokens_is_that_of_their_rows_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    quick("reasoning_tokens", tmp_path, monkeypatch)
+    runs = read_runs(tmp_path / "quick" / "runs.jsonl")
+    assert [run["name"] for run in runs] == list(TRAINED)
+    task = replace(reasoning_tokens.TASK, examples=16)
+    variance = task.unseen(reasoning_tokens.TINY.words)["targets"].var(correction=0).item()
+    for run in runs:
+        assert run["held_out"] == pytest.approx(run["parts"]["reason"] / variance, rel=1e-5) != pytest.approx(run["parts"]["token"] / variance, rel=1e-5)
+
+
+def test_a_backbone_is_the_same_with_own_weights_and_stopped_gates_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    quick("insulation", tmp_path, monkeypatch)
+    lines = {line["name"]: line for line in map(ast.literal_eval, re.findall(r"^\{.*\}$", capsys.readouterr().out, re.M))}
+    assert {name: line["bit_equal"] for name, line in lines.items()} == {"shared-open": False, "shared-stop": False, "own-open": False, "own-stop": True}
+    assert lines["own-stop"]["a_after"] == lines["own-stop"]["a_before"] and lines["own-stop"]["b_after"] != lines["own-stop"]["b_before"]
+    # Both that have weights of a kind begin where the same backbone ended.
+    for weights in ("shared", "own"):
+        assert lines[f"{weights}-open"]["a_before"] == lines[f"{weights}-stop"]["a_before"]
+
+
+def test_language_runs_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    quick("language", tmp_path, monkeypatch)
+    runs = read_runs(tmp_path / "quick" / "runs.jsonl")
+    assert [(run["name"], run["work"]["rows"]) for run in runs] == [
+        ("plain", 8), ("open-1", 16), ("stop-1", 16), ("open-4", 40), ("stop-4", 40), ("plain-work-of-1", 8), ("plain-work-of-4", 8),
+    ]  # fmt: skip
+    assert all(run["held_out"] < 8.1 for run in runs)

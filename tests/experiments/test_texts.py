@@ -7,6 +7,7 @@ import torch
 from conftest import ROOT
 
 import srt_masks as srt
+from experiments.insulation import data as insulation
 from experiments.reasoning_tokens import data as reasoning_tokens
 from srt_masks.diagnostics import Source
 from srt_masks.grammar.formatter import format_text
@@ -34,3 +35,21 @@ def test_answers_of_reasoning_tokens_are_sums_of_earlier_waves():
     x, y = numbers[:, ::2, 0], answers[:, ::2, 0]
     wanted = torch.stack([sum((torch.sin(3 * x[:, t - s]) for s in range(1, 6) if t >= s), torch.zeros(3)) for t in range(8)], 1)
     torch.testing.assert_close(y, wanted)
+
+
+def test_the_two_tasks_of_insulation():
+    numbers, answers = insulation.make(2, 16, torch.Generator().manual_seed(0))
+    x, y = numbers[..., 0], answers[..., 0]
+    assert not x[:, 12:].any()
+    for t in range(12):
+        torch.testing.assert_close(y[:, t], torch.sin(3 * x[:, t]) + (torch.sin(3 * x[:, t - 1]) if t else 0))
+    for j in range(4):
+        torch.testing.assert_close(y[:, 12 + j], torch.cos(3 * x[:, 3 * j]))
+
+    class Constant(torch.nn.Module):
+        def forward(self, numbers, return_values):
+            return torch.tensor([0.0] * 12 + [100.0] * 4).expand(len(numbers), -1)[..., None]
+
+    errors = insulation.Errors.of(Constant(), *insulation.make(2048, 16, torch.Generator().manual_seed(1)))
+    # The constant 0 is about the mean of A, whose variance is its own error; 100 is far from B.
+    assert errors.a == pytest.approx(1, abs=0.01) and errors.b > 1000 and errors.backbone.shape == (2048, 12, 1)
