@@ -50,6 +50,9 @@ def test_the_two_tasks_of_insulation():
         def forward(self, numbers, return_values):
             return torch.tensor([0.0] * 12 + [100.0] * 4).expand(len(numbers), -1)[..., None]
 
-    errors = insulation.Errors.of(Constant(), *insulation.make(2048, 16, torch.Generator().manual_seed(1)))
-    # The constant 0 is about the mean of A, whose variance is its own error; 100 is far from B.
-    assert errors.a == pytest.approx(1, abs=0.01) and errors.b > 1000 and errors.backbone.shape == (2048, 12, 1)
+    numbers, answers = insulation.make(512, 16, torch.Generator().manual_seed(1))
+    errors = insulation.Errors.of(Constant(), numbers, answers)
+    a, b = answers[:, :12], answers[:, 12:]
+    assert errors.a == pytest.approx(((a - 0).square().mean() / a.var()).item())
+    assert errors.b == pytest.approx(((b - 100).square().mean() / b.var()).item())
+    assert not errors.backbone.any() and errors.backbone.shape == (512, 12, 1)
