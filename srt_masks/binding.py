@@ -375,7 +375,10 @@ PACKED = ("doc", "start", "position")  # the names that srt_masks.documents give
 
 
 def _unknown_argument(name: str, known: set[str]) -> str:
-    hint = FOREIGN.get(name) or did_you_mean(name, known | {*ARGUMENTS})
+    hint = FOREIGN.get(name)
+    if name in ARGUMENTS:
+        hint = f"`{name}=` is an argument of a call on q, k and v, as in srt_masks.compile(spec)(q, k, v, {name}=...)"
+    hint = hint or did_you_mean(name, known | {*ARGUMENTS})
     if name in PACKED and not known.isdisjoint(PACKED):
         hint = f"of what srt_masks.documents gives, this text declares {listing(sorted(known.intersection(PACKED)))}: give that alone"
     return f"unknown argument `{name}`: {hint or 'this spec has ' + (listing(sorted(known)) or 'no inputs and no params')}"
@@ -392,8 +395,12 @@ def bind_inputs(
     missing = [i for i in declared_here if i.name not in given]
     if missing:
         names = ", ".join(f"`{i.name}`" for i in missing)
-        form = ", ".join(f"{i.name}=" for i in missing) if by_name else "inputs={" + ", ".join(f"{i.name!r}: ..." for i in missing) + "}"
-        raise InputError(f"missing input{'s' if len(missing) > 1 else ''} {names}: give {form} ({'; '.join(map(str, missing))})")
+        # What is called like an argument of the call itself cannot be given by its name.
+        beside = [i.name for i in missing if not by_name or i.name in ARGUMENTS]
+        forms = [f"{i.name}=" for i in missing if i.name not in beside]
+        if beside:
+            forms.append("inputs={" + ", ".join(f"{name!r}: ..." for name in beside) + "}")
+        raise InputError(f"missing input{'s' if len(missing) > 1 else ''} {names}: give {', '.join(forms)} ({'; '.join(map(str, missing))})")
     named: dict[str, tuple[int, str]] = {}
     bound: dict[str, Tensor] = {}
     for declared in declared_here:

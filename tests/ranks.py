@@ -134,6 +134,29 @@ def window(ranks: Ranks) -> dict[str, Any]:
     return {"apart": float((found - alone).abs().max()), "from causal": float((found - causal).abs().max())}
 
 
+def embedded(ranks: Ranks) -> dict[str, float]:
+    """Two steps of a model whose numbers come embedded, so that nothing is learnt by what would embed them: against one process."""
+
+    def losses(shared: bool) -> list[float]:
+        torch.manual_seed(3)
+        text = "layout repeat { token }\nattend causal\npredict token -> index + 1"
+        model = srt.build_model(srt.parse(text), dim=8, depth=1, heads=2, num_tokens=11, numbers=3, max_positions=8).double()
+        x, embeds = torch.randint(0, 11, (4, 8)), torch.randn(4, 8, 8, dtype=torch.float64)
+        many = data_parallel(model, ranks) if shared else model
+        part = slice(2 * ranks.data_rank, 2 * ranks.data_rank + 2) if shared else slice(None)
+        optimiser, seen = torch.optim.SGD(model.parameters(), lr=0.1), []
+        for _ in range(2):
+            loss = many(x[part], embeds=embeds[part], return_loss=True)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            seen.append(loss.item())
+        return seen
+
+    found, alone = losses(True), losses(False)
+    return {"apart": max(abs(a - b) for a, b in zip(found, alone, strict=True)), "fell": alone[0] - alone[1]}
+
+
 def own_rows(ranks: Ranks) -> dict[str, Any]:
     """What is kept between forward and backward, and what of the rows, by a rank that shares its sequences."""
     many = data_parallel(build("gates"), ranks, tile=16)
@@ -327,6 +350,7 @@ def cases(folder: Path) -> dict[str, Callable[[], Any]]:
             for wrap in (data_parallel, fully_sharded)
             for context in (1, 2)
         },
+        "embedded": lambda: embedded(start(1)),
         "own rows": lambda: own_rows(start(2)),
         "window": lambda: window(start(2)),
         "run, ddp": lambda: runs(folder, "ddp", 1),

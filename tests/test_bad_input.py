@@ -55,6 +55,8 @@ ROWS: list[tuple[str, dict[str, Any], str]] = [
     (CAUSAL, {"order": "natural"}, r"unknown argument `order`: it belongs to srt_masks.compile\(spec, order=...\)"),
     (CAUSAL, {"plan": None}, "unknown argument `plan`: a call makes its plan itself"),
     (CAUSAL, {"steps": 5}, "unknown argument `steps`: q says how many"),
+    (CAUSAL, {"inputs": {"visited": ints(10)}}, "unknown argument `visited`: `visited=` is an argument of a call on q, k and v"),
+    (f"input visited: int per token\n{DOCS} and same(visited)", {}, r"missing inputs `visited`, `doc`: give doc=, inputs=\{'visited': ...\}"),
     (DOCS, {"doc": ints(10), "inputs": {"doc": ints(10)}}, "`doc` is given twice"),
     (DOCS, {"inputs": [ints(10)]}, "inputs maps names to tensors; got list"),
     # shape
@@ -149,6 +151,16 @@ def test_one_error_before_anything_is_launched(text: str, options: dict[str, Any
         with pytest.raises(srt.InputError, match=words) as error:
             attend(q, k, k, **options)
         assert error.value.__cause__ is None and len(attend.plans) == 0
+
+
+@pytest.mark.parametrize("name", ["visited", "scale", "return_lse"])
+def test_what_a_call_on_q_takes_is_not_taken_elsewhere(name: str):
+    """By a plan, or by a model: said so, and nothing is asked back."""
+    model = srt.build_model(srt.parse(f"{CAUSAL}\npredict token -> index + 1"), dim=8, depth=1, heads=1, num_tokens=3)
+    words = rf"unknown argument `{name}`: `{name}=` is an argument of a call on q, k and v, as in srt_masks.compile\(spec\)\(q, k, v, {name}=...\)"
+    for call in (lambda **o: srt.compile(srt.parse(CAUSAL)).plan(10, **o), lambda **o: model(ints(1, 10), **o)):
+        with pytest.raises(srt.InputError, match=words):
+            call(**{name: 1.0})
 
 
 def test_numbers_of_other_libraries_are_numbers():

@@ -83,6 +83,11 @@ def test_M2_a_window_on_two_ranks_is_that_of_one(found: Found):
         assert one["apart"] < 1e-12 and one["from causal"] > 1e-3
 
 
+def test_weights_that_a_call_does_not_ask_for_are_not_waited_for(found: Found):
+    for one in of(found, "embedded"):
+        assert one["apart"] < 1e-12 and one["fell"] > 1e-3
+
+
 def test_a_rank_keeps_its_own_rows_alone(found: Found):
     both = of(found, "own rows")
     assert sum(one["rows"] for one in both) == 90 and both[0]["work"] == both[1]["work"]

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_orders import orders_of
 from test_orders import results as results_of
 from test_zoo import inputs_of, steps_of
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 from zoo_case import SCHEMES, Scheme
 
 import srt_masks as srt
@@ -170,6 +172,16 @@ def test_a_model_as_it_is_built_takes_the_order_that_pays(gathers: list[int]):
         assert is_moved(model, x)
         model(x, return_loss=True).backward()
     assert not gathers
+    seen: list[Tensor] = []
+    hook = model.ends[0].norm.register_forward_hook(lambda module, given, out: seen.append(out.detach().clone()))
+    model(x, return_loss=True)
+    with FlopCounterMode(display=False):  # whatever sees the whole call is to see no plan, and rows as the text has them
+        torch.testing.assert_close(model(x, return_loss=True), moved)
+    hook.remove()
+    visited = model._as_visited(model.lay_out(x)).visited
+    torch.testing.assert_close(*(t.reshape(-1, 1200, 16) for t in (seen[0], seen[1].reshape(-1, 1200, 16)[:, visited])))
+    assert gathers
+    gathers.clear()
     attend = model.attend
     model.attend = lambda *a, **b: attend(*a, **b)
     assert not is_moved(model, x)
@@ -218,24 +230,70 @@ def test_a_cache_reads_rows_as_they_become_known():
 # ------------------------------------------------------------------------------------------------ attention that is told of the order
 
 
-@pytest.mark.parametrize("backend", ["reference", "tiled"])
-@pytest.mark.parametrize("order", ["natural", "by role"])
-@pytest.mark.parametrize("text", [SEEN_A_WHILE, HIDDEN], ids=["plain", "hidden"])
-def test_rows_come_in_any_order(text: str, order: str, backend: str):
+# Its first two heads share a key head and one order, its last two another.
+OF_HEADS = "attend causal and (head < 2 and k.pos % 2 == q.pos % 2 or head >= 2 and k.pos % 3 == q.pos % 3)"
+
+
+@pytest.mark.parametrize(("text", "backend", "order", "lengths"), [
+    (SEEN_A_WHILE, "reference", "natural", [27, 18]), (HIDDEN, "reference", "natural", [27, 18]),
+    (SEEN_A_WHILE, "tiled", "natural", [27, 18]), (HIDDEN, "tiled", "natural", [27, 18]),
+    (SEEN_A_WHILE, "tiled", "by role", [27, 18]), (HIDDEN, "tiled", "by role", [27, 18]), (OF_HEADS, "tiled", "auto", [240, 133]),
+], ids=lambda x: {SEEN_A_WHILE: "plain", HIDDEN: "hidden", OF_HEADS: "heads"}.get(x, x) if isinstance(x, str) else "")  # fmt: skip
+def test_rows_come_in_any_order(text: str, backend: str, order: str, lengths: list[int]):
     """In that of the plan, which moves nothing, and in another; ragged, with grouped heads: out, lse and all gradients are those of the same tokens."""
-    attend = srt.compile(srt.parse(text), backend=backend, tile=16, order="natural" if backend == "reference" else order, proofs="off")
-    n = 27
+    attend = srt.compile(srt.parse(text), backend=backend, tile=16, order=order, proofs="off")
+    n = lengths[0]
     q, k, v = (torch.randn(2, h, n, 8, dtype=torch.float64) for h in (4, 2, 2))
     dout, dlse = torch.randn_like(q), torch.randn(q.shape[:3], dtype=torch.float64)
-    visited = attend.plan(n, heads=4).visited
-    assert (visited is None) is (attend.options.order == "natural")
+    plan = attend.plan(n, heads=4)
+    names, visited = {name for *_, name in plan.orders}, plan.visited
+    assert (visited is None) is (order != "by role") and len(names) == (2 if text is OF_HEADS else 1) and ("natural" in names) is (order == "natural")
     for order_of_rows in (torch.randperm(n), *([] if visited is None else [visited])):
-        for lengths in ([n, n], [n, 18]):
-            reached = torch.isfinite(attend(q, k, v, lengths=lengths, return_lse=True, **twins_of(attend, k, v))[1])
-            wanted = results_of(attend, q, k, v, dout, torch.where(reached, dlse, 0.0), lengths=lengths)
+        for own in ([n, n], lengths):
+            reached = torch.isfinite(attend(q, k, v, lengths=own, return_lse=True, **twins_of(attend, k, v))[1])
+            wanted = results_of(attend, q, k, v, dout, torch.where(reached, dlse, 0.0), lengths=own)
             moved = [x[:, :, order_of_rows] for x in (q, k, v, dout, torch.where(reached, dlse, 0.0))]
-            for a, b in zip(results_of(attend, *moved, lengths=lengths, visited=order_of_rows), wanted, strict=True):
+            for a, b in zip(results_of(attend, *moved, lengths=own, visited=order_of_rows), wanted, strict=True):
                 torch.testing.assert_close(a, b[:, :, order_of_rows], rtol=1e-11, atol=1e-11)
+
+
+def test_what_a_plan_visits_is_the_callers_to_write_into():
+    attend = srt.compile(srt.parse(SEEN_A_WHILE), tile=16, order="by role", proofs="off")
+    x = torch.randn(1, 1, 27, 8, dtype=torch.float64)
+    first, wanted = attend.plan(27, dtype=x.dtype, head_dim=8).visited, attend(x, x, x)
+    kept = first.clone()
+    first.zero_()
+    again = attend.plan(27, dtype=x.dtype, head_dim=8).visited
+    assert torch.equal(again, kept)
+    assert torch.equal(attend(x, x, x), wanted)
+    torch.testing.assert_close(attend(*[x[:, :, kept]] * 3, visited=kept), wanted[:, :, kept], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", ["reference", "tiled"])
+def test_rows_of_no_batch(backend: str):
+    attend = srt.compile(srt.parse("attend causal"), backend=backend)
+    x = torch.randn(0, 1, 4, 8, requires_grad=True)
+    out = attend(x, x, x, visited=torch.tensor([3, 1, 0, 2]))
+    out.sum().backward()
+    assert out.shape == x.grad.shape == (0, 1, 4, 8)
+    with pytest.raises(srt.InputError, match="each of them once"):
+        attend(x, x, x, visited=torch.tensor([0, 1, 1, 3]))
+
+
+def test_an_array_that_is_read_backwards():
+    """On its own, and where the call is watched."""
+    attend = srt.compile(srt.parse("attend causal"))
+    x, backwards = torch.randn(1, 1, 4, 8), np.arange(4)[::-1]
+    wanted = attend(*[x.flip(2)] * 3).flip(2)
+    torch.testing.assert_close(attend(x, x, x, visited=backwards), wanted)
+    with FlopCounterMode(display=False):
+        torch.testing.assert_close(attend(x, x, x, visited=backwards), wanted)
+
+
+def test_only_an_attention_that_may_reorder_is_asked_for_its_plan():
+    spec = srt.parse(SEEN_A_WHILE)
+    assert not srt.compile(spec, order="natural").may_reorder(3000)
+    assert srt.compile(spec, order="by role").may_reorder(3) and srt.compile(spec).may_reorder(3000) and not srt.compile(spec).may_reorder(30)
 
 
 def test_a_mapped_call_has_one_order():
@@ -253,7 +311,10 @@ def twins_of(attend: Any, k: Tensor, v: Tensor) -> dict[str, Tensor]:
     ("text", "call", "words"),
     [
         ("attend causal", {"visited": [0, 1, 2, 3]}, r"int64 of shape \(4,\); got list"), ("attend causal", {"visited": torch.arange(3)}, r"got int64 of shape \(3,\)"),
-        ("attend causal", {"visited": torch.arange(4.0)}, "got float32 of shape"), ("attend causal", {"visited": torch.tensor([0, 1, 1, 3])}, "each of them once"),
+        ("attend causal", {"visited": torch.arange(4.0)}, "got float32 of shape"), ("attend causal", {"visited": np.array(list("abcd"))}, "got an array of <U1"),
+        ("attend causal", {"visited": torch.arange(4).to("meta")}, "got a meta tensor, which holds no numbers"),
+        ("attend causal", {"visited": torch.arange(4).to_sparse()}, "got a tensor of layout sparse_coo, and not a dense one"), ("attend causal", {"visited": "0123"}, "got str"),
+        ("attend causal", {"visited": torch.tensor([0, 1, 1, 3])}, "each of them once"),
         ("attend causal", {"visited": torch.tensor([0, 1, 2, -1])}, "from 0 to 3"), ("attend causal", {"visited": torch.arange(4), "queries": range(4)}, "queries= says which rows"),
         ("queries layout a * 4\nkeys layout b * 4\nattend full", {"visited": torch.arange(4)}, "two layouts"),
         ("queries where pos >= 0\nattend causal", {"visited": torch.arange(4)}, "only some tokens ask"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 from typing import Any
 
@@ -86,6 +87,14 @@ def test_state_copies_pickles_dtypes_hooks_and_lengths():
     short = layer(x, doc=DOC, lengths=[3, 7])
     assert seen == [(2, 7, 16)] and bool((short[0, 3:] == 0).all())
     torch.testing.assert_close(short[0, :3], layer(x[:1, :3], doc=DOC[:3])[0])
+
+
+def test_rows_may_come_in_another_order_and_lse_is_not_there():
+    layer, x, visited = srt.nn.Attention(srt.parse(TEXT), 16, 4), torch.randn(2, 7, 16), torch.tensor([3, 0, 6, 5, 1, 2, 4])
+    torch.testing.assert_close(layer(x[:, visited], doc=DOC, visited=visited), layer(x, doc=DOC)[:, visited])
+    assert inspect.signature(layer.forward).parameters["visited"].kind is inspect.Parameter.KEYWORD_ONLY
+    with pytest.raises(srt.InputError, match=r"return_lse= belongs to a call of srt_masks\.compile"):
+        layer(x, doc=DOC, return_lse=True)
 
 
 def test_compiled_whole_it_is_the_same():

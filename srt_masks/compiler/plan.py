@@ -94,10 +94,17 @@ class Plan:
         """Rows of the batch, heads and the name of their order, of every group: plans of one call that agree in these visit tokens alike."""
         return tuple((g.batch, g.heads, NATURAL if g.order is None else g.order.name) for g in self.groups)
 
-    @cached_property
+    @property
     def visited(self) -> Tensor | None:
-        """(tokens,) int64: the token at each place, in the order in which all rows of the batch and heads visit those of q and of k alike; None where that
-        is the caller's, or there is no such one order. Rows that are laid out so, and a call that is told (`visited=`), leave nothing to be gathered."""
+        """(tokens,) int64, the caller's to keep: the token at each place, in the order in which all rows of the batch and heads visit those of q and of k
+        alike; None where that is the caller's, or there is no such one order. Rows that are laid out so, and a call that is told (`visited=`), leave
+        nothing to be gathered."""
+        own = self.own_visited
+        return None if own is None else own.clone()
+
+    @cached_property
+    def own_visited(self) -> Tensor | None:
+        """`visited` as the plan itself holds it, known again by `is`: calls to come are done by it, so nobody outside is handed it to write into."""
         order = common_order([self])
         return None if order is None or order.keys is not order.queries else order.queries
 

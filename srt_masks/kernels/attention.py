@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -88,8 +89,9 @@ class Attention:
         order, and k and v those of all. `queries=range(a, b)` says that q holds positions a .. b of as many tokens as k has (for decoding and
         chunked prefill), a vector with a number for each row of the batch where each row's begin; the tokens of k may then end in mid-step.
         `given` holds role, step and slot of every token of a `layout given`. `visited` (tokens,) int64 says that row i of q, k and v, and so of the
-        results, is that of token visited[i]: rows that are laid out as `plan(...).visited` is are gathered no more. `hidden_k` and `hidden_v`, for a
-        text with `stop hidden`, are k and v again, of equal value, projected from the detached hidden state: what the stopped pairs teach the
+        results, is that of token visited[i]; inputs, `given=` and `lengths=` stay in the order of tokens. Rows that are laid out as `plan(...).visited`
+        is are gathered no more; what to gather of any other order is worked out anew at every call. It is read on the CPU, where it had best lie.
+        `hidden_k` and `hidden_v`, for a text with `stop hidden`, are k and v again, of equal value, projected from the detached hidden state: what the stopped pairs teach the
         projections. Inputs and value params of the spec are given by name, or in `inputs`; a param is a number, or a vector with one for each
         row of the batch. Raises InputError naming the argument that is wrong, BackendError where the backend cannot do it.
         """
@@ -222,10 +224,18 @@ class Attention:
         if why or checked.asks is not None:
             why = why or "here only some tokens ask (`queries where`)"
             raise InputError(f"visited= is for q, k and v that all hold every row of one layout, and {why}: leave it out")
-        if type(visited).__module__ == "numpy":
-            visited = torch.as_tensor(visited)
-        if not isinstance(visited, Tensor) or visited.dtype is not torch.int64 or visited.shape != (tokens,):
-            came = f"{str(visited.dtype).removeprefix('torch.')} of shape {tuple(visited.shape)}" if isinstance(visited, Tensor) else type(visited).__name__
+        came = ""
+        if isinstance(visited, np.ndarray) and visited.dtype == np.int64:
+            visited = torch.from_numpy(visited.astype(np.int64))  # a copy: torch takes no negative strides
+        if not isinstance(visited, Tensor):
+            came = f"an array of {visited.dtype}" if isinstance(visited, np.ndarray) else type(visited).__name__
+        elif visited.layout is not torch.strided or visited.is_nested:
+            came = f"a tensor of layout {str(visited.layout).removeprefix('torch.')}, and not a dense one"
+        elif visited.is_meta:
+            came = "a meta tensor, which holds no numbers"
+        elif visited.dtype is not torch.int64 or visited.shape != (tokens,):
+            came = f"{str(visited.dtype).removeprefix('torch.')} of shape {tuple(visited.shape)}"
+        if came:
             raise InputError(f"visited is the token of each row of q, k and v: int64 of shape ({tokens},); got {came}")
         return visited.cpu()
 
@@ -286,7 +296,7 @@ class Attention:
     def may_reorder(self, tokens: int) -> bool:
         """Whether a call on so many may visit them in another order than the caller's, by text, options and extent: what its plan says costs more to ask."""
         options = self.options
-        if not self.compiled.candidates or options.backend == "reference":
+        if not self.compiled.candidates or options.backend == "reference" or options.order == NATURAL:
             return False
         return options.order != AUTO or tokens > (LEAST_TILES - 1) * (options.tile or TILES[0])
 
@@ -319,9 +329,9 @@ class Attention:
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         traced.check_is_real(q)
         call, layer, scale = self._bind(q, k, v, hidden_k, hidden_v, **beside)
-        order = None if visited is None else self._order(visited, call).to(q.device)
+        order = None if visited is None else self._order(visited, call)
         if order is not None:
-            places = places_of(order.cpu()).to(q.device)
+            places, order = places_of(order).to(q.device), order.to(q.device)
             q, k, v, hidden_k, hidden_v = (None if x is None else x[:, :, places] for x in (q, k, v, hidden_k, hidden_v))  # type: ignore[assignment]
         check_reference(q.device)
         sizes, call = call.sizes, call.copied()

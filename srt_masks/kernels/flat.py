@@ -85,7 +85,8 @@ def _kind(value: Any, tensors: list[Tensor], whole: list[int]) -> str:
     if isinstance(value, range):
         return "r" + "".join([_kind(x, tensors, whole) for x in (value.start, value.stop, value.step)])
     if isinstance(value, np.ndarray) and (torch.compiler.is_compiling() or value.dtype.kind in "biuf"):
-        tensors.append(torch.as_tensor(value))
+        # In order: torch takes no negative strides.
+        tensors.append(torch.as_tensor(value if torch.compiler.is_compiling() else np.asarray(value, order="C")))
         return "t"
     if isinstance(value, list):
         return f"[{_items(value, tensors, whole)}]"

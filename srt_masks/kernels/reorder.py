@@ -67,10 +67,12 @@ def arrangement(plan: Plan, heads_per_key: int, device: torch.device) -> Arrange
 def arrangement_of(plan: Plan, heads_per_key: int, device: torch.device, visited: Tensor) -> Arrangement | None:
     """The same for rows that come as `visited` says, (tokens,) int64 on the CPU; None where they come as the plan visits them. Raises InputError for what is
     no order."""
-    own = plan.visited
+    own = plan.own_visited
     if own is not None and (own is visited or torch.equal(own, visited)):
         return None
     places = places_of(visited)
+    if not plan.groups:  # a batch of none: no row that could be gathered
+        return None
     queries, keys = (Permutation(places[p.tokens]) for p in permutations(plan, heads_per_key))
     return Arrangement(queries.to(device), keys.to(device))
 

@@ -54,10 +54,15 @@ class Attention(nn.Module):
 
     def forward(
         self, x: Tensor, /, *, memory: Tensor | None = None, layer: int | None = None, lengths: Sequence[int] | Tensor | None = None,
-        given: Any = None, scale: float | None = None, inputs: Mapping[str, Any] | None = None, **inputs_and_params: Any,
+        given: Any = None, scale: float | None = None, visited: Tensor | None = None, inputs: Mapping[str, Any] | None = None, **inputs_and_params: Any,
     ) -> Tensor:  # fmt: skip
         """x (batch, tokens, dim). `memory` (batch, keys, dim), of a text with two layouts, is what k and v are projected from. The others are those of
-        a call of `srt_masks.compile`: `lengths` counts the tokens of each row. Raises InputError."""
+        a call of `srt_masks.compile`: `lengths` counts the tokens of each row. `visited` (tokens,) int64 names the token of each row of x, which then
+        has its rows in that order, and so has the result. Raises InputError."""
+        if "return_lse" in inputs_and_params:
+            raise InputError(
+                "return_lse= belongs to a call of srt_masks.compile: here every head's `out` goes through the output projection, and lse is left; leave it out"
+            )
         for name, tensor in (("x", x), ("memory", memory)):
             if tensor is not None and (not isinstance(tensor, Tensor) or tensor.ndim != 3 or tensor.shape[-1] != self.dim):
                 came = f"shape {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else type(tensor).__name__
@@ -71,7 +76,7 @@ class Attention(nn.Module):
             twins = {"hidden_k": self._heads(self.to_k, source.detach()), "hidden_v": self._heads(self.to_v, source.detach())}
         out = self.attend(
             self._heads(self.to_q, x), self._heads(self.to_k, source), self._heads(self.to_v, source),
-            layer=layer, lengths=lengths, given=given, scale=scale, inputs=inputs, **twins, **inputs_and_params,
+            layer=layer, lengths=lengths, given=given, scale=scale, visited=visited, inputs=inputs, **twins, **inputs_and_params,
         )  # fmt: skip
         return self.to_out(rearrange(out, "b h n d -> b n (h d)"))
 

@@ -20,7 +20,7 @@ def visited_alike(attention: Attention, depth: int, q: Tensor, k: Tensor, beside
         for planned in (found.own, found.twins):
             if planned is None:
                 continue
-            visited = planned.plan.visited
+            visited = planned.plan.own_visited
             if visited is None or not (first is None or first is visited or torch.equal(first, visited)):
                 return None
             first = visited
