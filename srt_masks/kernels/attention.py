@@ -235,7 +235,7 @@ class Attention:
             came = "a meta tensor, which holds no numbers"
         elif visited.dtype is not torch.int64 or visited.shape != (tokens,):
             came = f"{str(visited.dtype).removeprefix('torch.')} of shape {tuple(visited.shape)}"
-        if came:
+        if came or not isinstance(visited, Tensor):
             raise InputError(f"visited is the token of each row of q, k and v: int64 of shape ({tokens},); got {came}")
         return visited.cpu()
 
