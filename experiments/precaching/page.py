@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..pages import Runs, by_seed, origin, paired, read_runs, remake, said, table, values
+from ..pages import NOT_RUN, Runs, by_seed, origin, paired, read_runs, remake, said, table, values
 from ..picture import picture
 
 HERE = Path(__file__).parent
@@ -19,8 +19,8 @@ RULES = {
     "stop_q": "`stop q`",
     "own_pair": "`stop k, v`, of the own pair alone",
 }
-HORIZONS = {f"horizon_{n}": f"{n}" for n in range(7)}
-TRICKLES = {f"trickle_{share:g}": f"{share:g}" for share in (1, 0.3, 0.1, 0.03, 0.01, 0)}
+HORIZONS = {f"horizon_{n}": f"horizon {n}" for n in range(7)}
+TRICKLES = {f"trickle_{share:g}": f"trickle {share:g}" for share in (1, 0.3, 0.1, 0.03, 0.01, 0)}
 PAIRS = {
     ("stop_k_v", "nothing"): "`stop k, v` - nothing",
     ("stop_k", "nothing"): "`stop k` - nothing",
@@ -31,10 +31,18 @@ PAIRS = {
     ("own_pair", "nothing"): "the own pair alone - nothing",
 }
 SHORT, LONG = 600, 3000  # steps
+# By the name of a table and of its picture: the steps of its runs, its arms, and the picture's title.
+QUESTIONS = {
+    "rules": (SHORT, RULES, f"Whom does the future teach? {SHORT} steps"),
+    "longer": (LONG, RULES, f"Whom does the future teach? {LONG} steps"),
+    "horizons": (SHORT, HORIZONS, "For how many rows does the future not teach?"),
+    "trickles": (SHORT, TRICKLES, "What share of the gradient comes back?"),
+}
 
 
-def of_steps(runs: Runs, steps: int) -> Runs:
-    return [run for run in runs if run["steps"] == steps]
+def asked(runs: Runs, question: str) -> Runs:
+    steps, arms, _ = QUESTIONS[question]
+    return [run for run in runs if run["steps"] == steps and run["name"] in arms]
 
 
 def controls(found: Runs) -> str:
@@ -45,32 +53,23 @@ def controls(found: Runs) -> str:
 
 
 def blocks(runs: Runs) -> dict[str, str]:
-    short, long = of_steps(runs, SHORT), of_steps(runs, LONG)
-    return {
-        "rules": by_seed(short, KEY, RULES),
-        "differences": paired(short, KEY, PAIRS),
-        "longer": by_seed(long, KEY, RULES),
-        "longer_differences": paired(long, KEY, PAIRS),
-        "horizons": by_seed(short, KEY, HORIZONS),
-        "trickles": by_seed(short, KEY, TRICKLES),
-        "controls": controls(read_runs(CONTROLS)),
-        "origin": origin(runs),
+    own = {question: asked(runs, question) for question in QUESTIONS}
+    found = {
+        **{question: by_seed(own[question], KEY, arms) for question, (_, arms, _) in QUESTIONS.items()},
+        **{f"{question}_differences": paired(own[question], KEY, PAIRS) for question in ("rules", "longer")},
     }
+    made = {name: text if own[name.partition("_")[0]] else NOT_RUN for name, text in found.items()}
+    lengths = [[run for run in runs if run["steps"] == steps] for steps in (SHORT, LONG)]
+    return {**made, "controls": controls(read_runs(CONTROLS)), "origin": "\n\n".join(origin(same) for same in lengths if same)}
 
 
 def pictures(runs: Runs) -> dict[str, str]:
-    short, long, axis = of_steps(runs, SHORT), of_steps(runs, LONG), "error over variance"
-    wanted = {
-        "rules.svg": (short, f"Whom does the future teach? {SHORT} steps", RULES),
-        "longer.svg": (long, f"{LONG} steps", RULES),
-        "horizons.svg": (short, "The next rows do not train: how many?", {name: f"horizon {n}" for name, n in HORIZONS.items()}),
-        "trickles.svg": (short, "What share of the gradient comes back?", {name: f"trickle {share}" for name, share in TRICKLES.items()}),
-    }
     drawn = {}
-    for name, (own, title, arms) in wanted.items():
-        found = {about.replace("`", ""): list(values(own, arm, KEY).values()) for arm, about in arms.items() if values(own, arm, KEY)}
-        if found:
-            drawn[name] = picture(title, axis, found, mark=(1.0, "knows nothing"))
+    for question, (_, arms, title) in QUESTIONS.items():
+        figures = {about.replace("`", ""): list(values(asked(runs, question), arm, KEY).values()) for arm, about in arms.items()}
+        figures = {about: own for about, own in figures.items() if own}
+        if figures:
+            drawn[f"{question}.svg"] = picture(title, "error over variance", figures, mark=(1.0, "knows nothing"))
     return drawn
 
 

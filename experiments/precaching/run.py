@@ -7,7 +7,7 @@ sequences, over the variance of the answers: 1 is to know nothing.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,11 +34,11 @@ def text(name: str) -> srt.Spec:
     return srt.load(HERE / "texts" / f"{name}.mask")
 
 
-def of_values(name: str, arms: Mapping[str, str]) -> dict[str, Arm]:
-    """Arms that are values of one param of one text: arguments of a call, for which nothing is compiled."""
+def of_values(name: str, arms: Iterable[str]) -> dict[str, Arm]:
+    """Arms such as horizon_3: values of one param of one text, which are arguments of a call, for which nothing is compiled."""
     spec = text(name)
     number = type(spec.params[name])
-    return {arm: Arm(spec, changes={"schedules": (Schedule(name, ((1, number(value)),)),)}) for arm, value in arms.items()}
+    return {arm: Arm(spec, changes={"schedules": (Schedule(name, ((1, number(arm.removeprefix(f"{name}_"))),)),)}) for arm in arms}
 
 
 def groups() -> dict[str, dict[str, Arm]]:
@@ -48,22 +48,22 @@ def groups() -> dict[str, dict[str, Arm]]:
     return {"pair": pair, "rules": rules, "horizons": of_values("horizon", HORIZONS), "trickles": of_values("trickle", TRICKLES)}
 
 
-def run(group: str, recipe: Recipe, task: Numbers, out: Path, seeds: Sequence[int]) -> Comparison:
-    return srt.compare(groups()[group], recipe, out / f"{group}-{recipe.steps}", task=task, seeds=seeds)
+def run(group: str, recipe: Recipe, task: Numbers, out: Path, seeds: Sequence[int], jobs: int = 1) -> Comparison:
+    return srt.compare(groups()[group], recipe, out / f"{group}-{recipe.steps}", task=task, seeds=seeds, jobs=jobs)
 
 
 def main(asked: argparse.Namespace) -> None:
     if asked.quick:
         for group in asked.only:
-            print(run(group, TINY, replace(TASK, examples=16), asked.out / "quick", (0,)))
+            print(run(group, TINY, replace(TASK, examples=16), asked.out / "quick", (0,), asked.jobs))
         return
     for group in asked.only:
-        found = run(group, replace(RECIPE, steps=asked.steps), TASK, asked.out, asked.seeds)
+        found = run(group, replace(RECIPE, steps=asked.steps), TASK, asked.out, asked.seeds, asked.jobs)
         print(found)
         if asked.publish:
             new = {(o.name, o.steps, o.seed): o.plain() for o in found.outcomes}
             kept = {(r["name"], r["steps"], r["seed"]): r for r in read_runs(HERE / RESULTS)}
-            if group == "rules":
+            if group == "rules" and asked.steps == SHORT:
                 publish_controls({name: asked.out / f"{group}-{asked.steps}" / name / f"seed-{asked.seeds[0]}" / "model.safetensors" for name in RULES})
             publish(HERE, list({**kept, **new}.values()), blocks, pictures)
 
