@@ -107,7 +107,7 @@ def test_the_reference_says_the_same():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({}, "give given="), ({"given": rows(2, 2)}, "holds 2 data tokens in row 0 of the batch, and x has 4: give lengths="),
+        ({}, "give given="), ({"given": rows(2, 2)}, "holds 2 data tokens in row 0 of the batch, and the call 4: give lengths="),
         ({"given": rows(0, 1), "lengths": [4]}, "holds 2 data tokens .*; lengths= says 4"),
         ({"given": rows(0, 0, 0, 4)}, r"given\['slot'\] goes up to 3; this model has 3 slots .* larger max_slots"),
         ({"given": rows(1, 1, 1, 1), "lengths": [4], "padding": "left"}, 'padding="right"'),

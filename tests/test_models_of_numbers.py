@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,7 @@ from torch import Tensor
 
 import srt_masks as srt
 from srt_masks.models.work import work_of
+from srt_masks.proofs import guard
 from srt_masks.training.evaluate import evaluate
 
 SIZES: dict[str, Any] = {"dim": 16, "depth": 2, "heads": 2, "numbers": 3, "regression": 2}
@@ -198,3 +201,61 @@ def test_what_has_no_numbers_to_give_says_so(tmp_path: Path):
     (tmp_path / "text").write_bytes(b"some text")
     with pytest.raises(srt.InputError, match="numbers beside its tokens, and files hold none"):
         evaluate(tmp_path, [tmp_path / "text"], quiet=True)
+
+
+@pytest.mark.parametrize("target, mask, refused", [("index", "full", False), ("index + 1", "full", True), ("index + 1", "causal", False)])
+def test_a_leak_is_told_where_targets_may_be_what_rows_read(target: str, mask: str, refused: bool):
+    spec = srt.parse(f"data token\nattend {mask}\npredict token -> {target}")
+    sizes = {"dim": 8, "depth": 1, "heads": 2, "numbers": 1, "regression": 1}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        guard._SAID.clear()
+        srt.build_model(spec, **sizes)
+    assert ["unless targets= are of something that no row reads" in str(w.message) for w in said] == [True] * refused
+    if refused:
+        with pytest.raises(srt.SpecError, match="is trained to predict, and reads, row 1"):
+            srt.build_model(spec, proofs="strict", **sizes)
+        with pytest.raises(srt.SpecError, match="assert no leak"):
+            srt.build_model(srt.parse(spec.text + "\nassert no leak"), **sizes)
+    else:
+        srt.build_model(spec, proofs="strict", **sizes)
+
+
+def test_names_that_a_text_and_a_call_share_are_told_apart():
+    spec = srt.parse("param huber = 3\nattend causal and q.pos - k.pos < huber\npredict token -> index")
+    model = srt.build_model(spec, dim=8, depth=1, heads=2, numbers=1, regression=1).double()
+    x = torch.randn(1, 6, 1, dtype=torch.float64)
+    with pytest.raises(srt.InputError, match=r"`huber` is an argument of the call, and a param of this text: .* inputs=\{'huber': \.\.\.\}"):
+        model(numbers=x, targets=x, huber=1)
+    other = srt.build_model(srt.parse(spec.text.replace("huber", "near")), dim=8, depth=1, heads=2, numbers=1, regression=1).double()
+    other.load_state_dict(model.state_dict())
+    wanted = other(numbers=x, targets=x, huber=0.1, near=1)
+    assert torch.equal(model(numbers=x, targets=x, huber=0.1, inputs={"huber": 1}), wanted) and wanted != other(numbers=x, targets=x, huber=0.1)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ({"number": torch.zeros(1, 6, 1)}, "no argument `number`: did you mean `numbers`"),
+        ({"hubr": 1.0}, "no argument `hubr`: did you mean `huber`"),
+        ({"targets": torch.zeros(1, 6, 1), "return_hidden": True}, "targets= are of a loss, and return_hidden=True asks for states"),
+        ({"targets": torch.zeros(1, 6, 1), "huber": 10**400}, "huber is a number above 0"),
+        ({"return_loss": True}, "no token head .*give targets="),
+    ],
+)
+def test_calls_that_cannot_be_meant(arguments: dict, words: str):
+    model = srt.build_model(srt.parse("attend causal\npredict token -> index"), dim=8, depth=1, heads=2, numbers=1, regression=1)
+    with pytest.raises(srt.InputError, match=words):
+        model(**{"numbers": torch.zeros(1, 6, 1), **arguments})
+    loss = {"numbers": torch.zeros(1, 6, 1), "targets": torch.ones(1, 6, 1)}
+    assert torch.equal(model(**loss, huber=np.float32(0.5)), model(**loss, huber=0.5))
+
+
+def test_rows_stay_in_the_order_of_the_layout_where_that_is_asked_for():
+    spec, x = srt.zoo("registers look ahead"), torch.randint(0, 9, (1, 600))
+    for order, same in (("natural", True), ("auto", False)):
+        model = srt.build_model(spec, dim=8, depth=1, heads=2, num_tokens=9, order=order, max_positions=4000)
+        seen = []
+        model.norm.register_forward_hook(lambda module, given, state, seen=seen: seen.append(state))
+        hidden = model(x, return_hidden=True)
+        assert torch.equal(seen[0].reshape(hidden.shape), hidden) is same

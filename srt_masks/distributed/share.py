@@ -33,7 +33,7 @@ class Share(nn.Module):
     def forward(self, x: Tensor | None = None, *, targets: Tensor | None = None, huber: float | None = None, **options: Any) -> tuple[Tensor, Tensor]:
         """The errors and the counts of `Sums`, of this rank's part. Raises InputError as the model does."""
         if huber is not None:
-            check_huber(huber, targets)
+            huber = check_huber(huber, targets)
         laid = self.model.lay_out(x, **options)
         rows, attend = self.model.predicted(laid), None
         if self.dealer is not None:

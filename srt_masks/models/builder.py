@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from ..compiler.choice import AUTO
 from ..diagnostics import InputError, did_you_mean, listing
 from ..proofs.guard import hold
 from ..spec import Spec
@@ -13,9 +14,10 @@ from .transformer import SpecTransformer
 
 ARGUMENTS = (
     "dim", "depth", "heads", "num_tokens", "dim_head", "max_positions", "key_heads", "feed_forward", "positions", "tied", "own_weights", "numbers",
-    "regression", "max_slots", "backend", "proofs",
+    "regression", "max_slots", "backend", "order", "proofs",
 )  # fmt: skip
 FOREIGN = {
+    "huber": "it is of a call: model(..., targets=, huber=)", "visited": "a model finds its order itself; order=\"natural\" keeps that of the layout",
     "vocab_size": "write num_tokens=", "layers": "write depth=", "n_layers": "write depth=", "num_layers": "write depth=", "num_heads": "write heads=",
     "n_heads": "write heads=", "d_model": "write dim=", "hidden_size": "write dim=", "max_seq_len": "write max_positions=", "head_dim": "write dim_head=",
     "kv_heads": "write key_heads=", "num_key_value_heads": "write key_heads=", "tie_word_embeddings": "write tied=", "rotary": 'write positions="rotary"',
@@ -43,19 +45,23 @@ def build_model(
     regression: int | None = None,
     max_slots: int = 16,
     backend: str = "auto",
+    order: str = AUTO,
     proofs: str = "warn",
     **unknown: Any,
 ) -> SpecTransformer:
     """A pre-norm decoder whose attention, gradients, positions and loss are those of the spec.
 
     `num_tokens` is the size of the vocabulary, 256 for bytes; without it the model knows no tokens: `numbers=` or `embeds=` come in and the regression head
-    says what it predicts. As no row then reads what is predicted, `predict token -> index` is no leak there. `numbers`: how many numbers each data token
+    says what it predicts. No row reads `targets=`, so that `predict token -> index` is no leak there; where they may be among what rows read, as in
+    `index + 1` of a series that forecasts itself, a leak is warned of, and `assert no leak` in the text refuses it. `numbers`: how many numbers each data token
     has, beside its value in the vocabulary or alone; a linear layer embeds them.
     `dim_head` is dim / heads unless given. `key_heads` (`heads`) keys and values are shared by groups of query heads. `feed_forward` is "gelu", or
     "gated": SwiGLU with as many weights. `positions`, the ids that the text's `position` says, are "learned", from 0 to `max_positions` - 1, or
     "rotary". `tied`: the head is the token embedding. The rows of the roles of `own_weights` go through embeddings, norms, projections, feed-forwards and
     heads of their own: what is trained on them alone moves no weight of other rows. `regression`: a second head, of so many numbers, which `predict`
-    trains on the `targets=` of a call. `max_slots`: of a `layout given`, the slots that each role may have.
+    trains on the `targets=` of a call. `max_slots`: of a `layout given`, the slots that each role may have. `backend` and `order` are those of `compile`:
+    between the embeddings and the heads, rows of long texts stand in the order in which attention visits them, where that saves work; with
+    order="natural" always in that of the layout, which is what hooks on blocks and norms may want to see (`return_hidden=` has it anyway).
 
     Called with x (batch, data tokens) it lays the tokens out as the spec says and returns logits or the loss, in nats; see `SpecTransformer.forward`.
     What the text claims is proved first, as `compile` does: `proofs` is "warn", "strict" or "off". Raises SpecError for a claim that does not hold,
@@ -115,7 +121,7 @@ def build_model(
     hold(spec, proofs, reads_targets=num_tokens is not None)
     own = _own_weights(spec, own_weights)
     sizes = Config(dim, depth, heads, num_tokens, dim_head, max_positions, key_heads, feed_forward, positions, tied, own, regression, max_slots, numbers)
-    return SpecTransformer(spec, sizes, backend)
+    return SpecTransformer(spec, sizes, backend, order)
 
 
 def _own_weights(spec: Spec, roles: Iterable[str]) -> tuple[str, ...]:

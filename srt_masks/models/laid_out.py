@@ -74,11 +74,11 @@ class Layouter:
             raise InputError(f"the layout is `{text}`: its rows are those of given=, whatever the number of data tokens")
         if not self._per_step:
             if data_tokens != self._fixed:
-                raise InputError(f"x has {data_tokens} data tokens a row; the layout `{text}` has {self._fixed}, always")
+                raise InputError(f"the call has {data_tokens} data tokens a row; the layout `{text}` has {self._fixed}, always")
             return layout.fixed
         steps, rest = divmod(data_tokens - self._fixed, self._per_step)
         if rest or steps < 0:
-            raise InputError(f"x has {data_tokens} data tokens a row; the layout `{text}` has {self._fixed} and {self._per_step} a step")
+            raise InputError(f"the call has {data_tokens} data tokens a row; the layout `{text}` has {self._fixed} and {self._per_step} a step")
         return layout.tokens(steps)
 
     def room_for(self, data_tokens: int) -> int:
@@ -110,7 +110,7 @@ class Layouter:
         index = torch.isin(role, torch.tensor(self.checked.data, dtype=torch.int64)).cumsum(1) - 1
         for number, held in enumerate((index[:, -1] + 1).tolist() if tokens else []):
             if words.lengths is None and held != words.count:
-                raise InputError(f"given= holds {held} data tokens in row {number} of the batch, and x has {words.count}: give lengths= where rows differ")
+                raise InputError(f"given= holds {held} data tokens in row {number} of the batch, and the call {words.count}: give lengths= where rows differ")
             if words.lengths is not None and held < words.lengths[number]:
                 raise InputError(f"given= holds {held} data tokens in row {number} of the batch; lengths= says {words.lengths[number]}")
         if words.lengths is None:

@@ -87,12 +87,17 @@ def huber_error(values: Tensor, targets: Tensor, delta: float) -> Tensor:
     return F.huber_loss(values.to(wide), targets.to(wide), reduction="none", delta=delta).mean(-1)
 
 
-def check_huber(huber: Any, targets: Any) -> None:
-    """Raises InputError unless it is a number above 0, beside targets."""
-    if isinstance(huber, bool) or not isinstance(huber, int | float) or not 0 < huber < math.inf:
+def check_huber(huber: Any, targets: Any) -> float:
+    """The same, as a float. Raises InputError unless it is a number above 0, beside targets."""
+    try:
+        delta = math.nan if isinstance(huber, bool | str) else float(huber)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        delta = math.nan
+    if not 0 < delta < math.inf:
         raise InputError(f"huber is a number above 0, the error up to which the loss is squared; got {huber!r}")
     if targets is None:
         raise InputError("huber= is of the loss of the regression head: give targets=, or leave it out")
+    return delta
 
 
 @dataclass(frozen=True, slots=True)

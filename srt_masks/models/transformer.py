@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..diagnostics import InputError
+from ..compiler.choice import AUTO
+from ..diagnostics import InputError, did_you_mean
 from ..kernels.attention import Attention, compile_spec
 from ..kernels.traced import is_watched
 from ..reference.masks import TokenTable
@@ -29,14 +30,33 @@ from .positions import Rotation
 from .visiting import visited_alike
 from .words import read_words
 
+# Of a call, beside the flags.
+ARGUMENTS = {
+    "embeds",
+    "numbers",
+    "lengths",
+    "padding",
+    "given",
+    "targets",
+    "huber",
+    "inputs",
+    "return_loss",
+    "return_parts",
+    "return_hidden",
+    "return_values",
+    "all_rows",
+}
+
 
 class SpecTransformer(Ends):
     """A trainable transformer from a spec; see `build_model`."""
 
-    def __init__(self, spec: Spec, config: Config, backend: str = "auto"):
+    def __init__(self, spec: Spec, config: Config, backend: str = "auto", order: str = AUTO):
         super().__init__(config)
         self.spec, self.config = spec, config
-        self.attend = compile_spec(spec, heads=config.heads, layers=config.depth, backend=backend)
+        self.attend = compile_spec(spec, heads=config.heads, layers=config.depth, backend=backend, order=order)
+        # What a text calls as a call does, by name: the call's is meant.
+        self._taken = ARGUMENTS & {*spec.inputs, *spec.params}
         self.layouter = Layouter(spec.checked, self.attend.compiled.program, config.heads, config.depth)
         slots = _slots_of_roles(spec, config.max_slots)
         # What says which row is what stays on the CPU, wherever the weights are, and is no state.
@@ -108,8 +128,18 @@ class SpecTransformer(Ends):
         (batch, data tokens, regression), the numbers each data token stands for, the squared error of the regression head; with `huber` Huber's, which
         is half the squared one up to an error of `huber`, and straight beyond. Raises InputError.
         """
+        given_now = {"embeds": embeds, "numbers": numbers, "targets": targets, "huber": huber, "lengths": lengths, "given": given}
+        for name in self._taken:
+            if given_now.get(name) is not None and name not in (inputs or {}):
+                kind = "an input" if name in self.spec.inputs else "a param"
+                raise InputError(f"`{name}` is an argument of the call, and {kind} of this text: give that of the text as inputs={{'{name}': ...}}")
+        for name in inputs_and_params:
+            if name not in {*self.spec.inputs, *self.spec.params} and (near := did_you_mean(name, sorted(ARGUMENTS))):
+                raise InputError(f"a call of a model has no argument `{name}`: {near}")
         if huber is not None:
-            check_huber(huber, targets)
+            huber = check_huber(huber, targets)
+        if return_hidden and targets is not None:
+            raise InputError("targets= are of a loss, and return_hidden=True asks for states: leave one of them out")
         laid = self.lay_out(x, embeds=embeds, numbers=numbers, lengths=lengths, padding=padding, given=given, inputs=inputs, **inputs_and_params)
         if return_hidden:
             return laid.words.to_caller(self.states(laid), laid.own)
@@ -317,8 +347,9 @@ class SpecTransformer(Ends):
         """What the loss of some predicting rows is made of; `attend` as in `states`. Raises InputError for targets that do not fit."""
         kinds = self.slot_embedding.num_embeddings
         if targets is None:
+            head = self._head(False)
             labels = self._labels(laid, rows)
-            return Sums.of(cross_entropy(self._say(self._head(False), laid, rows, attend), labels), rows, kinds)
+            return Sums.of(cross_entropy(self._say(head, laid, rows, attend), labels), rows, kinds)
         head, wanted = self._head(True), (laid.words.batch, laid.words.count, self.config.regression)
         if not isinstance(targets, Tensor) or tuple(targets.shape) != wanted or not targets.is_floating_point():
             came = f"{str(targets.dtype).removeprefix('torch.')} of shape {tuple(targets.shape)}" if isinstance(targets, Tensor) else type(targets).__name__

@@ -9,6 +9,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from ..diagnostics import Diagnostic, InputError, Source, SpecError, did_you_mean
+from ..grammar.checked import Attribute, Prediction, Side
 from ..spec import Spec
 
 if TYPE_CHECKING:
@@ -27,25 +28,38 @@ def hold(spec: Spec, mode: str, *, reads_targets: bool = True) -> None:
     """Refuses a spec with a claim that is refuted, with "strict" also one that is not proved; with "off" nothing is asked.
 
     A claim that holds for the text's values of its params, and not for others that a call may give, is not proved; nor is one for which its share of
-    ALTOGETHER seconds does not suffice. `reads_targets`: what a row predicts is among what rows read; where it is not, a `predict` alone claims nothing.
-    Raises SpecError, InputError.
+    ALTOGETHER seconds does not suffice. `reads_targets`: what a row predicts is surely among what rows read. Where it may be something else, a `predict` of
+    the own data token claims nothing, and another one is not proved if it is refuted. Raises SpecError, InputError.
     """
     if mode not in MODES:
         raise InputError(f'proofs is "warn", "strict" or "off"; got {mode!r}{": " + near if (near := did_you_mean(str(mode), MODES)) else ""}')
-    if mode == "off" or not (spec.checked.claims or (spec.checked.predictions and reads_targets)):
+    implied = bool(spec.checked.predictions) and (reads_targets or not all(_is_own_token(p) for p in spec.checked.predictions))
+    if mode == "off" or not (spec.checked.claims or implied):
         return
     from .prove import prove
 
-    verdicts = [v for v in prove(spec, altogether=ALTOGETHER) if reads_targets or v.line is not None]
-    wrong = [v for v in verdicts if not v and (mode == "strict" or (v.outcome == "refuted" and not v.holds_as_written))]
+    verdicts = [v for v in prove(spec, altogether=ALTOGETHER) if implied or v.line is not None]
+    wrong = [
+        v for v in verdicts if not v and (mode == "strict" or (v.outcome == "refuted" and not v.holds_as_written and (reads_targets or v.line is not None)))
+    ]
     if wrong:
         raise SpecError([diagnostic(v) for v in wrong], Source(spec.text, spec.filename))
     for v in verdicts:
         if not v:
             line = "" if v.line is None else f", line {v.line}"
-            outcome = "refuted for other values of params" if v.outcome == "refuted" else v.outcome
+            outcome = v.outcome
+            if v.outcome == "refuted":
+                outcome = "refuted for other values of params" if v.holds_as_written else "refuted, unless targets= are of something that no row reads"
             remedy = "".join(f"; {x}" for x in v.remedies[:1])
             _say_once(f"{spec.filename}{line}: `{v.claim}` is not proved ({outcome}): {v.reason}{remedy}. All of it: srt_masks.prove(spec)")
+
+
+def _is_own_token(prediction: Prediction) -> bool:
+    match prediction.target:
+        case Attribute(Side.OWN, "index"):
+            return True
+        case _:
+            return False
 
 
 def diagnostic(verdict: Verdict) -> Diagnostic:
