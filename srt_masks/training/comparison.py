@@ -189,13 +189,19 @@ def _trials(arms: Mapping[str, Arm], recipe: Recipe, out: Path, task: Task, seed
     trials = [Trial(n, arms[n], replace(recipes[n], seed=seed), works[n], out / n / f"seed-{seed}", initials.get((n, seed))) for seed in seeds for n in arms]
     about = {
         "format": FORMAT,
-        "specs": {n: {"text": a.spec.text, "params": dict(a.spec.params), **({"changes": _changes(a)} if a.changes else {})} for n, a in arms.items()},
+        "specs": {n: _about_arm(a) for n, a in arms.items()},
         "recipe": {k: v for k, v in recipe_to_json(recipe).items() if k not in ("seed", "save_every", "device", "compile")},
         "equal": equal,
         "data": task.name,
         "fingerprint": task.fingerprint(recipe.words),
     }
     return trials, about
+
+
+def _about_arm(arm: Arm) -> dict[str, Any]:
+    # Which model an arm begins with is kept with each of its runs: it may be another for each seed.
+    beside = {"changes": _changes(arm)} if arm.changes else {}
+    return {"text": arm.spec.text, "params": dict(arm.spec.params), **beside, **({"initial": True} if arm.initial is not None else {})}
 
 
 def _changes(arm: Arm) -> dict[str, Any]:
@@ -272,7 +278,7 @@ def _outcome(trial: Trial, measure: Measure) -> Outcome | None:
     end, spec = ends[0], trial.arm.spec
     return Outcome(
         trial.name, trial.recipe.seed, end[f"held_out_{measure.key}"], end["held_out_parts"], end["steps"], end["seconds"], speed, begin.get("parameters", 0),
-        trial.work, spec.text, dict(spec.params), _changes(trial.arm), {name: begin.get(name) for name in code_here()},
+        trial.work, spec.text, dict(spec.params), _changes(trial.arm), trial.initial, {name: begin.get(name) for name in code_here()},
     )  # fmt: skip
 
 

@@ -55,7 +55,7 @@ def score(
             count = sequences(batch)
             windows, words = windows + count, next(value.shape[1] for value in batch.values() if isinstance(value, Tensor))
             with context():
-                loss = model(**batch, return_parts=True, **(values or {}))
+                loss = model(**batch, return_parts=True, inputs=values)
             tally.add(loss, count)
             for name, part in loss.parts.items():
                 parts[name] = parts.get(name, 0.0) + part.item() * count

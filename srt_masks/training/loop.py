@@ -53,7 +53,7 @@ def _step(session: Session, number: int, begin: float) -> Report:
     for place, part in enumerate(parts):
         with strategy.passing(session.module, place == len(parts) - 1):
             with session.autocast():
-                loss = session.module(**part, return_parts=True, **values)
+                loss = session.module(**part, return_parts=True, inputs=values)
             # The sum, not the mean: parts, and ranks, may differ in what their rows weigh together.
             (loss.loss * loss.weight).backward()
         tally.add(loss, sequences(part))

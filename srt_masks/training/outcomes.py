@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from ..models.work import Work
+from .initial import Initial
 from .intervals import Interval
 from .task import Measure
 
@@ -29,11 +30,11 @@ class Outcome:
     spec: str
     params: Mapping[str, int | float]
     changes: Mapping[str, Any]  # of the recipe, that this spec alone has
+    initial: Initial | None  # the model that it began with; None: fresh weights
     code: Mapping[str, Any]  # versions, commit and threads
 
     def plain(self) -> dict[str, Any]:
-        own = asdict(self)
-        return {**own, **own.pop("code"), "spec_sha256": sha256(self.spec.encode()).hexdigest()}
+        return {**asdict(self), "spec_sha256": sha256(self.spec.encode()).hexdigest()}
 
 
 @dataclass(frozen=True, slots=True, repr=False)

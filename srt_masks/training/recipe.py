@@ -11,6 +11,7 @@ from .schedules import Schedule
 
 AUTOCASTS = ("auto", "bfloat16", "off")
 DTYPES = ("float32", "float64")
+MOST_SEED = 2**31 - 1  # torch's generators take 32 bits of a seed, and those above are for what is never trained on
 BYTES_PER_PARAMETER = 16  # float32: itself, its gradient, and two moments of the optimiser
 
 
@@ -63,8 +64,8 @@ def check_recipe(recipe: Recipe, shares: int = 1, weight_shares: int = 1) -> Non
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < least.get(name, 1):
             raise InputError(f"{name} is a whole number, {least.get(name, 1)} or more; got {value!r}")
-    if recipe.seed >= 2**63:
-        raise InputError(f"a seed is from 0 to 2**63 - 1; got {recipe.seed}")
+    if recipe.seed > MOST_SEED:
+        raise InputError(f"a seed is from 0 to {MOST_SEED}; got {recipe.seed}")
     for name, low, high in (("learning_rate", 0, 1), ("clip", 0, float("inf")), ("held_out", 0, 0.9)):
         if not _is_number(getattr(recipe, name)) or not low < getattr(recipe, name) <= high:
             raise InputError(f"{name.replace('_', ' ')} is more than {low} and at most {high}; got {getattr(recipe, name)!r}")

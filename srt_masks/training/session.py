@@ -59,6 +59,8 @@ def start(spec: Spec, recipe: Recipe, task: Task, strategy: Strategy, initial: s
 
     Raises InputError for sizes, schedules or a device that do not fit, or a spec that cannot train; SpecError for a claim that does not hold."""
     check_recipe(recipe, strategy.shares, strategy.weight_shares)
+    if not hasattr(task, "unseen"):
+        raise InputError(f"a task is one such as srt_masks.training.made.Numbers(name, make, inputs=1); got {type(task).__name__}")
     check_schedules(spec, recipe.schedules)
     device = device_of(recipe.device)
     torch.manual_seed(recipe.seed)
@@ -68,7 +70,7 @@ def start(spec: Spec, recipe: Recipe, task: Task, strategy: Strategy, initial: s
     one = parts_of(seen, [1, sequences(seen) - 1])[0] if sequences(seen) > 1 else seen
     model.eval()
     with torch.no_grad():
-        measure.error(model(**one, return_parts=True))
+        measure.error(model(**one, return_parts=True, inputs={s.name: s.at(1) for s in recipe.schedules}))
         # What the text states of its params is held wherever a schedule turns, together, before the first step and not at the thousandth.
         turns = {min(max(step, 1), recipe.steps) for schedule in recipe.schedules for step, _ in schedule.points}
         for step in sorted(turns):

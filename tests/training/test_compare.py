@@ -92,7 +92,7 @@ def test_every_run_is_that_of_train_alone(whole: tuple[Path, Comparison], tmp_pa
     assert bits(found)["reasons", 1] == alone.held_out
     kept = [json.loads(line) for line in (out / "runs.jsonl").read_text().splitlines()]
     assert kept == [o.plain() for o in found.outcomes] and all(
-        k["steps"] == 6 and k["torch"] == torch.__version__ and k["spec_sha256"] == sha256(SPECS[k["name"]].text.encode()).hexdigest() for k in kept
+        k["steps"] == 6 and k["code"]["torch"] == torch.__version__ and k["spec_sha256"] == sha256(SPECS[k["name"]].text.encode()).hexdigest() for k in kept
     )
 
 

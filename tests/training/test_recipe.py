@@ -31,7 +31,7 @@ from srt_masks.training.strategy import Alone
         ({"steps": 2.5}, "whole number"),
         ({"validate_every": 0}, "validate_every"),
         ({"seed": -1}, "seed"),
-        ({"seed": 2**63}, "a seed is from 0"),
+        ({"seed": 2**31}, "a seed is from 0 to 2147483647"),
         ({"learning_rate": 0.0}, "learning rate is more than 0 and at most 1"),
         ({"learning_rate": float("nan")}, "learning rate"),
         ({"clip": 0}, "clip"),
@@ -166,7 +166,7 @@ def test_a_curriculum_is_what_the_model_is_called_with_and_compiles_nothing(tmp_
 
     def watched(self, x, **options):
         if options.get("return_parts") and self.training:
-            seen.append(options["horizon"])
+            seen.append(options["inputs"]["horizon"])
         return forward(self, x, **options)
 
     monkeypatch.setattr(transformer.SpecTransformer, "forward", watched)

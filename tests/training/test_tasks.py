@@ -95,16 +95,60 @@ def test_what_a_run_is_judged_by_is_never_trained_on():
 @pytest.mark.parametrize(
     "made, said",
     [
-        (lambda n, w, g: torch.zeros(n, w, 2), "gives two tensors, numbers and targets; got Tensor"),
-        (lambda n, w, g: (torch.zeros(n, w, 3), torch.zeros(n, w, 1)), r"gives numbers \(4, 8, 2\), floating and finite; got float32 of shape \(4, 8, 3\)"),
-        (lambda n, w, g: (torch.zeros(n, w, 2), torch.zeros(n, w)), r"gives targets \(4, 8, 1\), floating and finite; got float32 of shape \(4, 8\)"),
-        (lambda n, w, g: (torch.zeros(n, w, 2), torch.full((n, w, 1), torch.nan)), "floating and finite"),
+        (lambda n, w, g: torch.zeros(n, w, 2), "make gives two tensors, numbers and targets; got Tensor"),
+        (lambda n, w, g: (torch.zeros(n, w, 3), torch.zeros(n, w, 1)), r"make gives numbers \(4, 8, 2\), floating; got float32 of shape \(4, 8, 3\)"),
+        (lambda n, w, g: (torch.zeros(n, w, 2), torch.zeros(n, w)), r"make gives targets \(4, 8, 1\), floating; got float32 of shape \(4, 8\)"),
+        (lambda n, w, g: (torch.zeros(n, w, 2), torch.full((n, w, 1), torch.nan)), "make gives targets of which some are NaN"),
         (lambda n, w, g: (torch.zeros(n, w, 2).long(), torch.zeros(n, w, 1)), "got int64"),
     ],
 )
 def test_what_is_made_is_looked_at(made, said: str):
-    with pytest.raises(srt.InputError, match=f"odd: make {said}|odd: .*{said}"):
+    with pytest.raises(srt.InputError, match=f"odd: .*{said}"):
         Numbers("odd", made, inputs=2).fingerprint(8)
+
+
+@pytest.mark.parametrize(
+    "fields, said",
+    [
+        ({"examples": 0}, "examples is a whole number, 1 or more; got 0"), ({"seed": -1}, "seed is a whole number, 0 to 2147483647; got -1"), ({"inputs": 1.5}, "inputs is"),
+        ({"huber": 0}, "huber is a number above 0"), ({"variance": "1"}, "variance is a number above 0"), ({"make": 3}, "make is a function of"),
+    ],
+)  # fmt: skip
+def test_what_a_task_of_numbers_may_be(fields: dict, said: str):
+    with pytest.raises(srt.InputError, match=f"twice a number: {said}"):
+        replace(TASK, **fields)
+
+
+def test_a_teacher_may_be_a_network_and_numbers_are_those_of_the_generator():
+    teacher = torch.nn.Linear(2, 1)
+    task = replace(TASK, make=lambda n, w, g: ((x := torch.randn(n, w, 2, generator=g)), teacher(x)))
+    assert not task.unseen(8)["targets"].requires_grad and len(task.fingerprint(8)) == 64
+    with pytest.raises(srt.InputError, match="other numbers from the same generator"):
+        replace(TASK, make=lambda n, w, g: (torch.randn(n, w, 2), torch.zeros(n, w, 1))).measure(8)
+    assert replace(TASK, variance=2.0).measure(8).scale == 0.5 and replace(TASK, variance=2.0).fingerprint(8) != TASK.fingerprint(8)
+    with pytest.raises(srt.InputError, match=r"a task is one such as .*; got function"):
+        train(ROWS, RECIPE, "nowhere", quiet=True, task=make)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_param_that_is_called_as_an_argument_of_a_model_is_the_rule_s(tmp_path: Path):
+    reports = {}
+    for name in ("far", "huber"):
+        seen = reports[name] = []
+        spec = srt.parse(ROWS.text.replace("far", name))
+        recipe = replace(RECIPE, schedules=(read_schedule(f"{name}=0@1"),), steps=2)
+        train(spec, recipe, tmp_path / name, quiet=True, task=TASK, watch=seen.append)
+    assert [r.loss for r in reports["far"]] == [r.loss for r in reports["huber"]]
+
+
+def test_taught_runs_are_not_taken_for_fresh_ones(tmp_path: Path):
+    train(ROWS, RECIPE, tmp_path / "first", quiet=True, task=TASK)
+    arms = {"fresh": ROWS, "taught": Arm(ROWS, initial=lambda seed: tmp_path / "first")}
+    found = srt.compare(arms, RECIPE, tmp_path / "out", task=TASK, seeds=(0,), quiet=True)
+    kept = [json.loads(line) for line in (tmp_path / "out" / "runs.jsonl").read_text().splitlines()]
+    assert kept[0]["initial"] is None and kept[1]["initial"]["file"].endswith("first/model.safetensors") and len(kept[1]["initial"]["sha256"]) == 64
+    assert found.outcomes[0].held_out != found.outcomes[1].held_out
+    with pytest.raises(srt.InputError, match="a comparison of other specs"):
+        srt.compare({**arms, "taught": Arm(ROWS)}, RECIPE, tmp_path / "out", task=TASK, seeds=(0, 1), quiet=True)
 
 
 def test_targets_that_are_all_alike_are_refused():
@@ -148,7 +192,7 @@ def test_arms_have_something_of_the_recipe_to_themselves(tmp_path: Path):
     assert by["own", 3].steps == 2 and by["own", 3].parameters > by["far", 3].parameters
     kept = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
     assert kept[0]["changes"] == {"schedules": ["far=0@0"]} and kept[0]["spec"] == ROWS.text and kept[0]["params"] == {"far": 1}
-    assert kept[0]["commit"] == commit() and kept[0]["parts"].keys() == {"word", "reason"} and kept[1]["changes"] == {}
+    assert kept[0]["code"]["commit"] == commit() and kept[0]["parts"].keys() == {"word", "reason"} and kept[1]["changes"] == {}
     assert "error/variance" in str(found) and "Held-out error over variance of the last row" in str(found)
     assert found.plain()["specs"]["far"]["held_out_error_over_variance"]["runs"] == 2
     again = srt.compare(arms, RECIPE, tmp_path, task=TASK, seeds=(3, 4), quiet=True)
