@@ -87,7 +87,8 @@ def origin(runs: Runs) -> str:
     """A sentence: how many runs, of which seeds, steps, versions, threads and seconds. The texts and their hashes stand beside each run."""
 
     def one(found: Sequence[Any]) -> str:
-        return " and ".join(str(each) for each in dict.fromkeys(found))
+        each = [value for run in found for value in (run if isinstance(run, list) else [run])]  # a list: of a run that was gone on with by others
+        return " and ".join(str(value) for value in dict.fromkeys(each))
 
     seconds, code = [run["seconds"] for run in runs], [run["code"] for run in runs]
     srt_masks, commit, python, torch, threads = (one([c[key] for c in code]) for key in ("srt_masks", "commit", "python", "torch", "threads"))

@@ -26,12 +26,12 @@ from ..spec import Spec
 from .code_here import code_here
 from .data import corpus
 from .initial import Initial, check_initial
-from .jobs import check_jobs, run_together
+from .jobs import check_jobs, named, run_together
 from .log import entries
 from .loop import Report
 from .outcomes import Comparison, Outcome
 from .plot import draw_comparison
-from .recipe import Recipe
+from .recipe import MOST_SEED, Recipe
 from .session import start
 from .state import recipe_to_json
 from .strategy import Alone
@@ -42,6 +42,8 @@ from .worker import Job, go_on
 BUDGETS = ("steps", "work")
 ABOUT, RUNS, PLOT = "comparison.json", "runs.jsonl", "comparison.png"
 FORMAT = "srt_masks comparison 1"
+# What of a recipe may be another when a comparison is gone on with.
+FREE = ("seed", "save_every", "device", "compile")
 # What of a recipe no arm has to itself: the data, and what they are looked at in.
 COMMON = ("seed", "words", "batch", "held_out", "max_seconds")
 NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,63}", re.ASCII)
@@ -68,6 +70,11 @@ class Trial:
     out: Path
     initial: Initial | None  # None: fresh weights
 
+    @property
+    def title(self) -> str:
+        """What errors call it."""
+        return f"{self.name}, seed {self.recipe.seed}"
+
 
 def compare(
     specs: Mapping[str, Spec | Arm], recipe: Recipe, out: str | Path, files: Sequence[str | Path] = (), *, task: Task | None = None,
@@ -79,7 +86,8 @@ def compare(
     bytes of `files`, or on a `task`. `equal` is the budget: "steps", as many for each as `recipe` says, or "work", as many
     multiplications as those steps are for the first, so that a spec of more rows a word takes fewer steps. `seeds` take the place of the recipe's.
     `out` keeps every run (NAME/seed-S), their ends as JSON lines (runs.jsonl) and a picture; a second call goes on where the first was stopped, or adds
-    seeds, and refuses another comparison unless `restart`. `jobs` runs go on at once, each in a process of its own with its share of the threads; a script
+    seeds, and refuses another comparison unless `restart`. What it returns and draws is of the seeds that it was given; runs.jsonl keeps the lines of those
+    that earlier calls were given, too. `jobs` runs go on at once, each in a process of its own with its share of the threads; a script
     that asks for it begins with `if __name__ == "__main__":`. Raises InputError, and SpecError, as `train` does, before anything is written, and what ends a
     run, with its name; KeyboardInterrupt after the checkpoints of the runs that were stopped.
     """
@@ -90,12 +98,14 @@ def compare(
     task = _task(task, recipe, files, validation)
     trials, about = _trials(arms, recipe, out, task, seeds, equal)
     calls = {t: {"spec": t.arm.spec, "recipe": t.recipe, "out": t.out, "initial": None if t.initial is None else t.initial.file, **given} for t in trials}
-    apart = {Job.of(f"{t.name}, seed {t.recipe.seed}", **call): t for t, call in calls.items()} if jobs > 1 else {}
+    apart = {Job.of(t.title, **call): t for t, call in calls.items()} if jobs > 1 else {}
     if restart and (out / ABOUT).exists():
         _remove(out, _about_of(out / ABOUT))
     _refuse_another(out / ABOUT, about)
-    _write(out / ABOUT, json.dumps(about, indent=1))
     measure = task.measure(recipe.words)
+    done = [t for t in trials if _outcome(t, measure) is not None]
+    others = _lines_of_others(out / RUNS, trials) if (out / ABOUT).exists() else []
+    _write(out / ABOUT, json.dumps(about, indent=1))
     found: dict[Trial, Outcome] = {}
     with ExitStack() as stack:
         bars = _Bars(stack, trials, measure, quiet)
@@ -106,15 +116,19 @@ def compare(
                 raise InputError(f"{trial.out / LOG} does not say how its run ended: something else writes into that folder. Give another out=")
             found[trial] = outcome
             bars.end(trial, outcome)
-            _write(out / RUNS, "".join(json.dumps(found[t].plain()) + "\n" for t in trials if t in found))
+            _write(out / RUNS, "".join(line + "\n" for line in [*others, *(json.dumps(found[t].plain()) for t in trials if t in found)]))
 
-        for trial in trials:
-            if _outcome(trial, measure) is not None:
-                ended(trial)
+        for trial in done:
+            ended(trial)
         left = [t for t in trials if t not in found]
         if jobs == 1:
             for trial in left:
-                asked = go_on(**calls[trial], watch=bars.watch(trial))
+                try:
+                    asked = go_on(**calls[trial], watch=bars.watch(trial))
+                except Exception as error:
+                    if (says := named(trial.title, error)) is not error:
+                        raise says from None
+                    raise
                 ended(trial)
                 if asked is not None:  # in the last moments of a run, which has ended all the same
                     raise KeyboardInterrupt
@@ -145,11 +159,36 @@ def _read(specs: Any, recipe: Recipe, seeds: Any, equal: str) -> tuple[dict[str,
         raise InputError("max_seconds gives each run another number of steps, and no two machines the same: leave it out, and give steps=")
     arms = {name: Arm(s) if isinstance(s, Spec) else s for name, s in specs.items()}
     for name, arm in arms.items():
+        _check_arm(name, arm)
         _check_changes(name, arm, equal)
     found = tuple(seeds) if isinstance(seeds, Sequence) and not isinstance(seeds, str) else ()
-    if not found or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in found) or len(set(found)) < len(found):
-        raise InputError(f"seeds are whole numbers, 0 or more, each once; got {seeds!r}")
+    if not found or any(isinstance(s, bool) or not isinstance(s, int) or not 0 <= s <= MOST_SEED for s in found) or len(set(found)) < len(found):
+        raise InputError(f"seeds are whole numbers, from 0 to {MOST_SEED}, each once; got {seeds!r}")
     return arms, found
+
+
+def _check_arm(name: str, arm: Arm) -> None:
+    """Raises InputError where it is made of something else than it says."""
+    if not isinstance(arm.spec, Spec):
+        raise InputError(f"{name}: the spec of an Arm is what srt_masks.parse(...) gives; got {arm.spec!r}")
+    if not isinstance(arm.changes, Mapping):
+        raise InputError(
+            f"{name}: the changes of an Arm are a mapping, such as {{'own_weights': ('reason',)}}, and empty where there are none; got {arm.changes!r}"
+        )
+    if arm.initial is not None and not callable(arm.initial):
+        raise InputError(f"{name}: initial says by seed which model a run begins with: give initial=lambda seed: {str(arm.initial)!r}; got {arm.initial!r}")
+
+
+def _initial_of(arm: Arm, seed: int) -> str | Path | None:
+    """The model that a run of a seed begins with; None: fresh weights. Raises InputError where an arm that has to name one does not."""
+    if arm.initial is None:
+        return None
+    model = arm.initial(seed)
+    if not isinstance(model, str | Path):
+        raise InputError(
+            f"initial of seed {seed} is {model!r}, and not a model's file or the folder of its run: give initial=lambda seed: a path; for fresh weights, no initial="
+        )
+    return model
 
 
 def _check_changes(name: str, arm: Arm, equal: str) -> None:
@@ -178,7 +217,7 @@ def _trials(arms: Mapping[str, Arm], recipe: Recipe, out: Path, task: Task, seed
         try:
             recipes[name] = replace(recipe, **arm.changes)
             for seed in seeds if arm.initial is not None else seeds[:1]:
-                model = None if arm.initial is None else arm.initial(seed)
+                model = _initial_of(arm, seed)
                 begun = start(arm.spec, replace(recipes[name], seed=seed), task, Alone(), model)
                 works[name], initials[name, seed] = work_of(begun.model, recipe.words), begun.initial
         except InputError as error:
@@ -190,7 +229,7 @@ def _trials(arms: Mapping[str, Arm], recipe: Recipe, out: Path, task: Task, seed
     about = {
         "format": FORMAT,
         "specs": {n: _about_arm(a) for n, a in arms.items()},
-        "recipe": {k: v for k, v in recipe_to_json(recipe).items() if k not in ("seed", "save_every", "device", "compile")},
+        "recipe": {k: v for k, v in recipe_to_json(recipe).items() if k not in FREE},
         "equal": equal,
         "data": task.name,
         "fingerprint": task.fingerprint(recipe.words),
@@ -267,19 +306,48 @@ def _write(path: Path, text: str) -> None:
 
 
 def _outcome(trial: Trial, measure: Measure) -> Outcome | None:
-    """Of a run that has ended, from its log."""
+    """Of a run that has ended, from its log. Raises InputError where that is of another run."""
     lines = entries(trial.out / LOG)
     ends = [e for e in lines[-1:] if e.get("event") == "end"]
     if not ends:
         return None
     begin = next((e for e in lines if e.get("event") == "begin"), {})
+    _refuse_another_run(trial, begin, ends[0])
     check_initial(Initial.read(begin.get("initial")), trial.initial, str(trial.out))
     speed = median(e["tokens_per_second"] for e in lines if "tokens_per_second" in e)
     end, spec = ends[0], trial.arm.spec
     return Outcome(
         trial.name, trial.recipe.seed, end[f"held_out_{measure.key}"], end["held_out_parts"], end["steps"], end["seconds"], speed, begin.get("parameters", 0),
-        trial.work, spec.text, dict(spec.params), _changes(trial.arm), trial.initial, {name: begin.get(name) for name in code_here()},
+        trial.work, spec.text, dict(spec.params), _changes(trial.arm), trial.initial, _code_of(lines),
     )  # fmt: skip
+
+
+def _refuse_another_run(trial: Trial, begin: Mapping[str, Any], end: Mapping[str, Any]) -> None:
+    """Raises InputError where the log of a folder is that of a run of something else: of `train` on its own, for example."""
+    spec, wanted = trial.arm.spec, {k: v for k, v in recipe_to_json(trial.recipe).items() if k not in FREE or k == "seed"}
+    recipe = recipe_to_json(Recipe()) | begin.get("recipe", {})  # whose fields came one after another
+    differ = [f"{n} = {begin.get('params', {}).get(n)}; here it is {v}" for n, v in spec.params.items() if begin.get("params", {}).get(n) != v]
+    differ += [f"{n} = {recipe.get(n)}; here it is {v}" for n, v in wanted.items() if recipe.get(n) != v]
+    if end["steps"] != trial.recipe.steps:
+        differ.append(f"{end['steps']} steps; here there are {trial.recipe.steps}")
+    if begin.get("spec") != spec.text:
+        differ.insert(0, "another spec")
+    if differ:
+        raise InputError(f"{trial.out} holds a run of {differ[0]}. Give another out=, or remove that folder")
+
+
+def _code_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """By what code a run was made: what `code_here` said whenever it began or was gone on with, a list where that was not always the same."""
+    said = [e for e in lines if e.get("event") in ("begin", "resume")]
+    found = {name: list(dict.fromkeys(e[name] for e in said if name in e)) for name in code_here()}
+    return {name: values[0] if len(values) == 1 else values or None for name, values in found.items()}
+
+
+def _lines_of_others(path: Path, trials: Sequence[Trial]) -> list[str]:
+    """Of a comparison's file of runs, those that are not asked for now."""
+    own = {(t.name, t.recipe.seed) for t in trials}
+    kept = {(e.get("name"), e.get("seed")): json.dumps(e) for e in entries(path)}
+    return [line for run, line in kept.items() if run not in own]
 
 
 def _curve(trial: Trial, measure: Measure) -> list[tuple[int, float]]:

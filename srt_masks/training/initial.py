@@ -18,6 +18,13 @@ from ..models.transformer import SpecTransformer
 
 # What the shapes of the weights say anyhow, or what holds none.
 SHAPES = ("max_positions", "max_slots")
+# What no recipe says, but the task, or nobody: how it comes to be the same.
+OF_TASKS = {
+    "num_tokens": "Train on a task of the same tokens (none: Numbers; 256: files of bytes; else files with the tokenizer= of that model)",
+    "numbers": "Train on Numbers of as many inputs= (none: on files)",
+    "regression": "Train on Numbers of as many outputs= (none: on files)",
+    "dim_head": "Here it is dim / heads: give both so that it is the same",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,8 @@ def begin_with(model: SpecTransformer, given: str | Path) -> Initial:
     for name in [field.name for field in fields(Config) if field.name not in SHAPES]:
         was, now = getattr(there.config, name), getattr(model.config, name)
         if was != now:
-            raise InputError(f"{path} is a model of {name} = {_said(was)}; here it is {_said(now)}. Give {name}={_said(was)}, or begin with another model")
+            remedy = OF_TASKS.get(name) or f"Give {name}={_said(was)}"
+            raise InputError(f"{path} is a model of {name} = {_said(was)}; here it is {_said(now)}. {remedy}, or begin with another model")
     weights, own = there.state_dict(), model.state_dict()
     if unlike := sorted(n for n in own.keys() | weights.keys() if n not in own or n not in weights or own[n].shape != weights[n].shape):
         shapes = (f"{n} ({_shape(weights.get(n))} there, {_shape(own.get(n))} here)" for n in unlike)

@@ -1,5 +1,5 @@
-"""Several runs at once, each in a process of its own with its share of the cores: small models learn nearly twice as much from two processes of one thread
-as from one process of two. What a process does is in `worker`; here is who begins them, hands out runs, listens, and leaves none behind.
+"""Several runs at once, each in a process of its own with its share of the cores: small models learn more from two processes of one thread
+than from one process of two. What a process does is in `worker`; here is who begins them, hands out runs, listens, and leaves none behind.
 
 Processes begin from nothing (spawn) and are used for one run after another. One that ends early, however it does, ends the others after their checkpoints.
 """
@@ -71,7 +71,7 @@ def run_together(jobs: Sequence[Job], count: int, seen: Callable[[Job, Report], 
                     case Stopped():
                         outside = True  # or because it was asked to
                     case Failed():
-                        failure = failure or _named(job, message)
+                        failure = failure or named(job.name, message.error, message.trace)
                     case int():
                         failure = failure or _lost(job, message)
                 process.job = None
@@ -195,15 +195,15 @@ def _deaf() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _named(job: Job, failed: Failed) -> Exception:
-    """The error of a run, that says which."""
-    match failed.error:
+def named(run: str, error: Exception, trace: str | None = None) -> Exception:
+    """The error of a run, that says which; `trace` is what the process says that it ran in, where that is another."""
+    match error:
         case SpecError():
             pass
-        case Error() as error:
-            return type(error)(f"{job.name}: {error}")
-    failed.error.add_note(f"in the run {job.name}. Its process says:\n{failed.trace}")
-    return failed.error
+        case Error():
+            return type(error)(f"{run}: {error}")
+    error.add_note(f"in the run {run}" + ("" if trace is None else f". Its process says:\n{trace}"))
+    return error
 
 
 def _lost(job: Job, code: int) -> Error:

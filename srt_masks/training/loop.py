@@ -65,7 +65,9 @@ def _step(session: Session, number: int, begin: float) -> Report:
     mean = errors / weights if weights else math.nan
     if not math.isfinite(mean) or not math.isfinite(norm):
         what = f"the loss became {mean}" if not math.isfinite(mean) else f"the gradient's norm became {norm}"
-        raise InputError(f"{what} at step {number}: resume from the last checkpoint with a smaller learning_rate= than {recipe.learning_rate}")
+        raise InputError(
+            f"{what} at step {number}: resume from the last checkpoint with a smaller learning_rate= than {recipe.learning_rate}; a comparison takes another out= with it"
+        )
     session.optimiser.step()
     session.step = number
     seconds = time.perf_counter() - begin

@@ -31,7 +31,7 @@ class Outcome:
     params: Mapping[str, int | float]
     changes: Mapping[str, Any]  # of the recipe, that this spec alone has
     initial: Initial | None  # the model that it began with; None: fresh weights
-    code: Mapping[str, Any]  # versions, commit and threads
+    code: Mapping[str, Any]  # versions, commit and threads; a list of them where a run was gone on with by others
 
     def plain(self) -> dict[str, Any]:
         return {**asdict(self), "spec_sha256": sha256(self.spec.encode()).hexdigest()}
@@ -56,7 +56,7 @@ class Comparison:
         return Interval.of([o.held_out for o in self.of(name)])
 
     def than_first(self, name: str) -> Interval:
-        """How much more a spec needs than the first, by runs of the same seed: below 0 is better."""
+        """What was measured of a spec less what was of the first, by runs of the same seed: below 0 is better."""
         first = {o.seed: o.held_out for o in self.of(self.names[0])}
         return Interval.of([o.held_out - first[o.seed] for o in self.of(name)])
 

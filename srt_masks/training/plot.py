@@ -14,7 +14,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 
 
 def draw_loss(history: Sequence[tuple[int, float]], held_out: float, measure: Measure, name: str, path: Path) -> None:
-    """(step, what was measured) of every step, and where the held-out text ended, as a PNG. Raises InputError where it cannot be written."""
+    """(step, what was measured) of every step, and where the run ended on held-out data, as a PNG. Raises InputError where it cannot be written."""
     figure, axes = _figure((7, 4))
     steps, found = [h[0] for h in history], [h[1] for h in history]
     axes.plot(steps, found, color="#8fb8de", linewidth=1, label="training, each step")

@@ -1,4 +1,4 @@
-"""`Recipe`: everything that decides a training run beside its spec and its data, and what may not be."""
+"""`Recipe`: what decides a training run beside its spec, its task and the model that it begins with, and what may not be."""
 
 from __future__ import annotations
 
@@ -78,6 +78,8 @@ def check_recipe(recipe: Recipe, shares: int = 1, weight_shares: int = 1) -> Non
             raise InputError(f"{name} is {' or '.join(map(repr, known))}; got {getattr(recipe, name)!r}")
     if not isinstance(recipe.own_weights, tuple) or not all(isinstance(role, str) for role in recipe.own_weights):
         raise InputError(f'own_weights is a tuple of roles, such as ("reason",); got {recipe.own_weights!r}')
+    if not isinstance(recipe.schedules, tuple) or not all(isinstance(each, Schedule) for each in recipe.schedules):
+        raise InputError(f'schedules is a tuple of Schedule, such as (read_schedule("horizon=0@0,16@1000"),); got {recipe.schedules!r}')
     for name in ("compile", "tied"):
         if not isinstance(getattr(recipe, name), bool):
             raise InputError(f"{name} is true or false; got {getattr(recipe, name)!r}")

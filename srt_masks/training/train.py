@@ -144,7 +144,7 @@ class _Writer:
         self._bar = tqdm(
             total=recipe.steps, initial=session.step, desc="training", unit="step", disable=quiet or not leader, file=sys.stderr, dynamic_ncols=True
         )
-        self.write({"event": "begin", **_header(session)} if after is None else {"event": "resume", "step": after})
+        self.write({"event": "begin", **_header(session)} if after is None else {"event": "resume", "step": after, **code_here()})
 
     def __enter__(self) -> _Writer:
         return self

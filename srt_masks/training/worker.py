@@ -49,12 +49,14 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What torch is told in a process before its first run: all that reaches the numbers of one."""
+    """What torch is told in a process before its first run: threads, the dtype of new tensors, the precision of float32 products, and whether deterministic
+    algorithms are asked for. What else a script tells torch for itself (`torch.set_flush_denormal`, which cannot be asked, backends' flags) stays in its process."""
 
     threads: int
     dtype: torch.dtype
     precision: str  # of float32 products
     deterministic: bool
+    warn_only: bool  # where an algorithm that is not deterministic is asked for
 
     @staticmethod
     def shared(count: int) -> Settings:
@@ -64,13 +66,14 @@ class Settings:
             torch.get_default_dtype(),
             torch.get_float32_matmul_precision(),
             torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
         )
 
     def apply(self) -> None:
         torch.set_num_threads(self.threads)
         torch.set_default_dtype(self.dtype)
         torch.set_float32_matmul_precision(self.precision)
-        torch.use_deterministic_algorithms(self.deterministic, warn_only=torch.is_deterministic_algorithms_warn_only_enabled())
+        torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,8 @@ def test_differences_are_paired_by_seed_and_say_whether_0_is_within():
 
 
 def test_runs_say_where_they_come_from():
+    gone_on = [*RUNS, RUNS[0] | {"code": RUNS[0]["code"] | {"threads": [1, 2]}}]
+    assert "torch 2.13, threads of a run: 1 and 2; " in origin(gone_on)
     assert origin(RUNS).startswith(
         "4 runs, seeds 3 and 4, 600 steps each; srt_masks 0.1 at abc, Python 3.11, torch 2.13, threads of a run: 1; 34 s a run (33 to 34)"
     )

@@ -18,7 +18,8 @@ import srt_masks as srt
 from srt_masks.cli import main
 from srt_masks.models.work import work_of
 from srt_masks.training import comparison, worker
-from srt_masks.training.comparison import compare
+from srt_masks.training.code_here import code_here
+from srt_masks.training.comparison import Arm, compare
 from srt_masks.training.data import corpus
 from srt_masks.training.intervals import Interval, quantile
 from srt_masks.training.loop import Report
@@ -32,6 +33,7 @@ SPECS = {
     "plain": srt.parse(PLAIN),
     "reasons": srt.parse("layout repeat { token, reason }\nattend causal and window(3)\npredict token -> index + 1\npredict reason -> index + 1"),
 }
+SPAN = srt.parse("param span = 3\nlayout repeat { token }\nattend causal and window(span)\npredict token -> index + 1")
 MANY = srt.parse("layout repeat { token, reason * 8 }\nattend causal\npredict token -> index + 1")
 RECIPE = Recipe(dim=8, depth=2, heads=2, words=8, batch=4, steps=6, save_every=2, warm_up=2)
 
@@ -120,6 +122,9 @@ def test_what_is_done_is_not_done_again_and_seeds_may_be_added(whole: tuple[Path
         more = compared(out, seeds=(0, 1, 2))
     assert [call.kwargs["out"] for call in trained.call_args_list] == [out / "plain" / "seed-2", out / "reasons" / "seed-2"]
     assert {k: v for k, v in bits(more).items() if k[1] < 2} == bits(whole[1]) and len((out / "runs.jsonl").read_text().splitlines()) == 6
+    assert set(bits(compared(out, seeds=(2,)))) == {("plain", 2), ("reasons", 2)}
+    kept = [json.loads(line) for line in (out / "runs.jsonl").read_text().splitlines()]
+    assert [(k["name"], k["seed"]) for k in kept] == [(n, s) for s in (0, 1, 2) for n in SPECS]
 
 
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(whole: tuple[Path, Comparison], tmp_path: Path):
@@ -152,6 +157,45 @@ def test_equal_work_gives_the_larger_spec_fewer_steps(tmp_path: Path):
 
 
 # ------------------------------------------------------------------------------------------------ refusals
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"spec": SPECS["reasons"]}, "another spec"), ({"spec": SPAN.with_params(span=2)}, "span = 2; here it is 3"), ({"recipe": {"dim": 16}}, "dim = 16; here it is 8"),
+        ({"recipe": {"seed": 1}}, "seed = 1; here it is 0"), ({"recipe": {"steps": 2}}, "steps = 2; here it is 6"),
+        ({"recipe": {"max_seconds": 1e-9}}, "max_seconds = 1e-09; here it is None"),
+    ],
+)  # fmt: skip
+def test_a_run_of_something_else_is_not_taken_for_one_that_is_done(options: dict[str, Any], words: str, tmp_path: Path):
+    run(tmp_path / "a" / "seed-0", recipe=replace(RECIPE, **options.pop("recipe", {})), **{"spec": SPAN, **options})
+    with pytest.raises(srt.InputError, match=rf"seed-0 holds a run of {words}\. Give another out="):
+        compared(tmp_path, {"a": SPAN, "b": SPECS["plain"]}, seeds=(0,))
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_run_that_fails_is_named(tmp_path: Path):
+    with (
+        patch.object(worker, "train", side_effect=srt.InputError("the loss became nan")),
+        pytest.raises(srt.InputError, match=r"^plain, seed 0: the loss became nan"),
+    ):
+        compared(tmp_path / "a")
+    with patch.object(worker, "train", side_effect=OSError("no room")), pytest.raises(OSError, match="no room") as caught:
+        compared(tmp_path / "b")
+    assert caught.value.__notes__ == ["in the run plain, seed 0"]
+
+
+def test_a_run_says_by_what_code_it_was_made_each_time_that_it_was_gone_on_with(tmp_path: Path):
+    def leave(report: Report) -> None:
+        if report.step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "plain" / "seed-0", recipe=RECIPE, spec=SPECS["plain"], watch=leave)
+    here = code_here()
+    with patch("srt_masks.training.train.code_here", lambda: here | {"threads": here["threads"] + 7}):
+        first, second = (compared(tmp_path, seeds=(0,)).of(name)[0].code for name in SPECS)
+    assert first == here | {"threads": [here["threads"], here["threads"] + 7]} and second == here | {"threads": here["threads"] + 7}
 
 
 def test_another_comparison_is_refused_and_nothing_of_it_lost(whole: tuple[Path, Comparison], tmp_path: Path):
@@ -197,7 +241,13 @@ def test_asked_to_stop_in_the_last_moments_of_a_run_no_other_is_begun(tmp_path: 
         ({"specs": {"a": SPECS["plain"]}}, "two specs or more"), ({"specs": {"a": SPECS["plain"], "b": PLAIN}}, "two specs or more"),
         ({"specs": {"a": SPECS["plain"], "../b": SPECS["plain"]}}, "a name is letters"),
         ({"specs": {"a": SPECS["plain"], "A": SPECS["plain"]}}, "one but for case"), ({"equal": "seconds"}, "'steps' or 'work'"), ({"seeds": ()}, "seeds are"),
-        ({"seeds": (1, 1)}, "each once"), ({"seeds": 3}, "seeds are"), ({"recipe": replace(RECIPE, max_seconds=3.0)}, "give steps="),
+        ({"seeds": (1, 1)}, "each once"), ({"seeds": (0, 2**31)}, "from 0 to 2147483647"),
+        ({"specs": {"a": SPECS["plain"], "b": Arm(SPECS["plain"], initial="m")}}, "b: initial says by seed .* initial=lambda seed: 'm'"),  # pyright: ignore[reportArgumentType]
+        ({"specs": {"a": SPECS["plain"], "b": Arm(SPECS["plain"], initial=lambda seed: None)}}, "b: initial of seed 0 is None, .*give initial=lambda seed"),  # pyright: ignore[reportArgumentType]
+        ({"specs": {"a": SPECS["plain"], "b": Arm(SPECS["plain"], None)}}, "b: the changes of an Arm are a mapping"),  # pyright: ignore[reportArgumentType]
+        ({"specs": {"a": SPECS["plain"], "b": Arm(PLAIN)}}, "b: the spec of an Arm is what"),  # pyright: ignore[reportArgumentType]
+        ({"specs": {"a": SPECS["plain"], "b": Arm(SPECS["plain"], {"schedules": "far=0@0"})}}, "b: schedules is a tuple of Schedule.*read_schedule"),
+        ({"seeds": 3}, "seeds are"), ({"recipe": replace(RECIPE, max_seconds=3.0)}, "give steps="),
         ({"specs": {"a": SPECS["plain"], "b": srt.parse("attend causal")}}, "b: .*predict"),
     ],
 )  # fmt: skip

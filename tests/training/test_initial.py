@@ -15,9 +15,11 @@ from safetensors.torch import load_file
 
 import srt_masks as srt
 from srt_masks.cli import main
+from srt_masks.models.checkpoint import save_model
 from srt_masks.training.comparison import Arm, compare
 from srt_masks.training.data import corpus
 from srt_masks.training.loop import Report
+from srt_masks.training.made import Numbers
 from srt_masks.training.session import start
 from srt_masks.training.strategy import Alone
 
@@ -91,6 +93,16 @@ def test_roles_are_those_of_the_model(first: Path, tmp_path: Path):
     with pytest.raises(srt.InputError, match="no such file"):
         run(tmp_path / "out", initial=tmp_path / "none.safetensors")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_no_recipe_says_has_a_remedy_in_the_task(first: Path, tmp_path: Path):
+    made = Numbers("noise", lambda count, words, generator: (torch.rand(count, words, 2), torch.rand(count, words, 1)), 2, examples=16)
+    spec = srt.parse("layout repeat { token, reason }\nattend causal\npredict token -> index")
+    with pytest.raises(srt.InputError, match=r"num_tokens = 256; here it is None. Train on a task of the same tokens .*256: files of bytes"):
+        start(spec, RECIPE, made, Alone(), first)
+    save_model(srt.build_model(SPEC, num_tokens=256, dim=8, depth=1, heads=2, dim_head=8), tmp_path / "wide.safetensors")
+    with pytest.raises(srt.InputError, match=r"dim_head = 8; here it is 4. Here it is dim / heads: give both"):
+        start(SPEC, RECIPE, corpus((), 8), Alone(), tmp_path / "wide.safetensors")
 
 
 def test_an_arm_begins_with_a_model_by_seed(first: Path, tmp_path: Path):

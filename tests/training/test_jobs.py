@@ -278,7 +278,11 @@ def test_errors_travel(pipe: Any, tmp_path: Path):
         here.send_bytes(STOP)
         begin()
     failed, unread = here.recv(), here.recv()
-    assert isinstance(failed, Failed) and isinstance(failed.error, srt.InputError) and str(jobs._named(Job("a, seed 1", b""), failed)).startswith("a, seed 1: ")
+    assert (
+        isinstance(failed, Failed)
+        and isinstance(failed.error, srt.InputError)
+        and str(jobs.named("a, seed 1", failed.error, failed.trace)).startswith("a, seed 1: ")
+    )
     assert isinstance(unread.error, srt.InputError) and "cannot be read in a process of its own" in str(unread.error)
 
 
@@ -287,8 +291,13 @@ def test_a_process_has_its_share_of_threads_and_what_torch_was_told():
         settings = pickle.loads(pickle.dumps(Settings.shared(2)))
         assert (settings.threads, Settings.shared(8).threads) == (2, 1)
     before = Settings.shared(1)
+    assert not (before.deterministic or before.warn_only)
     try:
-        settings.apply()
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        told = Settings.shared(1)
+        torch.use_deterministic_algorithms(False)
+        replace(settings, deterministic=told.deterministic, warn_only=told.warn_only).apply()
         assert (torch.get_num_threads(), torch.get_default_dtype()) == (2, torch.float64)
+        assert torch.are_deterministic_algorithms_enabled() and torch.is_deterministic_algorithms_warn_only_enabled()
     finally:
         before.apply()

@@ -32,6 +32,8 @@ from srt_masks.training.strategy import Alone
         ({"validate_every": 0}, "validate_every"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**31}, "a seed is from 0 to 2147483647"),
+        ({"schedules": "far=0@0"}, "schedules is a tuple of Schedule"),
+        ({"schedules": ("far=0@0",)}, "schedules is a tuple of Schedule"),
         ({"learning_rate": 0.0}, "learning rate is more than 0 and at most 1"),
         ({"learning_rate": float("nan")}, "learning rate"),
         ({"clip": 0}, "clip"),

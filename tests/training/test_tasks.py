@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 import srt_masks as srt
-from srt_masks.training.code_here import code_here, commit
+from srt_masks.training.code_here import code_here, commit, commit_of
 from srt_masks.training.comparison import Arm
 from srt_masks.training.evaluate import score
 from srt_masks.training.loop import Report
@@ -221,3 +222,32 @@ def test_the_code_that_made_a_run_is_named():
     found = code_here()
     assert found["torch"] == torch.__version__ and found["threads"] == torch.get_num_threads()
     assert found["commit"] is None or len(found["commit"].rstrip("+")) == 12
+
+
+def test_files_that_differ_from_the_commit_are_noticed(tmp_path: Path):
+    def git(*words: str) -> None:
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", "-C", str(tmp_path), *who, *words], check=True, capture_output=True)
+
+    def write(name: str, text: str) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    assert commit_of(tmp_path) is None
+    names = ("srt_masks/a.py", "experiments/one/run.py", "experiments/one/README.md", "experiments/one/results/runs.jsonl", "README.md")
+    paths = [write(name, "1") for name in names]
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "one")
+    clean = commit_of(tmp_path)
+    assert clean is not None and len(clean) == 12
+    for path, differs in zip(paths, (True, True, False, False, False), strict=True):
+        path.write_text("2")
+        assert commit_of(tmp_path) == clean + "+" * differs, path
+        path.write_text("1")
+    for name, differs in (("srt_masks/b.py", True), ("experiments/two/run.py", True), ("experiments/one/notes.txt", False), ("c.py", False)):
+        path = write(name, "")
+        assert commit_of(tmp_path) == clean + "+" * differs, path
+        path.unlink()
