@@ -69,6 +69,7 @@ class Trial:
     work: Work
     out: Path
     initial: Initial | None  # None: fresh weights
+    data: str  # their fingerprint
 
     @property
     def title(self) -> str:
@@ -225,14 +226,17 @@ def _trials(arms: Mapping[str, Arm], recipe: Recipe, out: Path, task: Task, seed
     first = next(iter(works.values()))
     if equal == "work":
         recipes = {name: _of_equal_work(recipes[name], first, work, name) for name, work in works.items()}
-    trials = [Trial(n, arms[n], replace(recipes[n], seed=seed), works[n], out / n / f"seed-{seed}", initials.get((n, seed))) for seed in seeds for n in arms]
+    data = task.fingerprint(recipe.words)
+    trials = [
+        Trial(n, arms[n], replace(recipes[n], seed=seed), works[n], out / n / f"seed-{seed}", initials.get((n, seed)), data) for seed in seeds for n in arms
+    ]
     about = {
         "format": FORMAT,
         "specs": {n: _about_arm(a) for n, a in arms.items()},
         "recipe": {k: v for k, v in recipe_to_json(recipe).items() if k not in FREE},
         "equal": equal,
         "data": task.name,
-        "fingerprint": task.fingerprint(recipe.words),
+        "fingerprint": data,
     }
     return trials, about
 
@@ -332,6 +336,10 @@ def _refuse_another_run(trial: Trial, begin: Mapping[str, Any], end: Mapping[str
         differ.append(f"{end['steps']} steps; here there are {trial.recipe.steps}")
     if begin.get("spec") != spec.text:
         differ.insert(0, "another spec")
+    if begin.get("fingerprint", trial.data) != trial.data:
+        differ.append(f"other data: {begin.get('data')}, of another size or content")
+    if trial.initial is None and begin.get("initial") is not None:
+        differ.append(f"weights that began as those of {begin['initial'].get('file')}; here they begin fresh")
     if differ:
         raise InputError(f"{trial.out} holds a run of {differ[0]}. Give another out=, or remove that folder")
 

@@ -203,7 +203,7 @@ def _of_held_out(found: Score) -> dict[str, Any]:
 def _header(session: Session) -> dict[str, Any]:
     return {
         "spec": session.spec.text, "params": session.spec.params, "recipe": recipe_to_json(session.recipe), "data": session.task.name,
-        "parameters": sum(p.numel() for p in session.model.parameters()), "processes": session.strategy.world, **code_here(),
+        "fingerprint": session.fingerprint, "parameters": sum(p.numel() for p in session.model.parameters()), "processes": session.strategy.world, **code_here(),
         **({} if session.initial is None else {"initial": asdict(session.initial)}),
     }  # fmt: skip
 

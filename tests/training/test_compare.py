@@ -16,6 +16,7 @@ from runs import run
 
 import srt_masks as srt
 from srt_masks.cli import main
+from srt_masks.models.checkpoint import save_model
 from srt_masks.models.work import work_of
 from srt_masks.training import comparison, worker
 from srt_masks.training.code_here import code_here
@@ -164,14 +165,22 @@ def test_equal_work_gives_the_larger_spec_fewer_steps(tmp_path: Path):
     [
         ({"spec": SPECS["reasons"]}, "another spec"), ({"spec": SPAN.with_params(span=2)}, "span = 2; here it is 3"), ({"recipe": {"dim": 16}}, "dim = 16; here it is 8"),
         ({"recipe": {"seed": 1}}, "seed = 1; here it is 0"), ({"recipe": {"steps": 2}}, "steps = 2; here it is 6"),
+        ({"files": True}, "other data: .*text, of another size or content"), ({"initial": True}, "weights that began as those of .*model.safetensors; here they begin fresh"),
         ({"recipe": {"max_seconds": 1e-9}}, "max_seconds = 1e-09; here it is None"),
     ],
 )  # fmt: skip
 def test_a_run_of_something_else_is_not_taken_for_one_that_is_done(options: dict[str, Any], words: str, tmp_path: Path):
-    run(tmp_path / "a" / "seed-0", recipe=replace(RECIPE, **options.pop("recipe", {})), **{"spec": SPAN, **options})
+    given = dict(options)
+    if "files" in options:
+        (tmp_path / "text").write_text("some other text, " * 100)
+        given["files"] = [tmp_path / "text"]
+    if "initial" in options:
+        save_model(start(SPAN, RECIPE, corpus((), 8), Alone()).model, tmp_path / "model.safetensors")
+        given["initial"] = tmp_path / "model.safetensors"
+    run(tmp_path / "a" / "seed-0", **{"spec": SPAN, **given, "recipe": replace(RECIPE, **options.get("recipe", {}))})
     with pytest.raises(srt.InputError, match=rf"seed-0 holds a run of {words}\. Give another out="):
         compared(tmp_path, {"a": SPAN, "b": SPECS["plain"]}, seeds=(0,))
-    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    assert not (tmp_path / "comparison.json").exists() and not (tmp_path / "b").exists()
 
 
 def test_a_run_that_fails_is_named(tmp_path: Path):
