@@ -1,17 +1,37 @@
-"""The arguments that every experiment takes."""
+"""The command of an experiment: the arguments that all take, what may be published, and what a mistake says."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+from srt_masks.cli import in_flags
+from srt_masks.diagnostics import Error, SpecError
+
+
+def command(main: Callable[[argparse.Namespace], None], about: str, name: str, **protocol: Any) -> None:
+    """Run `main` with the arguments of the command line, and end with a line on what was wrong with them. `about`, `name` and `protocol` are what
+    `arguments` takes."""
+    asked = arguments(about, name, **protocol)
+    try:
+        main(asked)
+    except SpecError as error:
+        sys.exit(error.report)
+    except Error as error:
+        message = re.sub(r", or begin it anew \(restart=\)", "", str(error))  # there is no such flag: hours of runs might go by it
+        sys.exit(f"error: {in_flags(message, vars(asked))}")
 
 
 def arguments(
-    about: str, name: str, *, steps: int, seeds: tuple[int, int], groups: Sequence[str] = (), more: Sequence[str] = ()
+    about: str, name: str, *, steps: int, seeds: tuple[int, int], longer: Sequence[int] = (), groups: Sequence[str] = (), more: Sequence[str] = ()
 ) -> argparse.Namespace:  # fmt: skip
-    """`about`, the docstring of the run, `name`, its folder's; `steps` and `seeds`, the first and the last, are those of the published runs. An experiment
-    of several comparisons takes `--only` some of its `groups`, or of `more`, which are made only when they are asked for."""
+    """`about`, the docstring of the run, `name`, its folder's; `steps` (and `longer` ones) and `seeds`, the first and the last, are those of the
+    protocol: runs of others are not published, and those of other steps are kept in a folder of their own. An experiment of several comparisons takes `--only`
+    some of its `groups`, or of `more`, which are made only when they are asked for. Ends the process, as argparse does, for what it cannot read."""
     parser = argparse.ArgumentParser(prog=f"python -m experiments.{name}.run", description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=steps, help=f"of a run ({steps})")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(seeds[0], seeds[1] + 1)), help=f"({seeds[0]} to {seeds[1]})")
@@ -21,4 +41,13 @@ def arguments(
     parser.add_argument("--publish", action="store_true", help="put the runs into results/, and make the page of them")
     if groups:
         parser.add_argument("--only", nargs="+", default=list(groups), choices=[*groups, *more], help=f"of the comparisons ({' '.join(groups)})")
-    return parser.parse_args()
+    asked = parser.parse_args()
+    if asked.publish and asked.quick:
+        parser.error("--quick makes models that learn nothing, and nothing to --publish: give one of the two")
+    if asked.publish and asked.steps not in (steps, *longer):
+        parser.error(f"--publish puts runs of the protocol into results/: --steps {' or '.join(map(str, (steps, *longer)))}, not {asked.steps}")
+    if asked.publish and (others := [seed for seed in asked.seeds if not seeds[0] <= seed <= seeds[1]]):
+        parser.error(f"--publish puts runs of the protocol into results/: --seeds of {seeds[0]} to {seeds[1]}, not {' '.join(map(str, others))}")
+    if asked.steps not in (steps, *longer):
+        asked.out /= f"{asked.steps}-steps"
+    return asked

@@ -62,25 +62,25 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def by_seed(runs: Runs, key: str, words: Mapping[str, str]) -> str:
-    """A row an arm: what it is, in words, by its name; each seed's figure; the mean with its 95% interval by Student's t."""
+    """A row an arm: what it is, in words, by its name; each seed's figure; the mean with its 95% interval by Student's t. NOT_RUN if none did."""
     seeds = sorted({run["seed"] for run in runs})
     rows = []
     for name, about in words.items():
         own = values(runs, name, key)
         if own:
             rows.append([about, *(said(own[seed]) if seed in own else "" for seed in seeds), f"**{spread(Interval.of(list(own.values())))}**"])
-    return table(["", *(f"seed {seed}" for seed in seeds), "mean"], rows)
+    return table(["", *(f"seed {seed}" for seed in seeds), "mean"], rows) if rows else NOT_RUN
 
 
 def paired(runs: Runs, key: str, pairs: Mapping[tuple[str, str], str]) -> str:
-    """A row a pair of arms: what is subtracted, in words; the mean of the differences with its 95% interval; whether that holds 0."""
+    """A row a pair of arms: what is subtracted, in words; the mean of the differences with its 95% interval; whether that holds 0. NOT_RUN if no pair did."""
     present, rows = names_of(runs), []
     for (one, other), about in pairs.items():
         if one in present and other in present:
             found = differences(runs, one, other, key)
             holds = "" if found.half is None else "yes" if abs(found.mean) <= found.half else "no"
             rows.append([about, spread(found), holds])
-    return table(["difference, by runs of the same seed", "mean", "0 within"], rows)
+    return table(["difference, by runs of the same seed", "mean", "0 within"], rows) if rows else NOT_RUN
 
 
 def origin(runs: Runs) -> str:
@@ -108,8 +108,9 @@ def filled(page: str, blocks: Mapping[str, str]) -> str:
 
 
 def publish(folder: Path, runs: Runs, blocks: Callable[[Runs], Mapping[str, str]], pictures: Callable[[Runs], Mapping[str, str]]) -> None:
-    """Keep the runs of an experiment in its results/, and make its page of them."""
-    write_runs(folder / RESULTS, runs)
+    """Put runs of an experiment beside those in its results/, in place of any of the same arm, steps and seed, and make its page of all."""
+    every = {(run["name"], run["steps"], run["seed"]): run for run in (*read_runs(folder / RESULTS), *runs)}
+    write_runs(folder / RESULTS, list(every.values()))
     remake(folder, blocks, pictures)
 
 

@@ -36,8 +36,14 @@ def blocks(runs: Runs) -> dict[str, str]:
         "seeds_of_b": by_seed(runs, "b_after", ARMS),
         "differences_of_a": paired(runs, "a_after", PAIRS),
         "differences_of_b": paired(runs, "b_after", PAIRS),
-        "origin": origin(runs),
+        "origin": f"{origin(runs)} {_before(runs)}",
     }
+
+
+def _before(runs: Runs) -> str:
+    """The seconds and steps of `origin` are of the second stage; this is the first."""
+    begun = {(run["name"].partition("-")[0], run["seed"]) for run in runs}
+    return f"These are the runs of B; they begin with the weights of {len(begun)} runs of A, one for each seed and each kind of weights, of as many steps."
 
 
 def pictures(runs: Runs) -> dict[str, str]:

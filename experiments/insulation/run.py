@@ -20,7 +20,7 @@ from srt_masks.training.made import Numbers
 from srt_masks.training.recipe import Recipe
 from srt_masks.training.schedules import Schedule
 
-from ..command import arguments
+from ..command import command
 from ..pages import publish
 from .data import ACTIONS, BACKBONE, Errors, make
 from .page import blocks, pictures
@@ -72,9 +72,9 @@ def main(asked: argparse.Namespace) -> None:
         lines = run(replace(RECIPE, steps=asked.steps), TASK, asked.out, asked.seeds, asked.jobs)
     for line in lines:
         print({key: line[key] for key in ("name", "seed", "a_before", "a_after", "b_before", "b_after", "bit_equal")})
-    if asked.publish and not asked.quick:
+    if asked.publish:
         publish(HERE, lines, blocks, pictures)
 
 
 if __name__ == "__main__":
-    main(arguments(str(__doc__), "insulation", steps=800, seeds=(3, 7)))
+    command(main, str(__doc__), "insulation", steps=800, seeds=(3, 7))

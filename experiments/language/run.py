@@ -17,7 +17,7 @@ from srt_masks.training.comparison import Arm
 from srt_masks.training.outcomes import Comparison
 from srt_masks.training.recipe import Recipe
 
-from ..command import arguments
+from ..command import command
 from ..pages import publish
 from .page import blocks, pictures
 
@@ -61,4 +61,4 @@ def main(asked: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main(arguments(str(__doc__), "language", steps=1300, seeds=(3, 5)))
+    command(main, str(__doc__), "language", steps=1300, seeds=(3, 5))

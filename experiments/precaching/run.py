@@ -18,11 +18,11 @@ from srt_masks.training.outcomes import Comparison
 from srt_masks.training.recipe import Recipe
 from srt_masks.training.schedules import Schedule
 
-from ..command import arguments
+from ..command import command
 from ..pages import RESULTS, publish, read_runs
 from .controls import publish_controls
 from .data import make
-from .page import HORIZONS, RULES, SHORT, TRICKLES, blocks, pictures
+from .page import HORIZONS, LONG, RULES, SHORT, TRICKLES, blocks, pictures
 
 HERE = Path(__file__).parent
 TASK = Numbers("sums of waves of the 5 steps before", make, inputs=2, huber=1.0)
@@ -69,4 +69,4 @@ def main(asked: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main(arguments(str(__doc__), "precaching", steps=SHORT, seeds=(3, 7), groups=("rules", "horizons", "trickles"), more=("pair",)))
+    command(main, str(__doc__), "precaching", steps=SHORT, longer=(LONG,), seeds=(3, 7), groups=("rules", "horizons", "trickles"), more=("pair",))

@@ -17,7 +17,7 @@ from srt_masks.training.outcomes import Comparison
 from srt_masks.training.recipe import Recipe
 from srt_masks.training.schedules import Schedule
 
-from ..command import arguments
+from ..command import command
 from ..pages import publish
 from .data import make
 from .page import blocks, pictures
@@ -57,4 +57,4 @@ def main(asked: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main(arguments(str(__doc__), "reasoning_tokens", steps=600, seeds=(3, 7)))
+    command(main, str(__doc__), "reasoning_tokens", steps=600, seeds=(3, 7))

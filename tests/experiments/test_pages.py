@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import math
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 
-from experiments.pages import by_seed, filled, origin, paired
+from experiments.pages import NOT_RUN, RESULTS, by_seed, filled, origin, paired, publish, read_runs
 from experiments.picture import LEFT, RIGHT, WIDTH, picture
+from srt_masks.models.work import Work
+from srt_masks.training.outcomes import Outcome
 
+CODE = {"srt_masks": "0.1", "commit": "abc", "python": "3.11", "torch": "2.13", "threads": 1}
 RUNS = [
-    {"name": name, "seed": seed, "held_out": value, "steps": 600, "seconds": 30.0 + seed,
-     "code": {"srt_masks": "0.1", "commit": "abc", "python": "3.11", "torch": "2.13", "threads": 1}}
+    Outcome(
+        name, seed, value, parts={}, steps=600, seconds=30.0 + seed, tokens_per_second=1.0, parameters=1, work=Work(1, 1, 1, 1, 1, 1), spec="attend causal",
+        params={}, changes={}, code=CODE,
+    ).plain()
     for seed, pair in ((4, (0.0521, 0.95)), (3, (0.0479, 0.93)))
     for name, value in zip(("open", "stop"), pair, strict=True)
 ]  # fmt: skip
@@ -29,6 +35,20 @@ def test_differences_are_paired_by_seed_and_say_whether_0_is_within():
     lines = paired(RUNS, "held_out", {("stop", "open"): "what the stop costs", ("open", "open"): "nothing", ("stop", "gone"): "of an arm that did not run"})
     # 0.8979 and 0.8821: mean 0.89, half 12.706 * 0.0079.
     assert lines.splitlines()[2:] == ["| what the stop costs | 0.890 ± 0.100 | no |", "| nothing | 0.0000 ± 0.0000 | yes |"]
+
+
+def test_arms_that_have_not_run_have_no_table():
+    assert by_seed(RUNS, "held_out", {"gone": "of an arm that did not run"}) == NOT_RUN
+    assert paired(RUNS, "held_out", {("stop", "gone"): "of an arm that did not run"}) == NOT_RUN
+
+
+def test_what_is_published_stands_beside_what_was(tmp_path: Path):
+    (tmp_path / "README.md").write_text("<!-- origin -->\n<!-- /origin -->\n<!-- pictures -->\n<!-- /pictures -->\n")
+    again = {**RUNS[1], "held_out": 0.5}
+    for runs in (RUNS[:2], [again, RUNS[2]]):
+        publish(tmp_path, runs, lambda runs: {"origin": f"{len(runs)} runs"}, lambda runs: {})
+    assert read_runs(tmp_path / RESULTS) == [RUNS[0], again, RUNS[2]]
+    assert "3 runs" in (tmp_path / "README.md").read_text()
 
 
 def test_runs_say_where_they_come_from():

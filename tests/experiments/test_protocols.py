@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import runpy
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
 import srt_masks as srt
-from experiments.pages import read_runs
+from experiments.insulation import page as insulation_page
+from experiments.language import page as language_page
+from experiments.pages import Runs, filled, read_runs
+from experiments.reasoning_tokens import page as reasoning_tokens_page
 from experiments.reasoning_tokens import run as reasoning_tokens
 
 STEPS = 8  # of two rows each
@@ -66,10 +72,24 @@ def quick(name: str, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runpy.run_module(f"experiments.{name}.run", run_name="__main__")
 
 
+def check_page(page: ModuleType, runs: Runs, arms: Iterable[str]) -> None:
+    """Runs as they are kept make a page with a place for each block, and a picture with a dot for each figure of each arm."""
+    folder = Path(str(page.__file__)).parent
+    found = page.blocks(runs)
+    filled((folder / "README.md").read_text(encoding="utf-8"), found)
+    seeds, threads = {run["seed"] for run in runs}, runs[0]["code"]["threads"]
+    assert found["origin"].startswith(f"{len(runs)} runs, seeds {' and '.join(map(str, seeds))}, ") and f"threads of a run: {threads};" in found["origin"]
+    drawn = page.pictures(runs)
+    assert drawn and all(text.count("<circle") == len(runs) for text in drawn.values())
+    for about in (page.ARMS[name] for name in arms):
+        assert f"| {about} |" in found["table"] and all(f">{about}<" in text for text in drawn.values())
+
+
 def test_the_figure_of_reasoning_tokens_is_that_of_their_rows_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     quick("reasoning_tokens", tmp_path, monkeypatch)
     runs = read_runs(tmp_path / "quick" / "runs.jsonl")
     assert [run["name"] for run in runs] == list(TRAINED)
+    check_page(reasoning_tokens_page, runs, TRAINED)
     task = replace(reasoning_tokens.TASK, examples=16)
     variance = task.unseen(reasoning_tokens.TINY.words)["targets"].var(correction=0).item()
     for run in runs:
@@ -81,6 +101,7 @@ def test_a_backbone_is_the_same_with_own_weights_and_stopped_gates_alone(tmp_pat
     lines = {line["name"]: line for line in map(ast.literal_eval, re.findall(r"^\{.*\}$", capsys.readouterr().out, re.M))}
     assert {name: line["bit_equal"] for name, line in lines.items()} == {"shared-open": False, "shared-stop": False, "own-open": False, "own-stop": True}
     assert lines["own-stop"]["a_after"] == lines["own-stop"]["a_before"] and lines["own-stop"]["b_after"] != lines["own-stop"]["b_before"]
+    check_page(insulation_page, [{**run, **lines[run["name"]]} for run in read_runs(tmp_path / "quick" / "b" / "runs.jsonl")], lines)
     # Both that have weights of a kind begin where the same backbone ended.
     for weights in ("shared", "own"):
         assert lines[f"{weights}-open"]["a_before"] == lines[f"{weights}-stop"]["a_before"]
@@ -93,3 +114,10 @@ def test_language_runs_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ("plain", 8), ("open-1", 16), ("stop-1", 16), ("open-4", 40), ("stop-4", 40), ("plain-work-of-1", 8), ("plain-work-of-4", 8),
     ]  # fmt: skip
     assert all(run["held_out"] < 8.1 for run in runs)
+    check_page(language_page, runs, [run["name"] for run in runs])
+    # What is kept is of another recipe: there is no flag to begin it anew.
+    kept = tmp_path / "quick" / "comparison.json"
+    about = json.loads(kept.read_text())
+    kept.write_text(json.dumps({**about, "recipe": {**about["recipe"], "steps": 5}}))
+    with pytest.raises(SystemExit, match=r"^error: .* another recipe \(steps = 5; here steps = 4\): give another --out$"):
+        quick("language", tmp_path, monkeypatch)
