@@ -19,7 +19,7 @@ from srt_masks.training.recipe import Recipe
 from srt_masks.training.schedules import Schedule
 
 from ..command import command
-from ..pages import RESULTS, publish, read_runs
+from ..pages import publish
 from .controls import publish_controls
 from .data import make
 from .page import HORIZONS, LONG, RULES, SHORT, TRICKLES, blocks, pictures
@@ -61,11 +61,9 @@ def main(asked: argparse.Namespace) -> None:
         found = run(group, replace(RECIPE, steps=asked.steps), TASK, asked.out, asked.seeds, asked.jobs)
         print(found)
         if asked.publish:
-            new = {(o.name, o.steps, o.seed): o.plain() for o in found.outcomes}
-            kept = {(r["name"], r["steps"], r["seed"]): r for r in read_runs(HERE / RESULTS)}
             if group == "rules" and asked.steps == SHORT:
                 publish_controls({name: asked.out / f"{group}-{asked.steps}" / name / f"seed-{asked.seeds[0]}" / "model.safetensors" for name in RULES})
-            publish(HERE, list({**kept, **new}.values()), blocks, pictures)
+            publish(HERE, [outcome.plain() for outcome in found.outcomes], blocks, pictures)
 
 
 if __name__ == "__main__":

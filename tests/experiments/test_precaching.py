@@ -8,6 +8,8 @@ import pytest
 import torch
 
 import srt_masks as srt
+from experiments.pages import NOT_RUN, read_runs
+from experiments.precaching import page
 from experiments.precaching.controls import difference, gradients, untrained, values_of
 from experiments.precaching.data import make
 from experiments.precaching.run import RECIPE, TASK, groups, run, text
@@ -75,3 +77,11 @@ def test_the_shortest_run_tells_the_rules_apart(tmp_path):
     for name in found.names:
         off, largest = difference(tmp_path / "pair-250" / name / "seed-0" / "model.safetensors")
         assert off < 1e-12 < 1e-3 < largest
+    kept = read_runs(tmp_path / "pair-250" / "runs.jsonl")
+    made = page.blocks([{**line, "steps": page.SHORT} for line in kept])
+    assert made["origin"].startswith("2 runs, seeds 0, 600 steps each; ")
+    assert all(f"| {page.RULES[name]} |" in made["rules"] for name in found.names) and f"| {page.PAIRS['stop_k_v', 'nothing']} |" in made["rules_differences"]
+    assert {name for name, text in made.items() if text == NOT_RUN} == {"longer", "longer_differences", "horizons", "trickles"}
+    assert page.pictures([{**line, "steps": page.SHORT} for line in kept])["rules.svg"].count("<circle") == 2
+    # Runs of other steps than the page speaks of stand in no table.
+    assert not page.pictures(kept) and page.blocks(kept)["rules"] == NOT_RUN
