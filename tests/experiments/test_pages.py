@@ -17,7 +17,7 @@ CODE = {"srt_masks": "0.1", "commit": "abc", "python": "3.11", "torch": "2.13", 
 RUNS = [
     Outcome(
         name, seed, value, parts={}, steps=600, seconds=30.0 + seed, tokens_per_second=1.0, parameters=1, work=Work(1, 1, 1, 1, 1, 1), spec="attend causal",
-        params={}, changes={}, code=CODE,
+        params={}, changes={}, initial=None, code=CODE,
     ).plain()
     for seed, pair in ((4, (0.0521, 0.95)), (3, (0.0479, 0.93)))
     for name, value in zip(("open", "stop"), pair, strict=True)
