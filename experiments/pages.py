@@ -88,7 +88,8 @@ def origin(runs: Runs) -> str:
 
     def one(found: Sequence[Any]) -> str:
         each = [value for run in found for value in (run if isinstance(run, list) else [run])]  # a list: of a run that was gone on with by others
-        return " and ".join(str(value) for value in dict.fromkeys(each))
+        texts = [str(value) for value in dict.fromkeys(each)]
+        return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
 
     seconds, code = [run["seconds"] for run in runs], [run["code"] for run in runs]
     srt_masks, commit, python, torch, threads = (one([c[key] for c in code]) for key in ("srt_masks", "commit", "python", "torch", "threads"))
@@ -109,9 +110,14 @@ def filled(page: str, blocks: Mapping[str, str]) -> str:
 
 def publish(folder: Path, runs: Runs, blocks: Callable[[Runs], Mapping[str, str]], pictures: Callable[[Runs], Mapping[str, str]]) -> None:
     """Put runs of an experiment beside those in its results/, in place of any of the same arm, steps and seed, and make its page of all."""
-    every = {(run["name"], run["steps"], run["seed"]): run for run in (*read_runs(folder / RESULTS), *runs)}
+    every = {(run["name"], run["steps"], run["seed"]): _without_places(run) for run in (*read_runs(folder / RESULTS), *runs)}
     write_runs(folder / RESULTS, list(every.values()))
     remake(folder, blocks, pictures)
+
+
+def _without_places(run: Mapping[str, Any]) -> dict[str, Any]:
+    """A model that a run began with is named by its content: where it lay is of one machine."""
+    return {**run, **({"initial": {"sha256": run["initial"]["sha256"]}} if run.get("initial") else {})}
 
 
 def remake(folder: Path, blocks: Callable[[Runs], Mapping[str, str]], pictures: Callable[[Runs], Mapping[str, str]]) -> None:

@@ -51,9 +51,16 @@ def test_what_is_published_stands_beside_what_was(tmp_path: Path):
     assert "3 runs" in (tmp_path / "README.md").read_text()
 
 
+def test_the_model_that_a_run_began_with_is_named_by_its_content(tmp_path: Path):
+    (tmp_path / "README.md").write_text("<!-- pictures -->\n<!-- /pictures -->\n")
+    publish(tmp_path, [RUNS[0] | {"initial": {"file": "/somewhere/model.safetensors", "sha256": "abc"}}], lambda runs: {}, lambda runs: {})
+    assert read_runs(tmp_path / RESULTS)[0]["initial"] == {"sha256": "abc"}
+
+
 def test_runs_say_where_they_come_from():
     gone_on = [*RUNS, RUNS[0] | {"code": RUNS[0]["code"] | {"threads": [1, 2]}}]
     assert "torch 2.13, threads of a run: 1 and 2; " in origin(gone_on)
+    assert origin([run | {"seed": seed} for run, seed in zip(RUNS, (3, 4, 5, 6), strict=True)]).startswith("4 runs, seeds 3, 4, 5 and 6, 600 steps")
     assert origin(RUNS).startswith(
         "4 runs, seeds 3 and 4, 600 steps each; srt_masks 0.1 at abc, Python 3.11, torch 2.13, threads of a run: 1; 34 s a run (33 to 34)"
     )
