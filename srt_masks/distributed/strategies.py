@@ -30,11 +30,12 @@ class Many:
 
     def __init__(self, ranks: Ranks, tile: int | None = None):
         self.ranks, self.tile = ranks, tile
-        self.world = ranks.world
+        # Asked for once: the command line wants to know whether it leads when the processes have parted.
+        self.world, self._leads = ranks.world, ranks.rank == 0
 
     @property
     def leader(self) -> bool:
-        return self.ranks.rank == 0
+        return self._leads
 
     @property
     def shares(self) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..binding import ARGUMENTS as OF_ATTENTION
 from ..compiler.choice import AUTO
 from ..diagnostics import InputError, did_you_mean
 from ..kernels.attention import Attention, compile_spec
@@ -134,7 +135,8 @@ class SpecTransformer(Ends):
                 kind = "an input" if name in self.spec.inputs else "a param"
                 raise InputError(f"`{name}` is an argument of the call, and {kind} of this text: give that of the text as inputs={{'{name}': ...}}")
         for name in inputs_and_params:
-            if name not in {*self.spec.inputs, *self.spec.params} and (near := did_you_mean(name, sorted(ARGUMENTS))):
+            known = {*self.spec.inputs, *self.spec.params, *OF_ATTENTION}  # of those of attention more is said where they are bound
+            if name not in known and (near := did_you_mean(name, sorted(ARGUMENTS))):
                 raise InputError(f"a call of a model has no argument `{name}`: {near}")
         if huber is not None:
             huber = check_huber(huber, targets)

@@ -79,6 +79,14 @@ def when_heard_of(names: Any, do: Callable[[comparison.Trial], None], seed: int 
         yield
 
 
+@pytest.fixture(autouse=True)
+def hears_ctrl_c() -> Iterator[None]:
+    """Whatever the shell says that began the tests: what runs in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """By one process, one run after another."""
@@ -191,7 +199,12 @@ def _lives(group: int) -> bool:
 
 
 def test_what_cannot_be_handed_over_is_refused_before_anything_is_written(tmp_path: Path):
-    noise = Numbers("noise", lambda count, words, generator: (torch.rand(count, words, 2), torch.rand(count, words, 1)), 2, examples=16)
+    noise = Numbers(
+        "noise",
+        lambda count, words, generator: (torch.rand(count, words, 2, generator=generator), torch.rand(count, words, 1, generator=generator)),
+        2,
+        examples=16,
+    )
     specs = {"plain": srt.parse("attend causal\npredict token -> index"), "near": srt.parse("attend causal and window(3)\npredict token -> index")}
     with pytest.raises(srt.InputError, match=r"plain, seed 0: jobs= hands every run to a process of its own.*no lambda"):
         compare(specs, SMALL, tmp_path / "out", task=noise, seeds=[0], quiet=True, jobs=2)
