@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -234,7 +235,29 @@ def test_nothing_is_removed_for_a_comparison_that_cannot_be(tmp_path: Path):
     found = compared(tmp_path, seeds=(0,))
     with pytest.raises(srt.InputError, match="cannot read"):
         compared(tmp_path, seeds=(0,), restart=True, files=[tmp_path / "typo.txt"])
-    assert bits(compared(tmp_path, seeds=(0,))) == bits(found)
+    with patch.object(worker, "train", side_effect=AssertionError):
+        assert bits(compared(tmp_path, seeds=(0,))) == bits(found)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_run_of_something_else_is_refused_before_a_comparison_is_removed(tmp_path: Path, ends: bool):
+    def leave(report: Report) -> None:
+        if report.step == 3 and not ends:
+            raise KeyboardInterrupt
+
+    found = compared(tmp_path, seeds=(0,))
+    with nullcontext() if ends else pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "other" / "seed-0", spec=SPAN, recipe=RECIPE, watch=leave)
+    for restart in (True, False):
+        with pytest.raises(srt.InputError, match="seed-0 holds a run of another spec" if restart else "other specs"):
+            compared(tmp_path, {**SPECS, "other": MANY}, seeds=(0,), restart=restart)
+    assert (tmp_path / "other" / "seed-0" / "training.safetensors").exists()
+    with patch.object(worker, "train", side_effect=AssertionError):
+        assert bits(compared(tmp_path, seeds=(0,))) == bits(found)
+    # Where it would be trained after others.
+    with pytest.raises(srt.InputError, match="seed-0 holds a run of another spec"):
+        compared(tmp_path, {"first": MANY, "other": MANY}, seeds=(0,), restart=True)
+    assert not (tmp_path / "first").exists()
 
 
 def test_asked_to_stop_in_the_last_moments_of_a_run_no_other_is_begun(tmp_path: Path):
