@@ -184,7 +184,7 @@ class CutError(Exception):
     pass
 
 
-def run(strategy: Any, out: Path, recipe: Recipe = RECIPE, begin: str = "over", spec: srt.Spec = RUN, cut: int = 0) -> dict[str, Tensor]:
+def run(strategy: Any, out: Path, recipe: Recipe = RECIPE, begin: str = "over", spec: srt.Spec = RUN, cut: int = 0, **options: Any) -> dict[str, Tensor]:
     """A run's last weights, as they are in its file. It saves every fourth step, and is cut off in step `cut`."""
 
     def watch(report: Any) -> None:
@@ -192,7 +192,7 @@ def run(strategy: Any, out: Path, recipe: Recipe = RECIPE, begin: str = "over", 
             raise CutError
 
     with suppress(CutError):
-        train(spec, recipe, out, [ROOT / "README.md"], quiet=True, begin=begin, strategy=strategy, watch=watch)
+        train(spec, recipe, out, [ROOT / "README.md"], quiet=True, begin=begin, strategy=strategy, watch=watch, **options)
     return load_file(out / "model.safetensors")
 
 
@@ -210,6 +210,12 @@ def runs(folder: Path, how: str, context: int) -> dict[str, Any]:
     run(strategy, folder / f"cut {how}", cut=5)
     shutil.copytree(folder / f"cut {how}", folder / f"other {how}") if dist.get_rank() == 0 else None
     went_on = run(strategy, folder / f"cut {how}", begin="resume")
+    # A run of another seed, which begins with the weights that came of it.
+    taught, alone_taught = folder / f"taught {how}", folder / f"alone taught{os.environ['RANK']}"
+    then, given = replace(RECIPE, steps=4, seed=5), {"initial": alone / "model.safetensors"}
+    begun = run(strategy, taught, then, cut=3, **given), run(strategy, taught, then, begin="resume")
+    wanted_begun = run(None, alone_taught, then, **given)
+    fresh = run(None, folder / f"fresh{os.environ['RANK']}", then)
     reports = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     wanted = [json.loads(line) for line in (alone / "log.jsonl").read_text().splitlines()]
     pairs = [(a, b) for a, b in zip(reports, wanted, strict=True) if "loss" in a]
@@ -219,6 +225,8 @@ def runs(folder: Path, how: str, context: int) -> dict[str, Any]:
         "reports": max(abs(a[name] - b[name]) for a, b in pairs for name in ("loss", "bits_per_byte", "norm")),
         "clipped": sum(a["norm"] > RECIPE.clip for a, _ in pairs),
         "resumed": apart(went_on, whole),
+        "taught": apart(begun[1], wanted_begun),
+        "taught, not fresh": apart(begun[1], fresh),
         "held out": abs(reports[-1]["held_out_bits_per_byte"] - wanted[-1]["held_out_bits_per_byte"]),
     }
 

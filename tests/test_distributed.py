@@ -101,6 +101,7 @@ def test_a_run_is_that_of_one_process_and_goes_on_bit_for_bit(found: Found, case
         assert one["steps"] == one["clipped"] == cases.RECIPE.steps
         assert max(one["weights"], one["reports"], one["held out"]) < cases.MOST
         assert one["resumed"] == 0.0
+        assert one["taught"] < cases.MOST < 1e-3 < one["taught, not fresh"]
 
 
 def test_a_checkpoint_is_gone_on_with_by_ranks_that_have_other_parts(found: Found):

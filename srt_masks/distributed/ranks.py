@@ -39,6 +39,11 @@ class Ranks:
         return self.mesh.size()
 
     @property
+    def here(self) -> int:
+        """How many are on this machine: all, where whoever began them does not say."""
+        return int(os.environ.get("LOCAL_WORLD_SIZE", self.world))
+
+    @property
     def data_rank(self) -> int:
         """Which part of a batch this rank works on, of `data_parts`."""
         return self.mesh.get_local_rank("data")

@@ -41,6 +41,10 @@ class Many:
     def shares(self) -> int:
         return self.ranks.data_parts
 
+    @property
+    def here(self) -> int:
+        return self.ranks.here
+
     def check(self, device: torch.device) -> None:
         """Raises InputError for a device that the processes have not joined with."""
         if device.type != self.ranks.device.type:

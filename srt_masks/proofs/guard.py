@@ -39,19 +39,22 @@ def hold(spec: Spec, mode: str, *, reads_targets: bool = True) -> None:
     from .prove import prove
 
     verdicts = [v for v in prove(spec, altogether=ALTOGETHER) if implied or v.line is not None]
-    wrong = [
-        v for v in verdicts if not v and (mode == "strict" or (v.outcome == "refuted" and not v.holds_as_written and (reads_targets or v.line is not None)))
-    ]
+    wrong = [v for v in verdicts if not v and (mode == "strict" or (v.outcome == "refuted" and not _unless(v, reads_targets)))]
     if wrong:
         raise SpecError([diagnostic(v) for v in wrong], Source(spec.text, spec.filename))
     for v in verdicts:
         if not v:
             line = "" if v.line is None else f", line {v.line}"
-            outcome = v.outcome
-            if v.outcome == "refuted":
-                outcome = "refuted for other values of params" if v.holds_as_written else "refuted, unless targets= are of something that no row reads"
+            outcome = v.outcome + (_unless(v, reads_targets) if v.outcome == "refuted" else "")
             remedy = "".join(f"; {x}" for x in v.remedies[:1])
             _say_once(f"{spec.filename}{line}: `{v.claim}` is not proved ({outcome}): {v.reason}{remedy}. All of it: srt_masks.prove(spec)")
+
+
+def _unless(refuted: Verdict, reads_targets: bool) -> str:
+    """Under what else than the text as it stands a claim is refuted; empty: it is refuted as it stands."""
+    if refuted.holds_as_written:
+        return " for other values of params"
+    return ", unless targets= are of something that no row reads" if refuted.line is None and not reads_targets else ""
 
 
 def _is_own_token(prediction: Prediction) -> bool:

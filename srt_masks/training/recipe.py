@@ -6,13 +6,16 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from ..diagnostics import InputError
 from .schedules import Schedule
 
 AUTOCASTS = ("auto", "bfloat16", "off")
 DTYPES = ("float32", "float64")
 MOST_SEED = 2**31 - 1  # torch's generators take 32 bits of a seed, and those above are for what is never trained on
-BYTES_PER_PARAMETER = 16  # float32: itself, its gradient, and two moments of the optimiser
+BYTES_PER_WEIGHT = 4  # float32
+BYTES_PER_PARAMETER = 16  # itself, its gradient, and two moments of the optimiser
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +56,9 @@ class Recipe:
         return {**{name: getattr(self, name) for name in names}, "max_positions": max(2048, self.words)}
 
 
-def check_recipe(recipe: Recipe, shares: int = 1, weight_shares: int = 1) -> None:
+def check_recipe(recipe: Recipe, shares: int = 1, weight_shares: int = 1, here: int = 1) -> None:
     """Raises InputError naming the number that does not fit, what was wanted, and what came. A batch is divided into `shares`, and what trains of the
-    weights into `weight_shares`, each for a process."""
+    weights into `weight_shares`, each for a process; `here` are the processes on this machine."""
     wholes = ("words", "batch", "accumulate", "steps", "save_every", "dim", "depth", "heads", "warm_up", "seed", "key_heads", "validate_every")
     least = {"words": 2, "warm_up": 0, "seed": 0}
     for name in wholes:
@@ -89,20 +92,31 @@ def check_recipe(recipe: Recipe, shares: int = 1, weight_shares: int = 1) -> Non
             f"a batch of {recipe.batch} sequences cannot be passed in {recipe.accumulate} equal parts{shared}: "
             f"give a batch= that is a multiple of {recipe.accumulate * shares}"
         )
-    _check_memory(recipe, shares, weight_shares)
+    _check_memory(recipe, shares, weight_shares, here)
 
 
-def _check_memory(recipe: Recipe, shares: int, weight_shares: int) -> None:
-    """What cannot fit is refused in words, before the system ends the process without any."""
+def _check_memory(recipe: Recipe, shares: int, weight_shares: int, here: int) -> None:
+    """What cannot fit is refused in words, before the system ends the process without any. Processes share a machine, and have a card each."""
     parameters = 12 * recipe.depth * recipe.dim**2 + recipe.dim * (recipe.words + 2048 + 512)
-    if BYTES_PER_PARAMETER * parameters > memory_here() * weight_shares:
-        raise InputError(
-            f"dim {recipe.dim} and depth {recipe.depth} make about {parameters:,} parameters, which train in {BYTES_PER_PARAMETER * parameters / 2**30:,.1f} GiB; "
-            f"this machine has {memory_here() / 2**30:,.1f}: give a smaller dim= or depth="
-        )
+    machine, card = memory_here(), card_memory(recipe.device)
+    # Every process begins with all weights, which it makes on the CPU.
+    begun, trained = BYTES_PER_WEIGHT * parameters, BYTES_PER_PARAMETER * parameters // weight_shares
+    for place, has, takes in (("this machine", machine, here * (begun if card else max(begun, trained))), ("a card", card or trained, trained)):
+        if takes > has:
+            raise InputError(
+                f"dim {recipe.dim} and depth {recipe.depth} make about {parameters:,} parameters, which train in {takes / 2**30:,.1f} GiB"
+                f"{f' ({here} processes)' if here > 1 else ''}; {place} has {has / 2**30:,.1f}: give a smaller dim= or depth="
+            )
     part = recipe.batch // (recipe.accumulate * shares)
-    if part * recipe.words * recipe.dim * recipe.depth * 64 > 2 * memory_here():
+    if part * recipe.words * recipe.dim * recipe.depth * 64 * (1 if card else here) > 2 * (card or machine):
         raise InputError(f"{part} sequences of {recipe.words} at once are too large for this machine: give a smaller words= or batch=, or a larger accumulate=")
+
+
+def card_memory(device: str) -> int | None:
+    """Bytes of the card that a run is to be on; None: it is to be on none."""
+    if not torch.cuda.is_available() or not str(device).startswith(("auto", "cuda")):
+        return None
+    return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
 
 
 def memory_here() -> int:

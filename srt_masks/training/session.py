@@ -58,7 +58,7 @@ def start(spec: Spec, recipe: Recipe, task: Task, strategy: Strategy, initial: s
     """A run before its first step: the same weights for the same seed, or those of the model `initial`. Everything that a step needs is tried once; nothing is written.
 
     Raises InputError for sizes, schedules or a device that do not fit, or a spec that cannot train; SpecError for a claim that does not hold."""
-    check_recipe(recipe, strategy.shares, strategy.weight_shares)
+    check_recipe(recipe, strategy.shares, strategy.weight_shares, strategy.here)
     if not hasattr(task, "unseen"):
         raise InputError(f"a task is one such as srt_masks.training.made.Numbers(name, make, inputs=1); got {type(task).__name__}")
     check_schedules(spec, recipe.schedules)

@@ -42,6 +42,11 @@ class Strategy(Protocol):
         """Into how many parts weights, gradients and the state of the optimiser are divided."""
         ...
 
+    @property
+    def here(self) -> int:
+        """How many of the processes are on this machine."""
+        ...
+
     def wrap(self, model: SpecTransformer, device: torch.device) -> Any:
         """The module that the loop calls in the model's place, on `device`. What is trained are the parameters of `model` afterwards."""
         ...
@@ -91,7 +96,7 @@ class Strategy(Protocol):
 class Alone:
     """One process."""
 
-    world, leader, shares, weight_shares = 1, True, 1, 1
+    world, leader, shares, weight_shares, here = 1, True, 1, 1, 1
 
     def wrap(self, model: SpecTransformer, device: torch.device) -> Any:
         return model.to(device)

@@ -69,7 +69,7 @@ def train(
         raise InputError(f"begin is {' or '.join(map(repr, STARTS))}; got {begin!r}")
     strategy = strategy or Alone()
     out = Path(out)
-    check_recipe(recipe, strategy.shares, strategy.weight_shares)
+    check_recipe(recipe, strategy.shares, strategy.weight_shares, strategy.here)
     if begin == "new":
         _refuse_to_lose(out / STATE, strategy)
     places = Places(tuple(map(str, files)), tuple(map(str, validation)), None if tokenizer is None else str(tokenizer))

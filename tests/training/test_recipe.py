@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -59,13 +61,47 @@ def test_a_batch_is_shared_by_processes():
         check_recipe(replace(RECIPE, batch=4, accumulate=2), shares=4)
 
 
-def test_memory_is_that_of_one_process_unless_weights_are_divided(monkeypatch):
-    large = replace(RECIPE, batch=8, dim=1024, depth=20, heads=4, words=16)  # 4.1 GB to train
-    monkeypatch.setattr(recipe_module, "memory_here", lambda: 2 * 2**30)
-    check_recipe(large, shares=4, weight_shares=4)
-    for shares in (1, 4):  # batches that are divided make room for no weights
-        with pytest.raises(srt.InputError, match=r"about 25\d,\d{3},\d{3} parameters, which train in 3.8 GiB; this machine has 2.0"):
-            check_recipe(large, shares=shares)
+LARGE = replace(RECIPE, batch=8, dim=1024, depth=20, heads=4, words=16)  # 0.9 GiB of weights, 3.8 to train
+
+
+@pytest.mark.parametrize(
+    ("processes", "has", "wanted"),
+    [
+        ({}, 3.9, None), ({}, 3.7, r"train in 3\.8 GiB; this machine has 3\.7"),
+        # A batch that is divided makes no room for weights.
+        ({"shares": 4}, 3.7, r"3\.8 GiB; this"), ({"shares": 4, "here": 4}, 15, r"train in 15\.2 GiB \(4 processes\); this machine has 15\.0"), ({"shares": 4, "here": 4}, 16, None),
+        # Weights that are divided do, on machines of their own; all begin whole.
+        ({"weight_shares": 4}, 1.1, None), ({"weight_shares": 8}, 0.8, r"in 0\.9 GiB"), ({"weight_shares": 4, "here": 4}, 4, None), ({"weight_shares": 4, "here": 4}, 3.7, r"3\.8 GiB"),
+    ],
+)  # fmt: skip
+def test_memory_is_that_of_all_processes_on_a_machine(processes: dict, has: float, wanted: str | None, monkeypatch):
+    monkeypatch.setattr(recipe_module, "memory_here", lambda: int(has * 2**30))
+    with nullcontext() if wanted is None else pytest.raises(srt.InputError, match=rf"about 25\d,\d{{3}},\d{{3}} parameters, which .*{wanted}"):
+        check_recipe(LARGE, **processes)
+
+
+@pytest.mark.parametrize(
+    ("processes", "machine", "card", "wanted"),
+    [
+        ({}, 1.1, 3.9, None), ({}, 1.1, 3.7, r"in 3\.8 GiB; a card has 3\.7"), ({"here": 4}, 3.7, 80, r"in 3\.8 GiB \(4 processes\); this machine has 3\.7"),
+        ({"here": 4, "weight_shares": 4}, 4, 1.1, None), ({"here": 4, "weight_shares": 8}, 4, 0.4, r"in 0\.5 GiB.*; a card has 0\.4"),
+    ],
+)  # fmt: skip
+def test_what_trains_on_a_card_is_to_fit_into_it(processes: dict, machine: float, card: float, wanted: str | None, monkeypatch):
+    monkeypatch.setattr(recipe_module, "memory_here", lambda: int(machine * 2**30))
+    monkeypatch.setattr(recipe_module, "card_memory", lambda device: int(card * 2**30))
+    with nullcontext() if wanted is None else pytest.raises(srt.InputError, match=wanted):
+        check_recipe(LARGE, **processes)
+
+
+@pytest.mark.parametrize(("device", "found"), [("auto", 7), ("cuda", 7), ("cuda:0", 7), ("cpu", None)])
+def test_the_memory_of_a_card_is_asked_where_one_is_meant(device: str, found: int | None, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: SimpleNamespace(total_memory=7))
+    assert recipe_module.card_memory(device) == found
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert recipe_module.card_memory(device) is None
 
 
 def test_flags_win_over_the_file_and_both_over_defaults(tmp_path: Path):
