@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,12 @@ def command(main: Callable[[argparse.Namespace], None], about: str, name: str, *
 
 
 def arguments(
-    about: str, name: str, *, steps: int, seeds: tuple[int, int], longer: Sequence[int] = (), groups: Sequence[str] = (), more: Sequence[str] = ()
+    about: str, name: str, *, steps: int, seeds: tuple[int, int], longer: Mapping[int, Sequence[str]] | None = None, groups: Sequence[str] = (), more: Sequence[str] = ()
 ) -> argparse.Namespace:  # fmt: skip
-    """`about`, the docstring of the run, `name`, its folder's; `steps` (and `longer` ones) and `seeds`, the first and the last, are those of the
-    protocol: runs of others are not published, and those of other steps are kept in a folder of their own. An experiment of several comparisons takes `--only`
-    some of its `groups`, or of `more`, which are made only when they are asked for. Ends the process, as argparse does, for what it cannot read."""
+    """`about`, the docstring of the run, `name`, its folder's; `steps` and `seeds`, the first and the last, are those of the protocol, of `longer`
+    steps for some groups: runs of others are not published, and those of other steps are kept in a folder of their own. An experiment of several comparisons
+    takes `--only` some of its `groups`, or of `more`, which are made only when they are asked for. Ends the process, as argparse does, for what it cannot read."""
+    longer = longer or {}
     parser = argparse.ArgumentParser(prog=f"python -m experiments.{name}.run", description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=steps, help=f"of a run ({steps})")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(seeds[0], seeds[1] + 1)), help=f"({seeds[0]} to {seeds[1]})")
@@ -48,6 +49,10 @@ def arguments(
         parser.error(f"--publish puts runs of the protocol into results/: --steps {' or '.join(map(str, (steps, *longer)))}, not {asked.steps}")
     if asked.publish and (others := [seed for seed in asked.seeds if not seeds[0] <= seed <= seeds[1]]):
         parser.error(f"--publish puts runs of the protocol into results/: --seeds of {seeds[0]} to {seeds[1]}, not {' '.join(map(str, others))}")
+    if asked.publish and asked.steps in longer and (others := [group for group in asked.only if group not in longer[asked.steps]]):
+        parser.error(
+            f"--publish puts runs of the protocol into results/, which has {' '.join(others)} at {steps} steps alone: --only {' '.join(longer[asked.steps])}"
+        )
     if asked.steps not in (steps, *longer):
         asked.out /= f"{asked.steps}-steps"
     return asked

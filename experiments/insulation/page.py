@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 
 from srt_masks.training.intervals import Interval
 
-from ..pages import Runs, by_seed, names_of, origin, paired, remake, spread, table, values
-from ..picture import picture
+from ..pages import Runs, names_of, origin, remake, spread, table, values
+from ..question import Question, pictures_of
 
 ARMS = {
     "shared-open": "shared weights, open",
@@ -21,6 +22,10 @@ PAIRS = {
     ("own-stop", "shared-stop"): "stopped: own - shared weights",
     ("own-stop", "own-open"): "own weights: stopped - open",
 }
+QUESTIONS = {
+    "a": Question("Task A, after the expert has learnt B", ARMS, "a_after", pairs=PAIRS, log=True),
+    "b": Question("Task B, as the expert has learnt it", ARMS, "b_after", pairs=PAIRS, log=True),
+}
 HEADS = ("weights of the expert, gates", "error of A before", "error of A after", "error of B after", "backbone the same, to the bit")
 
 
@@ -32,29 +37,23 @@ def blocks(runs: Runs) -> dict[str, str]:
         rows.append([ARMS[name], *errors, f"{sum(same)} of {len(same)} seeds"])
     return {
         "table": table(HEADS, rows),
-        "seeds_of_a": by_seed(runs, "a_after", ARMS),
-        "seeds_of_b": by_seed(runs, "b_after", ARMS),
-        "differences_of_a": paired(runs, "a_after", PAIRS),
-        "differences_of_b": paired(runs, "b_after", PAIRS),
+        **{f"seeds_of_{task}": question.table(runs) for task, question in QUESTIONS.items()},
+        **{f"differences_of_{task}": question.differences(runs) for task, question in QUESTIONS.items()},
         "origin": f"{origin(runs)} {_before(runs)}",
     }
 
 
 def _before(runs: Runs) -> str:
     """The seconds and steps of `origin` are of the second stage; this is the first."""
-    begun = {(run["name"].partition("-")[0], run["seed"]) for run in runs}
-    return f"These are the runs of B; they begin with the weights of {len(begun)} runs of A, one for each seed and each kind of weights, of as many steps."
+    begun = {(run["name"].partition("-")[0], run["seed"]): run["a_seconds"] for run in runs}
+    return (
+        f"These are the runs of B; they begin with the weights of {len(begun)} runs of A, one for each seed and each kind of weights, of as many steps, "
+        f"{median(begun.values()):.0f} s a run ({min(begun.values()):.0f} to {max(begun.values()):.0f})."
+    )
 
 
 def pictures(runs: Runs) -> dict[str, str]:
-    def of(key: str) -> dict[str, list[float]]:
-        return {ARMS[name]: list(values(runs, name, key).values()) for name in names_of(runs)}
-
-    axis, mark = "error over variance", (1.0, "knows nothing")
-    return {
-        "error_of_a.svg": picture("Task A, after the expert has learnt B", axis, of("a_after"), log=True, mark=mark),
-        "error_of_b.svg": picture("Task B, as the expert has learnt it", axis, of("b_after"), log=True, mark=mark),
-    }
+    return pictures_of({f"error_of_{task}": question for task, question in QUESTIONS.items()}, runs)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,9 @@ def run(recipe: Recipe, task: Numbers, out: Path, seeds: Sequence[int], jobs: in
     texts = {gates: srt.load(HERE / "texts" / f"{gates}.mask") for gates in ("open", "stop")}
     # Nothing of B is trained here, so that which of its gradients are stopped is of no account.
     first = {weights: Arm(texts["open"], changes={"schedules": trained_on("a"), "own_weights": own}) for weights, own in WEIGHTS.items()}
-    print(srt.compare(first, recipe, out / "a", task=task, seeds=seeds, jobs=jobs))
+    begun = srt.compare(first, recipe, out / "a", task=task, seeds=seeds, jobs=jobs)
+    print(begun)
+    seconds = {(outcome.name, outcome.seed): outcome.seconds for outcome in begun.outcomes}
 
     def before(weights: str, seed: int) -> Path:
         return out / "a" / weights / f"seed-{seed}"
@@ -61,7 +63,8 @@ def run(recipe: Recipe, task: Numbers, out: Path, seeds: Sequence[int], jobs: in
         folders = (before(weights, outcome.seed), out / "b" / outcome.name / f"seed-{outcome.seed}")
         old, new = (Errors.of(srt.load_model(folder / "model.safetensors"), unseen["numbers"], unseen["targets"]) for folder in folders)
         same = torch.equal(old.backbone, new.backbone)
-        lines.append({**outcome.plain(), "a_before": old.a, "a_after": new.a, "b_before": old.b, "b_after": new.b, "bit_equal": same})
+        errors = {"a_before": old.a, "a_after": new.a, "b_before": old.b, "b_after": new.b, "bit_equal": same}
+        lines.append({**outcome.plain(), "a_seconds": seconds[weights, outcome.seed], **errors})
     return lines
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import fmean
 
-from ..pages import Runs, by_seed, names_of, origin, paired, remake, table, values
-from ..picture import picture
+from ..pages import Runs, names_of, origin, remake, table
+from ..question import Question, pictures_of
 
-KEY = "held_out"
 ARMS = {
     "plain": "no reasoning tokens",
     "open-1": "1 reasoning token, open",
@@ -26,6 +25,7 @@ PAIRS = {
     ("open-4", "plain-work-of-4"): "4 open - none, equal work",
     ("stop-4", "open-4"): "4: stopped - open",
 }
+BITS = Question("Reasoning tokens on text", ARMS, counted="held-out bits per byte, of the last row of each", pairs=PAIRS, mark=None, zero=False)
 
 
 def blocks(runs: Runs) -> dict[str, str]:
@@ -35,7 +35,7 @@ def blocks(runs: Runs) -> dict[str, str]:
         products = own[0]["work"]["multiplications"] * own[0]["steps"]
         rows.append([ARMS[name], f"{own[0]['steps']:,}", f"{own[0]['work']['rows']:,}", _relative(products, runs), f"{fmean(r['seconds'] for r in own):,.0f}"])
     costs = table(["", "steps", "rows of a sequence", "multiplications, forward, of none", "seconds a run"], rows)
-    return {"table": by_seed(runs, KEY, ARMS), "differences": paired(runs, KEY, PAIRS), "costs": costs, "origin": origin(runs)}
+    return {"table": BITS.table(runs), "differences": BITS.differences(runs), "costs": costs, "origin": origin(runs)}
 
 
 def _relative(products: int, runs: Runs) -> str:
@@ -44,8 +44,7 @@ def _relative(products: int, runs: Runs) -> str:
 
 
 def pictures(runs: Runs) -> dict[str, str]:
-    arms = {about: list(own.values()) for name, about in ARMS.items() if (own := values(runs, name, KEY))}
-    return {"bits_per_byte.svg": picture("Reasoning tokens on text", "held-out bits per byte, of the last row of each", arms, zero=False)}
+    return pictures_of({"bits_per_byte": BITS}, runs)
 
 
 if __name__ == "__main__":

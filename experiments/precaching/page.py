@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..pages import NOT_RUN, Runs, by_seed, origin, paired, read_runs, remake, said, table, values
-from ..picture import picture
+from ..pages import Runs, origin, read_runs, remake, said, table
+from ..question import Question, pictures_of
 
 HERE = Path(__file__).parent
 CONTROLS = HERE / "results" / "controls.jsonl"
-KEY = "held_out"
 RULES = {
     "nothing": "nothing",
     "stop_k": "`stop k`",
@@ -31,18 +30,13 @@ PAIRS = {
     ("own_pair", "nothing"): "the own pair alone - nothing",
 }
 SHORT, LONG = 600, 3000  # steps
-# By the name of a table and of its picture: the steps of its runs, its arms, and the picture's title.
+# By the name of a table and of its picture.
 QUESTIONS = {
-    "rules": (SHORT, RULES, f"Whom does the future teach? {SHORT} steps"),
-    "longer": (LONG, RULES, f"Whom does the future teach? {LONG} steps"),
-    "horizons": (SHORT, HORIZONS, "For how many rows does the future not teach?"),
-    "trickles": (SHORT, TRICKLES, "What share of the gradient comes back?"),
+    "rules": Question(f"Whom does the future teach? {SHORT} steps", RULES, pairs=PAIRS, steps=SHORT),
+    "longer": Question(f"Whom does the future teach? {LONG} steps", RULES, pairs=PAIRS, steps=LONG),
+    "horizons": Question("For how many rows does the future not teach?", HORIZONS, steps=SHORT),
+    "trickles": Question("What share of the gradient comes back?", TRICKLES, steps=SHORT),
 }
-
-
-def asked(runs: Runs, question: str) -> Runs:
-    steps, arms, _ = QUESTIONS[question]
-    return [run for run in runs if run["steps"] == steps and run["name"] in arms]
 
 
 def controls(found: Runs) -> str:
@@ -53,24 +47,17 @@ def controls(found: Runs) -> str:
 
 
 def blocks(runs: Runs) -> dict[str, str]:
-    own = {question: asked(runs, question) for question in QUESTIONS}
-    found = {
-        **{question: by_seed(own[question], KEY, arms) for question, (_, arms, _) in QUESTIONS.items()},
-        **{f"{question}_differences": paired(own[question], KEY, PAIRS) for question in ("rules", "longer")},
-    }
-    made = {name: text if own[name.partition("_")[0]] else NOT_RUN for name, text in found.items()}
     lengths = [[run for run in runs if run["steps"] == steps] for steps in (SHORT, LONG)]
-    return {**made, "controls": controls(read_runs(CONTROLS)), "origin": "\n\n".join(origin(same) for same in lengths if same)}
+    return {
+        **{name: question.table(runs) for name, question in QUESTIONS.items()},
+        **{f"{name}_differences": question.differences(runs) for name, question in QUESTIONS.items() if question.pairs},
+        "controls": controls(read_runs(CONTROLS)),
+        "origin": "\n\n".join(origin(same) for same in lengths if same),
+    }
 
 
 def pictures(runs: Runs) -> dict[str, str]:
-    drawn = {}
-    for question, (_, arms, title) in QUESTIONS.items():
-        figures = {about.replace("`", ""): list(values(asked(runs, question), arm, KEY).values()) for arm, about in arms.items()}
-        figures = {about: own for about, own in figures.items() if own}
-        if figures:
-            drawn[f"{question}.svg"] = picture(title, "error over variance", figures, mark=(1.0, "knows nothing"))
-    return drawn
+    return pictures_of(QUESTIONS, runs)
 
 
 if __name__ == "__main__":

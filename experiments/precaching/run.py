@@ -67,4 +67,4 @@ def main(asked: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    command(main, str(__doc__), "precaching", steps=SHORT, longer=(LONG,), seeds=(3, 7), groups=("rules", "horizons", "trickles"), more=("pair",))
+    command(main, str(__doc__), "precaching", steps=SHORT, longer={LONG: ("rules",)}, seeds=(3, 7), groups=("rules", "horizons", "trickles"), more=("pair",))

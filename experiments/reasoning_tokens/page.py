@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..pages import Runs, by_seed, origin, paired, remake, values
-from ..picture import picture
+from ..pages import Runs, origin, remake
+from ..question import Question, pictures_of
 
-KEY = "held_out"
 ARMS = {
     "a_nobody": "A: later steps train nobody",
     "b_reasons": "B: they train reasoning tokens alone",
@@ -28,15 +27,15 @@ PAIRS = {
     ("e_not_soon-4", "b_reasons"): "E, 4 - B: the next 4 do not",
     ("e_not_soon-4", "f_words"): "E, 4 - F",
 }
+ERROR = Question("Who may be trained by later steps?", ARMS, counted="error over variance, of the reasoning rows", pairs=PAIRS)
 
 
 def blocks(runs: Runs) -> dict[str, str]:
-    return {"table": by_seed(runs, KEY, ARMS), "differences": paired(runs, KEY, PAIRS), "origin": origin(runs)}
+    return {"table": ERROR.table(runs), "differences": ERROR.differences(runs), "origin": origin(runs)}
 
 
 def pictures(runs: Runs) -> dict[str, str]:
-    arms = {about: list(own.values()) for name, about in ARMS.items() if (own := values(runs, name, KEY))}
-    return {"error.svg": picture("Who may be trained by later steps?", "error over variance, of the reasoning rows", arms, mark=(1.0, "knows nothing"))}
+    return pictures_of({"error": ERROR}, runs)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,16 @@ def given(monkeypatch: pytest.MonkeyPatch, words: str, main=lambda asked: None) 
     """What `main` gets of a command line."""
     seen: list[argparse.Namespace] = []
     monkeypatch.setattr(sys, "argv", ["run", *words.split()])
-    command(lambda asked: seen.append(asked) or main(asked), "about", "name", steps=600, longer=(3000,), seeds=(3, 7))
+    command(
+        lambda asked: seen.append(asked) or main(asked),
+        "about",
+        "name",
+        steps=600,
+        longer={3000: ("rules",)},
+        seeds=(3, 7),
+        groups=("rules", "dials"),
+        more=("pair",),
+    )
     return seen[0]
 
 
@@ -26,6 +35,8 @@ def given(monkeypatch: pytest.MonkeyPatch, words: str, main=lambda asked: None) 
         ("--quick", "--quick makes models that learn nothing"),
         ("--steps 599", "--steps 600 or 3000, not 599"),
         ("--seeds 2 3 8", "--seeds of 3 to 7, not 2 8"),
+        ("--steps 3000", "has dials at 600 steps alone: --only rules"),
+        ("--steps 3000 --only rules pair", "has pair at 600 steps alone: --only rules"),
     ],
 )
 def test_runs_of_no_protocol_are_not_published(words: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
@@ -36,7 +47,7 @@ def test_runs_of_no_protocol_are_not_published(words: str, said: str, monkeypatc
 
 
 def test_runs_of_the_protocol_are_published(monkeypatch: pytest.MonkeyPatch):
-    for words in ("", "--steps 3000", "--seeds 7 3"):
+    for words in ("", "--steps 3000 --only rules", "--only dials pair", "--seeds 7 3"):
         assert given(monkeypatch, f"--publish {words}").publish
 
 

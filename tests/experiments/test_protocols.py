@@ -101,7 +101,13 @@ def test_a_backbone_is_the_same_with_own_weights_and_stopped_gates_alone(tmp_pat
     lines = {line["name"]: line for line in map(ast.literal_eval, re.findall(r"^\{.*\}$", capsys.readouterr().out, re.M))}
     assert {name: line["bit_equal"] for name, line in lines.items()} == {"shared-open": False, "shared-stop": False, "own-open": False, "own-stop": True}
     assert lines["own-stop"]["a_after"] == lines["own-stop"]["a_before"] and lines["own-stop"]["b_after"] != lines["own-stop"]["b_before"]
-    check_page(insulation_page, [{**run, **lines[run["name"]]} for run in read_runs(tmp_path / "quick" / "b" / "runs.jsonl")], lines)
+    first = {run["name"]: run["seconds"] for run in read_runs(tmp_path / "quick" / "a" / "runs.jsonl")}
+    runs = [{**run, **lines[run["name"]], "a_seconds": first[run["name"].split("-")[0]]} for run in read_runs(tmp_path / "quick" / "b" / "runs.jsonl")]
+    check_page(insulation_page, runs, lines)
+    assert (
+        f"2 runs of A, one for each seed and each kind of weights, of as many steps, {sum(first.values()) / 2:.0f} s a run"
+        in insulation_page.blocks(runs)["origin"]
+    )
     # Both that have weights of a kind begin where the same backbone ended.
     for weights in ("shared", "own"):
         assert lines[f"{weights}-open"]["a_before"] == lines[f"{weights}-stop"]["a_before"]
