@@ -47,8 +47,11 @@ def differences(runs: Runs, one: str, other: str, key: str) -> Interval:
 
 def said(number: float) -> str:
     """In three digits or so: 0.0473, 0.412, 1.03, 12.5. Nothing is known of further ones."""
-    size = abs(number)
-    return f"{number:.{4 if size < 0.1 else 3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0}f}"
+    for digits, less_than in ((4, 0.1), (3, 1), (2, 10), (1, 100)):
+        text = f"{number:z.{digits}f}"  # z: no -0
+        if abs(float(text)) < less_than:
+            return text
+    return f"{number:.0f}"
 
 
 def spread(interval: Interval) -> str:

@@ -29,13 +29,17 @@ PAIRS = {
     ("stop_q", "nothing"): "`stop q` - nothing",
     ("own_pair", "nothing"): "the own pair alone - nothing",
 }
+STEPS_OF_HORIZON = {(f"horizon_{n + 1}", f"horizon_{n}"): f"horizon {n + 1} - horizon {n}" for n in range(6)}
+STEPS_OF_TRICKLE = {
+    (f"trickle_{b:g}", f"trickle_{a:g}"): f"trickle {b:g} - trickle {a:g}" for a, b in ((1, 0.3), (0.3, 0.1), (0.1, 0.03), (0.03, 0.01), (0.01, 0))
+}
 SHORT, LONG = 600, 3000  # steps
 # By the name of a table and of its picture.
 QUESTIONS = {
     "rules": Question(f"Whom does the future teach? {SHORT} steps", RULES, pairs=PAIRS, steps=SHORT),
     "longer": Question(f"Whom does the future teach? {LONG} steps", RULES, pairs=PAIRS, steps=LONG),
-    "horizons": Question("For how many rows does the future not teach?", HORIZONS, steps=SHORT),
-    "trickles": Question("What share of the gradient comes back?", TRICKLES, steps=SHORT),
+    "horizons": Question("For how many rows does the future not teach?", HORIZONS, pairs=STEPS_OF_HORIZON, steps=SHORT),
+    "trickles": Question("What share of the gradient comes back?", TRICKLES, pairs=STEPS_OF_TRICKLE, steps=SHORT),
 }
 
 
@@ -50,7 +54,7 @@ def blocks(runs: Runs) -> dict[str, str]:
     lengths = [[run for run in runs if run["steps"] == steps] for steps in (SHORT, LONG)]
     return {
         **{name: question.table(runs) for name, question in QUESTIONS.items()},
-        **{f"{name}_differences": question.differences(runs) for name, question in QUESTIONS.items() if question.pairs},
+        **{f"{name}_differences": question.differences(runs) for name, question in QUESTIONS.items()},
         "controls": controls(read_runs(CONTROLS)),
         "origin": "\n\n".join(origin(same) for same in lengths if same),
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.pages import NOT_RUN, RESULTS, by_seed, filled, origin, paired, publish, read_runs
+from experiments.pages import NOT_RUN, RESULTS, by_seed, filled, origin, paired, publish, read_runs, said
 from experiments.picture import LEFT, RIGHT, WIDTH, picture
 from srt_masks.models.work import Work
 from srt_masks.training.outcomes import Outcome
@@ -35,6 +35,11 @@ def test_differences_are_paired_by_seed_and_say_whether_0_is_within():
     lines = paired(RUNS, "held_out", {("stop", "open"): "what the stop costs", ("open", "open"): "nothing", ("stop", "gone"): "of an arm that did not run"})
     # 0.8979 and 0.8821: mean 0.89, half 12.706 * 0.0079.
     assert lines.splitlines()[2:] == ["| what the stop costs | 0.890 ± 0.100 | no |", "| nothing | 0.0000 ± 0.0000 | yes |"]
+
+
+def test_numbers_have_three_digits_or_so_after_they_are_rounded():
+    numbers = (-0.00001, 0.04732, 0.09996, -0.4118, 0.9994, 0.9996, 1.0004, -9.996, 12.52, 99.96, 1234.5)
+    assert [said(n) for n in numbers] == ["0.0000", "0.0473", "0.100", "-0.412", "0.999", "1.00", "1.00", "-10.0", "12.5", "100", "1234"]
 
 
 def test_arms_that_have_not_run_have_no_table():
