@@ -83,7 +83,8 @@ def typed(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
     ("train examples/self_reasoning.mask --out {root}/r --dim 30 --heads 4", 2, "multiple of heads"), ("train {inputs} --out {root}/r", 2, "reads tensors (doc, open, w)"),
     ("demo {inputs}", 2, "reads tensors (doc, open, w)"), ("demo {given}", 2, "does not repeat"), ("demo {fixed}", 2, "does not repeat"),
     ("sample {wrong}", 2, "broken"), ("sample {root}/none", 2, "no such file"),
-    *((f"{name} {REASONING} --anything 3", 2, "not served yet") for name in ("bench",)),
+    (f"bench {REASONING} --repeat 0", 2, "repeat is a whole number"), (f"bench {REASONING} --heads 0", 2, "heads is a whole number"), (f"bench {REASONING} --steps 2 0", 2, "nothing to time"),
+    (f"bench {REASONING} --device nope", 2, "device is one that torch has here"), ("bench {layers}", 2, "give --layers"), ("bench {inputs}", 2, "missing inputs"), ("bench {fixed} --steps 3", 2, "--steps"),
 ])  # fmt: skip
 def test_exit_codes_and_one_clear_error(run, files, arguments: str, code: int, words: str):
     (files.root / "bytes").write_bytes(b"\xff\xfe\x00")

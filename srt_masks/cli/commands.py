@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from ..spec import Spec
 
 
-def refuse(name: str) -> None:
-    raise InputError(f"`srt-masks {name}` is part of the surface and not served yet")
-
-
 def check(options: argparse.Namespace) -> int:
     try:
         spec = spec_of(options)

@@ -6,11 +6,10 @@ import argparse
 from typing import Any
 
 from .. import __version__
-from . import commands, comparing, planning, proving, training
+from . import benching, commands, comparing, planning, proving, training
 from .arguments import card, named_number, named_value, value
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
-NOT_YET = ("bench",)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,6 +59,22 @@ def parser() -> argparse.ArgumentParser:
     _heads_and_layers(plan)
     _inputs(plan)
     _format(plan)
+    bench = command("bench", benching.bench, "time attention by a spec, forward and backward, beside torch's own with the same mask")
+    bench.add_argument(
+        "--steps", type=int, nargs="+", help="time steps, several sizes (default: as many as the inputs have, or 512 and 2048, where the layout repeats)"
+    )
+    bench.add_argument("--heads", type=int, default=8, help="of q, k and v (default 8)")
+    bench.add_argument("--layers", type=int, help="how many layers there are, where the spec speaks of them")
+    bench.add_argument("--layer", type=int, help="this layer (default 0, where the spec speaks of layers)")
+    bench.add_argument("--batch", type=int, default=1, help="sequences of a call (default 1)")
+    bench.add_argument("--head-dim", type=int, default=64, help="of q, k and v (default 64)")
+    bench.add_argument("--dtype", choices=DTYPES, help="of q, k and v (default: bfloat16 on cards, float32 elsewhere)")
+    bench.add_argument("--device", help="cpu, cuda or mps (default: the GPU, if there is one)")
+    bench.add_argument("--backend", default="auto", help="auto, tiled or triton (default auto)")
+    bench.add_argument("--tile", type=int, help="tokens along a side of a tile (default: the backend's)")
+    bench.add_argument("--repeat", type=int, default=5, help="turns of each side, at least, of which the fastest counts (default 5)")
+    _inputs(bench)
+    _format(bench)
     emit = command("emit", commands.emit, "print a stage of the compiler")
     emit.add_argument("--stage", choices=("tree", "checked", "ir", "plan", "triton"), default="ir", help="which one (default ir)")
     emit.add_argument("--steps", type=int, help="for the plan (default 64, where the layout repeats)")
@@ -135,10 +150,6 @@ def parser() -> argparse.ArgumentParser:
     demo = command("demo", training.demo, "check, draw, verify, train and sample: the whole way, in a few minutes")
     _recipe(demo)
     demo.add_argument("--quick", action="store_true", help="seconds instead of minutes")
-    for name in NOT_YET:
-        later = every.add_parser(name, help="not served yet")
-        later.set_defaults(run=lambda options, n=name: commands.refuse(n))
-        later.add_argument("rest", nargs=argparse.REMAINDER)
     return top
 
 
