@@ -45,6 +45,48 @@ def test_layouts_agree_with_the_reference(text: str, steps: int):
         assert torch.equal(mine[name], theirs[name]), name
 
 
+# ------------------------------------------------------------------------------------------------ tables of truths, read at pairs
+
+
+@pytest.mark.parametrize("rule", ["attend {}", "attend not {}", "attend causal\nstop k, v where {}", "attend causal\nscale q by 0.5 where not {}"])
+@pytest.mark.parametrize(
+    "looked_up",
+    [
+        "some[edge]", "some[relation[q.kind, k.kind]]", "some[far[q.pos - k.pos]]", "some[2 ** (q.pos - k.pos)]", "grid[edge, 1]",
+        "grid[2, edge]", "grid[edge, edge]", "grid[edge, q.kind]", "some[max(3, q.pos - k.pos)]", "some[min(3, k.pos)]", "some[max(2, edge)]", "grid[min(1, k.pos), 3]",
+    ],
+)  # fmt: skip
+def test_nothing_is_said_of_a_table_at_a_place_that_nothing_is_known_of(looked_up: str, rule: str):
+    """A bound that is one for all boxes is no number that is one for all pairs."""
+    tokens, generator = 48, torch.Generator().manual_seed(0)
+    drawn = lambda most, *shape: torch.randint(most, shape, generator=generator)  # noqa: E731
+    known = {
+        "edge": drawn(5, tokens, tokens), "some": torch.tensor([True, False, True, True, False]), "grid": drawn(2, 5, 5) > 0, "relation": drawn(5, 4, 4),
+        "kind": drawn(4, tokens), "far": drawn(5, tokens),
+    }  # fmt: skip
+    declared = {
+        "edge": "int per query, key",
+        "some": "bool[n]",
+        "grid": "bool[n, m]",
+        "relation": "int[types, types]",
+        "kind": "int per token",
+        "far": "int[places]",
+    }
+    names = [name for name in known if name in looked_up]
+    spec = srt.parse("\n".join([*(f"input {name}: {declared[name]}" for name in names), rule.format(looked_up)]))
+    inputs = {name: known[name] for name in names}
+    assert torch.equal(
+        srt.compile(spec, tile=16).plan(tokens, inputs=inputs).to_dense()[0, 0], srt.dense(spec, steps=tokens, inputs=inputs).attend.view(tokens, tokens)
+    )
+    q, k, v = (torch.randn(1, 1, tokens, 8, dtype=torch.float64, generator=generator).requires_grad_() for _ in range(3))
+    found = []
+    for backend in ("tiled", "reference"):
+        out = srt.compile(spec, backend=backend, tile=16 if backend == "tiled" else None)(q, k, v, inputs=inputs)
+        found.append((out.detach(), *torch.autograd.grad(out.square().sum(), (q, k, v))))
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
+
+
 # ------------------------------------------------------------------------------------------------ the simplifier
 
 _NUMBERS = [-(2**63), -3, -1, 0, 1, 2, 5, 2**63 - 1]

@@ -92,14 +92,20 @@ class Draw:
     def pair_number(self, depth: int) -> Expr:
         r = self.r
         q, k = self.number(Side.QUERY, 1), self.number(Side.KEY, 1)
+        if r.random() < 0.1:
+            return ir.load("edge", (ir.attribute(Side.QUERY, "pos"), ir.attribute(Side.KEY, "pos")), Type.INT)
         if depth == 0 or r.random() < 0.4:
             return ir.apply(r.choice([Op.SUB, Op.SUB, Op.ADD, Op.MUL, Op.MIN, Op.MAX]), *r.sample([q, k], 2))
         a = self.pair_number(depth - 1)
-        match r.randrange(6):
+        match r.randrange(8):
             case 0:
                 return ir.apply(r.choice([Op.NEG, Op.ABS]), a)
             case 1:
                 return ir.apply(Op.SELECT, self.pair_mask(depth - 1), a, r.choice([q, k, self.constant()]))
+            case 6:
+                return ir.load("rank", (a,), Type.INT)
+            case 7:
+                return ir.apply(Op.POW, self.constant(), a)
             case 2:
                 return ir.apply(Op.MOD, ir.apply(Op.SUB, *r.sample([q, k], 2)), self.constant())
             case 3:
@@ -124,7 +130,15 @@ class Draw:
                 return ir.apply(compare, self.pair_number(depth), self.constant())
             case 3:
                 whole = [ir.attribute(Side.QUERY, "pos"), ir.attribute(Side.KEY, "pos")]
-                index = whole if r.random() < 0.3 else [ir.load("doc", (w,), Type.INT) for w in whole]
+                match r.randrange(6):
+                    case 0 | 1:
+                        index = whole
+                    case 2:
+                        index = r.sample([self.pair_number(max(0, depth - 1)), r.choice([self.constant(), *whole])], 2)
+                    case 3:
+                        return ir.load("some", (self.pair_number(max(0, depth - 1)),), Type.BOOL)
+                    case _:
+                        index = [ir.load("doc", (w,), Type.INT) for w in whole]
                 return ir.load("seen", tuple(index), Type.BOOL)
             case 4:
                 return ir.apply(compare, self.real(Side.QUERY), self.real(Side.KEY))
@@ -173,6 +187,8 @@ class Problem:
             "doc": doc.sort().values if r.random() < 0.3 else doc, "rank": torch.randint(-5, 30, (r.randrange(1, tokens + 2),), generator=g), "score": score.double(),
             "open": torch.rand(tokens, generator=g) < r.choice([0.05, 0.5, 0.95]), "seen": torch.rand(9, tokens, generator=g) < r.choice([0.02, 0.5, 0.98]),
         }  # fmt: skip
+        some = torch.rand(r.randrange(1, 2 * tokens + 2), generator=g) < r.choice([0.05, 0.5, 0.95])
+        inputs |= {"edge": torch.randint(-2, r.choice([3, 9]), (tokens, tokens), generator=g), "some": some}
         queries, keys = (_axis(own, r, g) for _ in range(2))
         if r.random() < 0.5:
             queries = keys

@@ -219,9 +219,9 @@ def _told_apart(node: Expr, found: Bound, apart: Array) -> Bound:
 
 
 def _looked_up(node: Load, indices: list[Bound], found: Bound, summaries: Summaries) -> Bound:
-    """A table of truths, by how many of its elements hold between the ends of the subscripts."""
+    """A table of truths, by how many of its elements hold between the ends of the subscripts. Those that are one number for all boxes choose a part of it."""
     ends = [x for x in indices if isinstance(x, Interval)]
-    fixed = tuple(int(x.lo) if x.lo.ndim == 0 else None for x in ends)
+    fixed = tuple(int(x.lo) if x.lo.ndim == x.hi.ndim == 0 and x.lo == x.hi else None for x in ends)
     counts = summaries.counted(node.table, fixed)
     return found if counts is None else counts.between([x for x, at in zip(ends, fixed, strict=True) if at is None])
 

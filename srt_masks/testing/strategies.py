@@ -46,7 +46,9 @@ def _literal(n: int, op: str = "") -> str:
 def _pair_numbers() -> st.SearchStrategy[str]:
     both = st.tuples(_numbers("q"), st.sampled_from(["-", "+", "*"]), _numbers("k")).map(lambda t: f"({t[0]} {t[1]} {t[2]})")
     more = st.tuples(both, st.sampled_from(["//", "%"]), st.sampled_from(["2", "3", "(-2)", "horizon"])).map(lambda t: f"({t[0]} {t[1]} {t[2]})")
-    return st.one_of(both, both.map(lambda x: f"abs{x}"), more, st.just("max(q.pos, k.step)"), st.just("(q.rank if k is word else k.pos)"))
+    # Of some nothing is known before they are read: `edge`, what `jump` holds at a pair, a power.
+    read = st.sampled_from(["edge", "jump[q.pos - k.pos]", "jump[edge]", "2 ** (q.step - k.slot)"])
+    return st.one_of(both, both.map(lambda x: f"abs{x}"), more, read, st.just("max(q.pos, k.step)"), st.just("(q.rank if k is word else k.pos)"))
 
 
 def masks() -> st.SearchStrategy[str]:
@@ -68,11 +70,13 @@ def masks() -> st.SearchStrategy[str]:
                 "head % 2 == 0",
                 "seen",
                 "table[q.rank]",
+                "grid[q.slot, k.rank]",
                 "doc[k.pos + 1] == q.doc",
                 "role[q.pos - 1] is note",
             ]
         ),
         compared.map(lambda t: " ".join(t)),
+        _pair_numbers().flatmap(lambda x: st.sampled_from([f"table[{x}]", f"grid[{x}, 1]", f"grid[k.slot, {x}]"])),
         st.just("any(k.pos == q.pos - s * s for s in range(4))"),
     )
 
@@ -101,7 +105,8 @@ def cases(draw: st.DrawFn, most_steps: int = 12) -> Case:
     text = [
         "param horizon = 2", "param trickle = 0.25", layout,
         "input doc: int per token", "input rank: int per step", "input open: bool per token", "input seen: bool per query, key",
-        "input table: bool[n]", "input weights: float per head, query, key", "let block = pos // 3",
+        "input edge: int per query, key", "input table: bool[n]", "input grid: bool[rows, columns]", "input jump: int[places]",
+        "input weights: float per head, query, key", "let block = pos // 3",
         "attend " + draw(masks()), *draw(st.lists(gates(), max_size=3)),
     ]  # fmt: skip
     joined = "\n".join(text)
@@ -120,7 +125,8 @@ def cases(draw: st.DrawFn, most_steps: int = 12) -> Case:
 
     inputs = {
         "doc": whole(3, tokens).sort().values, "rank": whole(9, longest), "open": whole(3, tokens) > 0, "seen": whole(3, tokens, tokens) > 0,
-        "table": whole(2, draw(st.integers(0, 5))) > 0, "weights": torch.rand(heads, tokens, tokens, generator=generator),
+        "edge": whole(6, tokens, tokens), "table": whole(2, draw(st.integers(0, 5))) > 0, "grid": whole(2, draw(st.integers(0, 4)), draw(st.integers(1, 4))) > 0,
+        "jump": whole(6, draw(st.integers(0, 9))), "weights": torch.rand(heads, tokens, tokens, generator=generator),
     }  # fmt: skip
     return Case(spec, steps, heads, inputs=inputs)
 
