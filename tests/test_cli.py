@@ -319,7 +319,7 @@ def test_zero_and_one_stand_for_false_and_true(run, files):
     (["doc=[0, 0.5, 1]"], "`doc` is declared int; got float"), (["doc=[0, true, 1]"], ""), (["doc=[true, true, false]"], "`doc` is declared int; got bool"),
     (["open=[2, 1, 0]"], "`open` is declared bool; got int64"), (["open=[0.5, 1, 0]"], "`open` is declared bool; got float"), (["open=[1.0, 1, 0]"], "`open` is declared bool"),
     (["w=[1, 2]"], "2"), (['w="x"'], "`w` is numbers in nested lists"), (["doc=[[0, 1], [0]]"], "all rows of one length"), (["doc=[0, null, 1]"], "`doc` is numbers"),
-    (["docs=[0]"], "unknown argument `docs`: did you mean `doc`"), (["doc=[0, 0, 1]", "doc=[0, 0, 1]"], "--input doc=... is given twice"),
+    (["docs=[0]"], "unknown argument `docs`: did you mean `doc`"), (["doc=[0, 0, 1]", "doc=[0, 0, 1]"], "--input doc=... is given twice: give it once"),
     (["doc=[0,"], "wants JSON"), (["doc"], "wants NAME=JSON"), (["=[1]"], "wants NAME=JSON"),
 ])  # fmt: skip
 def test_an_input_is_as_declared(run, files, inputs: list[str], words: str):

@@ -163,6 +163,18 @@ def test_a_config_that_differs_is_called_one():
     assert repr(srt.equivalent(window, window, steps=4)) == "<Verdict equal: the first and the second attend the same pairs>"
 
 
+def test_a_config_is_one_mask_in_so_many_layers():
+    config = {"model_type": "gpt_oss", "num_hidden_layers": 4, "sliding_window": 128}
+    for text in ("attend causal and (layer in {1, 3} or window(128))", "param sliding = 128 attend causal and (layer % 2 == 1 or window(sliding))"):
+        for verdict in (srt.equivalent(srt.parse(text), config), srt.equivalent(srt.parse(text), config, layers=4)):
+            assert verdict.outcome == "proved" and verdict.scope == "any number of steps, 4 layers, params as written"
+    assert srt.equivalent(srt.from_config(config), config)
+    wrong = srt.equivalent(srt.parse("param sliding = 64 attend causal and (layer % 2 == 1 or window(sliding))"), config)
+    assert wrong.reason.startswith("they differ in who attends: query 64 and key 0") and wrong.reason.endswith(", with sliding = 64 and 128")
+    last = srt.equivalent(srt.parse("attend causal and (layer == 1 or window(128))"), config)
+    assert not last and last.pair is not None and (last.pair.layer, last.pair.query) == (3, 128)
+
+
 def test_what_is_no_config():
     for other in (3, "gpt2", None, torch.ones(2)):
         with pytest.raises(srt.InputError, match="a Hugging Face config is wanted"):

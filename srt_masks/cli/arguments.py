@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..diagnostics import InputError
+from ..diagnostics import InputError, did_you_mean, listing
 
 if TYPE_CHECKING:
     from ..spec import Spec
@@ -17,7 +18,31 @@ def spec_of(options: argparse.Namespace) -> Spec:
     from ..spec import parse
 
     text, name = text_of(options.spec)
-    return parse(text, params=dict(options.param), filename=name)
+    return parse(text, params=params_of(options), filename=name)
+
+
+def params_of(options: argparse.Namespace) -> dict[str, int | float]:
+    refuse_twice("param", options.param)
+    return dict(options.param)
+
+
+def specs_sharing(names: Sequence[str], options: argparse.Namespace) -> list[Spec]:
+    """Several specs, each with the params given that it has. Raises InputError for a param that is in none."""
+    from ..spec import parse
+
+    if names.count("-") > 1:
+        raise InputError("standard input can be read once: give the other spec as a file")
+    params, found = params_of(options), []
+    for text, filename in map(text_of, names):
+        spec = parse(text, filename=filename)
+        own = {n: v for n, v in params.items() if n in spec.params}
+        found.append(parse(text, params=own, filename=filename) if own else spec)
+    if unknown := [n for n in params if not any(n in spec.params for spec in found)]:
+        known = [n for spec in found for n in spec.params]
+        raise InputError(
+            f"--param {unknown[0]}: no spec here has such a param; {did_you_mean(unknown[0], known) or 'their params: ' + (listing(known) or 'none')}"
+        )
+    return found
 
 
 def text_of(name: str) -> tuple[str, str]:
@@ -48,9 +73,7 @@ def inputs_of(spec: Spec, options: argparse.Namespace) -> dict[str, Any]:
     from ..binding import split_arguments
     from ..grammar.checked import Type
 
-    names = [name for name, _ in options.input]
-    if twice := next((n for n in names if names.count(n) > 1), None):
-        raise InputError(f"--input {twice}=... is given twice")
+    refuse_twice("input", options.input)
     given, params = split_arguments(spec.checked, dict(options.input), {})
     missing = [declared for name, declared in spec.inputs.items() if name not in given]
     if missing:
@@ -76,6 +99,12 @@ def steps_of(spec: Spec, options: argparse.Namespace, inputs: dict[str, Any]) ->
     from ..surface import steps_in
 
     return steps_in(spec.checked, inputs)
+
+
+def refuse_twice(flag: str, items: Sequence[tuple[str, Any]]) -> None:
+    names = [name for name, _ in items]
+    if twice := next((n for n in names if names.count(n) > 1), None):
+        raise InputError(f"--{flag} {twice}=... is given twice: give it once")
 
 
 def named_number(item: str) -> tuple[str, int | float]:

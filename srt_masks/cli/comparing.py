@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..diagnostics import InputError
-from .arguments import text_of
+from .arguments import specs_sharing
 from .training import refuse_inputs
 
 if TYPE_CHECKING:
@@ -50,20 +50,10 @@ def compare(options: argparse.Namespace) -> None:
 
 def specs_of(options: argparse.Namespace) -> dict[str, Spec]:
     """The specs by the names of their files. Raises InputError where two have one name, or a param is in none."""
-    from ..spec import parse
-
     specs: dict[str, Spec] = {}
-    params = dict(options.param)
-    used: set[str] = set()
-    for given in options.specs:
-        text, filename = text_of(given)
-        spec = parse(text, filename=filename)
-        own = {n: v for n, v in params.items() if n in spec.params}
-        used |= own.keys()
+    for given, spec in zip(options.specs, specs_sharing(options.specs, options), strict=True):
         name = given.removeprefix("zoo:").replace(" ", "_") if given.startswith("zoo:") else "stdin" if given == "-" else Path(given).stem
         if name in specs:
             raise InputError(f"two specs are called {name}, and their runs are kept by name: rename one file")
-        specs[name] = parse(text, params=own, filename=filename) if own else spec
-    if unknown := params.keys() - used:
-        raise InputError(f"--param {min(unknown)}: no spec here has such a param")
+        specs[name] = spec
     return specs

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ..diagnostics import Source
-from .arguments import spec_of
+from .arguments import spec_of, specs_sharing
 
 if TYPE_CHECKING:
     from ..proofs.verdict import Verdict, World
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def prove(options: argparse.Namespace) -> int:
-    spec = spec_of(options)
     if options.equals is not None:
-        return _equals(spec, options)
+        return _equals(options)
     from ..proofs.prove import prove as verdicts_of
 
+    spec = spec_of(options)
     verdicts = verdicts_of(spec, seconds=options.seconds)
     if options.format == "json":
         print(json.dumps([_plain(v) for v in verdicts], indent=1))
@@ -30,10 +30,11 @@ def prove(options: argparse.Namespace) -> int:
     return int(not all(verdicts))
 
 
-def _equals(spec: Spec, options: argparse.Namespace) -> int:
+def _equals(options: argparse.Namespace) -> int:
     from ..elsewhere.comparing import equivalent
 
-    found = equivalent(spec, spec_of(argparse.Namespace(spec=options.equals, param=options.param)), seconds=options.seconds)
+    spec, other = specs_sharing((options.spec, options.equals), options)
+    found = equivalent(spec, other, seconds=options.seconds)
     if options.format == "json":
         pair = None if found.pair is None else {n: getattr(found.pair, n) for n in ("layer", "head", "query", "key")}
         print(json.dumps({"equal": found.equal, "outcome": found.outcome, "reason": found.reason, "scope": found.scope, "pair": pair}, indent=1))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..diagnostics import Error, InputError
-from .arguments import spec_of
+from .arguments import params_of, spec_of
 from .commands import print_pictures
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from ..training.evaluate import evaluate as run
 
     score = run(
-        options.checkpoint, options.data, words=options.words, windows=options.windows, params=dict(options.param), tokenizer=options.tokenizer,
+        options.checkpoint, options.data, words=options.words, windows=options.windows, params=params_of(options), tokenizer=options.tokenizer,
         device=options.device,
     )  # fmt: skip
     if options.format == "json":

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..binding import check_tokens, layer_number
+from ..binding import check_tokens, layer_number, resolve_heads, resolve_layers
 from ..diagnostics import InputError
 from ..grammar.checked import Checked, Layout
-from ..proofs.equal import compare
+from ..proofs.equal import Calls, compare
 from ..proofs.verdict import Outcome
 from ..spec import Spec
 from .configs import is_config, layers_of, spec_of
@@ -37,8 +37,10 @@ def equivalent(
       a dense mask, (queries, keys), (heads, queries, keys) or (batch, heads, queries, keys): bool, True = attend, or float, 0 = attend, -inf = not;
       a `BlockMask`: its lists are also held to its own mask_mod, and to each other;
       a Hugging Face config: what `from_config` makes of it, in every layer;
-      another Spec: its masks, and its gradient rules on the pairs attended. Without steps, lengths, inputs and given it is proved, for every length,
-      and whatever the heads, layers, params and inputs; a pair that differs is found in the smallest call that has one. `seconds` is the most that a proof may take: then it is unknown.
+      another Spec: its masks, and its gradient rules on the pairs attended. Without steps, lengths, inputs, given and layer it is proved, for every length,
+      and whatever the inputs, and the heads and layers unless they are given; a pair that differs is found in the smallest call that has one. A param that
+      both have is one argument of both: they are equal if they are so for all its values, and as they are written. Against a config, a text is what is
+      written. `seconds` is the most that a proof may take: then it is unknown.
     Only another Spec has gradient rules; of the others, the mask alone is compared, and `scope` says so.
     `steps` is read off a dense mask or a BlockMask unless given; `inputs` go to both specs, by the names each declares. `layer` picks the one that is
     compared, where a spec speaks of layers.
@@ -48,12 +50,14 @@ def equivalent(
         hint = "The spec comes first, the other mask second" if isinstance(other, Spec) else "For a text: srt_masks.parse(text)"
         raise InputError(f"equivalent takes a Spec; got {type(spec).__name__}. {hint}")
     arguments = {"lengths": lengths, "inputs": inputs, "given": given}
-    names = ("the spec", "the config") if is_config(other) else ("the first", "the second")
-    if is_config(other):
-        other, layers = spec_of(other), layers_of(other) if layers is None else layers
+    names, as_written = ("the first", "the second"), is_config(other)
+    if as_written:  # one mask, in so many layers, whose numbers are no arguments of anything
+        names, other, layers = ("the spec", "the config"), spec_of(other), layers_of(other) if layers is None else layers
     if isinstance(other, Spec):
         if all(x is None for x in (steps, lengths, inputs, given)) and layer is None:
-            return _for_every_length(spec, other, names, seconds)
+            heads = None if heads is None else resolve_heads(spec.checked, heads)
+            layers = None if layers is None else resolve_layers(spec.checked, layers)
+            return _for_every_length(spec, other, names, Calls(heads, layers, as_written), seconds)
         return _two_specs(spec, other, steps, heads, layers, layer, arguments, names)
     found, faults = _other(other, device)
     if steps is None and found.sizes is not None and given is None and spec.checked.repeats:
@@ -86,8 +90,8 @@ def equivalent(
     return _compare(side.attended, _rows_of(found, side), side, ("the spec", found.words), scope, isinstance(found, Dense))
 
 
-def _for_every_length(spec: Spec, other: Spec, names: tuple[str, str], seconds: float) -> Verdict:
-    found = compare(spec.checked, other.checked, seconds=seconds)
+def _for_every_length(spec: Spec, other: Spec, names: tuple[str, str], calls: Calls, seconds: float) -> Verdict:
+    found = compare(spec.checked, other.checked, calls=calls, seconds=seconds)
     if found.outcome is not Outcome.REFUTED:
         return Verdict(bool(found), found.scope, found.reason, 0, outcome=str(found.outcome))
     assert found.pair is not None and found.worlds is not None

@@ -166,11 +166,11 @@ class Call:
 
 def call(
     program: Program, fixed: Mapping[str, int | float] | None = None, exact: bool = False, facts: tuple[Expr, ...] = (), prefix: str = "",
-    budget: Budget | None = None,
+    budget: Budget | None = None, heads_given: int | None = None, layers_given: int | None = None,
 ) -> Call:  # fmt: skip
-    """A call on a program, of which z3 chooses everything; the params, unless they are fixed. What has no prefix, two calls share: heads, layers,
-    params, inputs, and the columns of a `layout given`."""
-    heads, layers = count("heads", 1), count("layers", 1)
+    """A call on a program, of which z3 chooses everything but what is given; the params, unless they are fixed. What has no prefix, two calls share:
+    heads, layers, params, inputs, and the columns of a `layout given`."""
+    heads, layers = (count(name, 1) if given is None else number(given) for name, given in (("heads", heads_given), ("layers", layers_given)))
     queries = axis("queries", program.queries, program.data, count(f"{prefix}steps"))
     keys = queries if program.keys is None else axis("keys", program.keys, program.data, count(f"{prefix}steps of keys"))
     if keys is not queries:

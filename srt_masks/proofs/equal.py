@@ -1,13 +1,14 @@
 """Are two specs one mask, at every length? Both are read over the same tokens, heads, params and inputs, and z3 is asked for a pair that differs.
 
-Input: two checked specs. Output: a `Comparison`. Tokens are the same by their position: each spec sees them in its own layout.
+Input: two checked specs. Output: a `Comparison`. Tokens are the same by their position: each spec sees them in its own layout. A param is an argument
+of the call, and one name is one argument of both; where the two texts give it two values, they are compared as they are written, too.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import z3
 
@@ -31,6 +32,15 @@ THINKING = 0.7  # of the seconds; the rest is for the question whether the texts
 
 
 @dataclass(frozen=True, slots=True)
+class Calls:
+    """What calls are spoken of: of so many heads and layers (None: any), with the params that each text has (`as_written`) or any."""
+
+    heads: int | None = None
+    layers: int | None = None
+    as_written: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """Whether two specs attend alike and pass alike. Refuted, `pair` is the first difference found, `what` differs there, and `worlds` are the call
     as each spec sees it."""
@@ -47,19 +57,22 @@ class Comparison:
         return self.outcome is Outcome.PROVED
 
 
-def compare(one: Checked, other: Checked, *, seconds: float = 30.0) -> Comparison:
+def compare(one: Checked, other: Checked, *, calls: Calls = Calls(), seconds: float = 30.0) -> Comparison:
     """Raises InputError for specs that have nothing in common to be compared: an input that each declares its own way, one layout against two."""
     begun = time.monotonic()
     check_seconds(seconds)
     whole = within(seconds)
     _check_alike(one, other)
-    where = _scope(one, other)
+    where, told = _scope(one, other, calls), ""
     with LOCK:
         try:
-            found = _difference(one, other, whole.first(THINKING))
-            as_written = not isinstance(found, str) and _as_written(one, other, found[2], whole)
+            found = _difference(one, other, calls, whole.first(THINKING))
+            if isinstance(found, str) and (names := [] if calls.as_written else _unlike(one, other)):
+                told = f"they are equal for equal values of {' and '.join(names)}; as written, "
+                found = _difference(one, other, replace(calls, as_written=True), whole)
+            as_written = not isinstance(found, str) and _as_written(one, other, calls, found[2], whole)
         except Undecided as why:
-            return Comparison(Outcome.UNKNOWN, str(why), where, time.monotonic() - begun)
+            return Comparison(Outcome.UNKNOWN, f"{told}{why}", where, time.monotonic() - begun)
     spent = time.monotonic() - begun
     if isinstance(found, str):
         return Comparison(Outcome.PROVED, found, where, spent)
@@ -67,31 +80,38 @@ def compare(one: Checked, other: Checked, *, seconds: float = 30.0) -> Compariso
     if not _differs(one, other, what, pair, worlds):
         why = "internal error, please report it: z3 finds a difference and running both shows none"
         return Comparison(Outcome.UNKNOWN, why, where, spent, what, pair, worlds)
-    return Comparison(Outcome.REFUTED, _words(what, pair, worlds, as_written), where, spent, what, pair, worlds)
+    return Comparison(Outcome.REFUTED, f"{told}{_words(what, pair, worlds, as_written)}", where, spent, what, pair, worlds)
 
 
-def _scope(one: Checked, other: Checked) -> str:
+def _scope(one: Checked, other: Checked, calls: Calls) -> str:
     """The calls that both specs can have."""
-    ours, theirs = scope(one), scope(other)
+    ours, theirs = (scope(x, calls.heads, calls.layers, any_params=not calls.as_written) for x in (one, other))
     sizes = [[(x.fixed, x.rows_per_step, x.given) for x in (c.queries, c.keys) if x is not None] for c in (one, other)]
-    return ours if ours == theirs and sizes[0] == sizes[1] else f"every call that both can have: the first has {ours}; the second {theirs}"
+    said = ours if ours == theirs and sizes[0] == sizes[1] else f"every call that both can have: the first has {ours}; the second {theirs}"
+    return f"{said}, params as written" if calls.as_written and (values_of(one.params) or values_of(other.params)) else said
 
 
-def _as_written(one: Checked, other: Checked, worlds: tuple[World, World], budget: Budget) -> bool:
+def _unlike(one: Checked, other: Checked) -> list[str]:
+    """The params that both texts have, each with a value of its own."""
+    ours, theirs = values_of(one.params), values_of(other.params)
+    return [n for n, v in ours.items() if n in theirs and theirs[n] != v]
+
+
+def _as_written(one: Checked, other: Checked, calls: Calls, worlds: tuple[World, World], budget: Budget) -> bool:
     """Whether specs that some values of their params tell apart are one for those of their texts."""
     if not any(tried.changed(checked) for tried, checked in zip(worlds, (one, other), strict=True)):
         return False
     try:
-        return isinstance(_difference(one, other, budget, written=True), str)
+        return isinstance(_difference(one, other, replace(calls, as_written=True), budget), str)
     except Undecided:
         return False  # they differ, whatever else
 
 
-def _difference(one: Checked, other: Checked, budget: Budget, written: bool = False) -> str | tuple[str, Hop, tuple[World, World]]:
-    """A pair that differs, or why there is none; `written`: with the params of the texts. Raises Undecided."""
+def _difference(one: Checked, other: Checked, calls: Calls, budget: Budget) -> str | tuple[str, Hop, tuple[World, World]]:
+    """A pair that differs, or why there is none. Raises Undecided."""
     why: tuple[str, ...] = ()
     for exact in (False, True):
-        sides = [_side(checked, written, exact, prefix, budget) for checked, prefix in ((one, ""), (other, "other "))]
+        sides = [_side(checked, calls, exact, prefix, budget) for checked, prefix in ((one, ""), (other, "other "))]
         a, b = sides
         solver = Solver(a.call, budget)
         solver.add(*_same_axes(a.call, b.call))
@@ -139,9 +159,9 @@ def _together(ours: dict[str, list[Term]], theirs: dict[str, list[Term]]) -> dic
     return {name: [*ours.get(name, ()), *theirs.get(name, ())] for name in {**ours, **theirs}}
 
 
-def _side(checked: Checked, written: bool, exact: bool, prefix: str, budget: Budget) -> Pairs:
-    own = values_of(checked.params) if written else None
-    return Pairs(call(front(checked), own, exact, facts_of(checked), prefix, budget), False)
+def _side(checked: Checked, calls: Calls, exact: bool, prefix: str, budget: Budget) -> Pairs:
+    own = values_of(checked.params) if calls.as_written else None
+    return Pairs(call(front(checked), own, exact, facts_of(checked), prefix, budget, calls.heads, calls.layers), False)
 
 
 def _same_axes(a: Call, b: Call) -> list[Truth]:
@@ -193,8 +213,9 @@ def _differs(one: Checked, other: Checked, what: str, pair: Hop, worlds: tuple[W
 
 def _words(what: str, pair: Hop, worlds: tuple[World, World], as_written: bool) -> str:
     said = f"they differ in {what}: query {pair.query} and key {pair.key}, head {pair.head} of layer {pair.layer}, in a call of {worlds[0].tokens} token{'' if worlds[0].tokens == 1 else 's'}"
-    values = {n: v for tried in worlds for n, v in tried.params.items()}
-    said += f", with {', '.join(f'{n} = {v}' for n, v in values.items())}" if values else ""
+    values = {n: dict.fromkeys(str(tried.params[n]) for tried in worlds if n in tried.params) for n in {**worlds[0].params, **worlds[1].params}}
+    each = ", ".join(f"{n} = {' and '.join(known)}" for n, known in values.items())
+    said += f", with {each}" if each else ""
     return f"{said}. With the params of the texts no pair differs" if as_written else said
 
 

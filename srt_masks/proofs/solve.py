@@ -117,8 +117,7 @@ class Solver:
         call = self.call
         for axis in {id(a): a for a in (call.queries, call.keys)}.values():
             yield axis.steps.term if axis.layout.given is None else axis.tokens.term
-        yield call.heads.term - 1
-        yield call.layers.term - 1
+        yield from (x.term - 1 for x in (call.heads, call.layers) if x.only is None)
         for name, x in call.known.items():
             match name:
                 case "tokens given":

@@ -20,13 +20,15 @@ MOST_HOPS_SAID = 8
 MOST_LINES = 8
 
 
-def scope(checked: Checked) -> str:
-    """The calls that a proof is about: all sizes, heads, layers, params and inputs that a text leaves open."""
-    sizes = [_sizes(checked.queries, "queries" if checked.keys is not None else "")]
+def scope(checked: Checked, heads: int | None = None, layers: int | None = None, any_params: bool = True) -> str:
+    """The calls that a proof is about: all sizes, heads, layers, params and inputs that a text leaves open, but for what is given."""
+    parts = [_sizes(checked.queries, "queries" if checked.keys is not None else "")]
     if checked.keys is not None:
-        sizes.append(_sizes(checked.keys, "keys"))
-    parts = [*sizes, *(n for n, told in (("any heads", checked.speaks_of_heads), ("any layers", checked.speaks_of_layers)) if told)]
-    if values := [*values_of(checked.params), *(i.name for i in checked.inputs)]:
+        parts.append(_sizes(checked.keys, "keys"))
+    for name, number, told in (("head", heads, checked.speaks_of_heads), ("layer", layers, checked.speaks_of_layers)):
+        if told:
+            parts.append(f"any {name}s" if number is None else f"{number} {name}{'s' if number > 1 else ''}")
+    if values := [*(values_of(checked.params) if any_params else ()), *(i.name for i in checked.inputs)]:
         parts.append(f"any {_listed(values)}" + (" that the text allows" if checked.facts else ""))
     return ", ".join(parts)
 

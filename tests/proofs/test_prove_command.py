@@ -170,6 +170,27 @@ def test_two_texts_are_one_mask_or_a_pair_differs(prove, tmp_path, other, code, 
     assert plain["equal"] is (code == 0) and (plain["pair"] is None) is (code == 0)
 
 
+def test_each_of_two_texts_takes_the_params_that_it_has(prove, tmp_path):
+    other = tmp_path / "other.mask"
+    other.write_text("param m = 5\nattend causal and window(m)\n")
+    said = prove("attend causal and window(9)\n", "--equals", str(other), "--param", "m=9")
+    assert said.code == 1 and "with m = 8. With the params of the texts no pair differs" in re.sub(r"m = \d+", "m = 8", said.out)
+    for params, words in (
+        (["m=9", "m=8"], "--param m=... is given twice: give it once"), (["k=9"], "--param k: no spec here has such a param; their params: m"),
+    ):  # fmt: skip
+        said = prove("attend causal\n", "--equals", str(other), *(x for p in params for x in ("--param", p)))
+        assert said.code == 2 and said.err.strip() == f"error: {words}"
+    other.write_text("param n = 5\nattend causal and window(n)\n")
+    text = "param n = 4\nattend causal and window(n)\n"
+    assert "as written, they differ" in prove(text, "--equals", str(other)).out
+    assert prove(text, "--equals", str(other), "--param", "n=9").code == 0
+
+
+def test_standard_input_is_one_text(capsys):
+    assert main(["prove", "-", "--equals", "-"]) == 2
+    assert capsys.readouterr().err == "error: standard input can be read once: give the other spec as a file\n"
+
+
 # ------------------------------------------------------------------------------------------------ in Python
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
+from typing import Any
 
 import pytest
 
@@ -125,6 +126,31 @@ def compared(one: str, other: str) -> Comparison:
 def test_specs_whose_facts_exclude_each_other_are_not_equal(one, other):
     found = compared(one, other)
     assert (found.outcome, found.reason) == (Outcome.UNKNOWN, "no call keeps to what both specs state of it (`given`): of none, anything holds")
+
+
+@pytest.mark.parametrize(
+    "one, other, reason",
+    [
+        ("attend causal and window(n)", "attend causal and q.pos - k.pos < n", "they differ in who attends: query 4 and key 0, head 0 of layer 0, in a call of 5 tokens"),
+        ("attend causal scale k by n", "attend causal scale k by n", "they differ in the gate of k: query 0 and key 0, head 0 of layer 0, in a call of 1 token"),
+    ],
+)  # fmt: skip
+def test_texts_that_give_a_param_two_values_are_two_masks(one, other, reason):
+    assert compared(f"param n = 4 {one}", f"param n = 4 {other}").reason == "no pair differs"
+    found = compared(f"param n = 4 {one}", f"param n = 5 {other}")
+    assert (found.outcome, found.reason) == (Outcome.REFUTED, f"they are equal for equal values of n; as written, {reason}, with n = 4 and 5")
+    assert compared("param n = 4 attend causal and (window(n) or n == n)", "param n = 5 attend causal").outcome is Outcome.PROVED  # whatever it is
+
+
+def test_heads_and_layers_that_are_given_are_those_of_the_calls_compared():
+    one, heads, layers = (srt.parse(f"attend causal{x}") for x in ("", " and head < 2", " and layer != 3"))
+    cases: tuple[tuple[srt.Spec, dict[str, Any]], ...] = ((heads, {"heads": 2}), (layers, {"layers": 3}))
+    for other, said in cases:
+        equal = srt.equivalent(other, one, **said)
+        assert equal and f"any number of steps, {' '.join(f'{n} {name}' for name, n in said.items())}" in equal.scope
+        assert not srt.equivalent(other, one) and not srt.equivalent(other, one, **{name: n + 1 for name, n in said.items()})
+    with pytest.raises(srt.InputError, match="heads is a whole number, 1 or more; got 0"):
+        srt.equivalent(one, heads, heads=0)
 
 
 def test_index_of_a_layout_given_that_is_counted_in_two_ways_is_not_compared():
