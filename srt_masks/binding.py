@@ -5,7 +5,7 @@ Every mistake raises InputError naming the argument, what was wanted and what ca
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,8 +15,9 @@ from torch import Tensor
 
 from .diagnostics import InputError, did_you_mean, listing
 from .grammar.checked import Checked, Layout, Type
-from .grammar.constants import param_value
+from .grammar.constants import check_no_gradient, param_value
 from .grammar.facts import Broken, holds
+from .values import came, check_signed, counted, dense_tensor, describe, is_whole, of_array, shape_of, vector, whole_number
 
 DTYPES = {Type.BOOL: torch.bool, Type.INT: torch.int64, Type.FLOAT: torch.float64}
 NO_FLOAT64 = {"mps"}  # types of devices
@@ -96,26 +97,18 @@ def bind_call(
 
 def batch_of(checked: Checked, lengths: Any, inputs: Mapping[str, Any] | None, named: Mapping[str, Any], given: Any = None) -> int:
     """The batch that `lengths`, or an input, a param or a given layout with a batch axis, speaks of; 1 if nothing does."""
-    if isinstance(lengths, Sequence) or (isinstance(lengths, Tensor | np.ndarray) and lengths.ndim == 1):
-        return len(lengths)
+    if lengths is not None and (rows := vector(lengths)) is not None:
+        return len(rows)
     values = {**(inputs if isinstance(inputs, Mapping) else {}), **named}
     axes = {i.name: len(i.axes) + len(i.sizes) for i in checked.inputs} | {p.name: 0 for p in checked.params}
     sizes = [1]
     for name, value in values.items():
-        shape = _shape_of(value)
+        shape = shape_of(value)
         if name in axes and len(shape) == axes[name] + 1:
             sizes.append(shape[0])
     if isinstance(given, Mapping):
-        sizes += [v.shape[0] for v in given.values() if isinstance(v, Tensor) and v.ndim == 2]
-        sizes += [len(v) for v in given.values() if isinstance(v, list | tuple) and v and isinstance(v[0], list | tuple)]
+        sizes += [shape[0] for value in given.values() if len(shape := shape_of(value)) == 2]
     return max(sizes)
-
-
-def _shape_of(value: Any) -> tuple[int, ...]:
-    """The shape of a tensor, an array or nested lists, as far as they have one."""
-    if isinstance(value, list | tuple):
-        return (len(value), *(_shape_of(value[0]) if value else ()))
-    return tuple(value.shape) if hasattr(value, "shape") else ()
 
 
 def check_tokens(layout: Layout, tokens: int, roles: tuple[str, ...], what: str = "rows", mid_step: bool = False) -> None:
@@ -151,8 +144,7 @@ def resolve_tokens(checked: Checked, layout: Layout, steps: int | None, given: A
         return layout.fixed
     if steps is None:
         raise InputError(f"how many time steps? The layout `{layout.describe(checked.roles)}` repeats: give steps=")
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-        raise InputError(f"steps is a whole number of time steps, 0 or more; got {steps!r}")
+    steps = counted("steps", steps, 0, "a whole number of time steps")
     if layout.tokens(steps) >= 2**31:
         raise InputError(f"steps={steps} makes {layout.tokens(steps):,} tokens; at most {2**31 - 1:,}")
     return layout.tokens(steps)
@@ -162,18 +154,14 @@ def resolve_heads(checked: Checked, heads: int | None) -> int:
     """Heads of a call on masks alone: 1 unless given. Raises InputError where the spec speaks of heads and they are not given."""
     if heads is None and checked.speaks_of_heads:
         raise InputError("this spec speaks of heads: give heads=")
-    if heads is not None and (isinstance(heads, bool) or not isinstance(heads, int) or heads < 1):
-        raise InputError(f"heads is a whole number, 1 or more; got {heads!r}")
-    return 1 if heads is None else heads
+    return 1 if heads is None else counted("heads", heads, 1)
 
 
 def resolve_layers(checked: Checked, layers: int | None) -> int:
     """Layers of a call on masks alone: 1 unless given. Raises InputError where the spec speaks of layers and they are not given."""
     if layers is None and checked.speaks_of_layers:
         raise InputError("this spec speaks of layers: give layers=")
-    if layers is not None and (isinstance(layers, bool) or not isinstance(layers, int) or layers < 1):
-        raise InputError(f"layers is a whole number, 1 or more; got {layers!r}")
-    return 1 if layers is None else layers
+    return 1 if layers is None else counted("layers", layers, 1)
 
 
 def bind_lengths(checked: Checked, lengths: Any, sizes: Sizes, mid_step: bool = False) -> tuple[int, ...] | None:
@@ -182,20 +170,19 @@ def bind_lengths(checked: Checked, lengths: Any, sizes: Sizes, mid_step: bool = 
         return None
     if checked.keys is not None:
         raise InputError("lengths= counts the tokens of one layout; this spec has two: give an input per query or per key")
-    if isinstance(lengths, np.ndarray):
-        lengths = torch.from_numpy(lengths)
-    if isinstance(lengths, Tensor) and lengths.ndim == 1 and not lengths.is_floating_point() and lengths.dtype is not torch.bool:
-        lengths = lengths.tolist()
-    if not isinstance(lengths, Sequence) or isinstance(lengths, str):
-        came = _describe(lengths) if isinstance(lengths, Tensor) else repr(lengths)
-        raise InputError(f"lengths is a vector of whole numbers, one a row; got {came}")
-    for n in lengths:
-        if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n <= sizes.tokens:
-            raise InputError(f"lengths counts the tokens of each row, from 0 to {sizes.tokens}; got {n!r}")
+    given = vector(lengths)
+    if given is None:
+        raise InputError(f"lengths is a vector of whole numbers, one a row; got {came(lengths)}")
+    rows = []
+    for length in given:
+        n = whole_number(length)
+        if n is None or not 0 <= n <= sizes.tokens:
+            raise InputError(f"lengths counts the tokens of each row, from 0 to {sizes.tokens}; got {came(length)}")
         check_tokens(checked.queries, n, checked.roles, "of a row's tokens (lengths)", mid_step)
-    if len(lengths) != sizes.batch:
-        raise InputError(f"lengths has one number a row: wanted {sizes.batch}, got {len(lengths)}")
-    return tuple(lengths)
+        rows.append(n)
+    if len(rows) != sizes.batch:
+        raise InputError(f"lengths has one number a row: wanted {sizes.batch}, got {len(rows)}")
+    return tuple(rows)
 
 
 def bind_params(checked: Checked, values: Mapping[str, Any], batch: int) -> tuple[dict[str, int | float], dict[str, tuple[int | float, ...]]]:
@@ -208,15 +195,16 @@ def bind_params(checked: Checked, values: Mapping[str, Any], batch: int) -> tupl
     for param in checked.params:
         if param.name not in values:
             continue
-        value = values[param.name]
-        if isinstance(value, np.ndarray) and value.dtype.kind in "iufb":
-            value = torch.from_numpy(value)
+        what, value = f"param `{param.name}`", of_array(values[param.name])
         if isinstance(value, Tensor) and value.ndim == 1 and not param.structural:
             if len(value) != batch:
-                raise InputError(f"param `{param.name}` is one number, or one for each of the {batch} rows of the batch; got {_describe(value)}")
-            rows[param.name] = tuple(param_value(param.name, param.type, x) for x in _plain(f"param `{param.name}`", value))
+                raise InputError(f"{what} is one number, or one for each of the {batch} rows of the batch; got {describe(value)}")
+            check_no_gradient(what, value)
+            rows[param.name] = tuple(param_value(param.name, param.type, x) for x in value.tolist())
             continue
-        number = param_value(param.name, param.type, number_of_scalar(f"param `{param.name}`", value))
+        if isinstance(value, Tensor) and value.ndim:
+            raise InputError(f"{what} is one number; got {describe(value)}")
+        number = param_value(param.name, param.type, value)
         if param.structural and number != param.value:
             raise InputError(
                 f"param `{param.name}` sizes the layout, a range or a table: set it with spec.with_params({param.name}={number!r}), not at the call"
@@ -251,24 +239,20 @@ def bind_given(checked: Checked, given: Any, sizes: Sizes) -> dict[str, Tensor]:
         raise InputError(f"given= describes {tokens} tokens; this call has {sizes.tokens}")
     bound = {}
     for name in GIVEN:
-        value = given[name]
-        if name == "role":
-            value = _role_numbers(checked, value)
-        if not isinstance(value, Tensor):
-            try:
-                value = torch.as_tensor(value)
-            except (TypeError, ValueError, RuntimeError):
-                raise InputError(f"given[{name!r}] is a vector of whole numbers, one a token; got {type(value).__name__}") from None
+        what = f"given[{name!r}]"
+        value = _role_numbers(checked, given[name]) if name == "role" else given[name]
+        value = dense_tensor(what, "a vector of whole numbers, one a token", value)
         if value.numel() == 0:
             value = value.long()
-        if value.ndim not in (1, 2) or value.is_floating_point() or value.dtype is torch.bool or value.is_complex():
-            raise InputError(f"given[{name!r}] has one whole number a token, (tokens,) or (batch, tokens); got {_describe(value)}")
+        if value.ndim not in (1, 2) or not is_whole(value.dtype):
+            raise InputError(f"{what} has one whole number a token, (tokens,) or (batch, tokens); got {describe(value)}")
+        check_signed(what, value)
         if value.shape[-1] != tokens or (value.ndim == 2 and value.shape[0] not in (1, sizes.batch)):
-            raise InputError(f"given[{name!r}] wants {tokens} tokens, and a batch axis of 1 or {sizes.batch} if any; got {_describe(value)}")
+            raise InputError(f"{what} wants {tokens} tokens, and a batch axis of 1 or {sizes.batch} if any; got {describe(value)}")
         most = len(checked.roles) - 1 if name == "role" else MOST_GIVEN
         if value.numel() and (int(value.min()) < 0 or int(value.max()) > most):
             meant = f" (the roles in order: {listing(checked.roles)})" if name == "role" else ""
-            raise InputError(f"given[{name!r}] is from 0 to {most}{meant}; got {int(value.min())} to {int(value.max())}")
+            raise InputError(f"{what} is from 0 to {most}{meant}; got {int(value.min())} to {int(value.max())}")
         bound[name] = (value if value.ndim == 2 else value[None]).to("cpu", torch.int64)
     return bound
 
@@ -280,44 +264,38 @@ def _tokens_given(checked: Checked, given: Any) -> int:
     if not isinstance(given, Mapping) or set(given) != set(GIVEN):
         came = f"the keys {', '.join(map(str, given)) or 'none'}" if isinstance(given, Mapping) else type(given).__name__
         raise InputError(f"given= maps `role`, `step` and `slot` to one entry a token; got {came}")
-    role = given["role"]
+    role = _listed(given["role"])
     if isinstance(role, Tensor):
-        return role.shape[-1] if role.ndim else 0
+        return shape[-1] if (shape := shape_of(role)) else 0
     if not isinstance(role, list | tuple):
         raise InputError(f"given['role'] is a list of role names, or a tensor of their numbers; got {type(role).__name__}")
     return len(role[0]) if role and isinstance(role[0], list | tuple) else len(role)
 
 
+def _listed(role: Any) -> Any:
+    """Roles in an array as a tensor of their numbers, or as lists of their names; all else as it came."""
+    role = of_array(role)
+    return role.tolist() if isinstance(role, np.ndarray) else role
+
+
 def _role_numbers(checked: Checked, role: Any) -> Tensor:
     """Names of roles as numbers."""
+    role = _listed(role)
     if isinstance(role, Tensor):
         return role
     rows = role if role and isinstance(role[0], list | tuple) else [role]
     if any(len(row) != len(rows[0]) for row in rows):
         raise InputError("given['role'] has rows of different lengths: pad them to one, and give lengths=")
     known = {name: number for number, name in enumerate(checked.roles)}
-    for name in (name for row in rows for name in row):
-        if isinstance(name, bool) or not (isinstance(name, int) or (isinstance(name, str) and name in known)):
+
+    def number(name: Any) -> int:
+        found = known.get(name) if isinstance(name, str) else whole_number(name)
+        if found is None:
             raise InputError(f"no role is called {name!r}; {did_you_mean(str(name), known) or 'roles here: ' + listing(known)}")
-    numbers = torch.tensor([[known.get(name, name) for name in row] for row in rows], dtype=torch.int64).reshape(len(rows), -1)
+        return found
+
+    numbers = torch.tensor([[number(name) for name in row] for row in rows], dtype=torch.int64).reshape(len(rows), -1)
     return numbers if rows is role else numbers[0]
-
-
-def number_of_scalar(what: str, value: Any) -> Any:
-    """A number given as a tensor without axes, as a Python number. Raises InputError if it has axes, or asks for a gradient."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if not isinstance(value, Tensor):
-        return value
-    if value.ndim != 0:
-        raise InputError(f"{what} is one number; got {_describe(value)}")
-    return _plain(what, value)
-
-
-def _plain(what: str, value: Tensor) -> Any:
-    if value.requires_grad:
-        raise InputError(f"{what} requires grad, and no gradient flows to it: give its .detach()")
-    return value.tolist()
 
 
 def layer_number(checked: Checked, layer: Any, layers: int | None) -> int:
@@ -329,9 +307,10 @@ def layer_number(checked: Checked, layer: Any, layers: int | None) -> int:
             raise InputError(f"this spec speaks of layers: give layer=, from 0 to {layers - 1}")
     if layer is None:
         return 0
-    if isinstance(layer, bool) or not isinstance(layer, int) or layer < 0 or (layers is not None and layer >= layers):
-        raise InputError(f"layer is a whole number from 0{'' if layers is None else f' to {layers - 1}'}; got {layer!r}")
-    return layer if layers is not None else 0
+    number = whole_number(layer)
+    if number is None or number < 0 or (layers is not None and number >= layers):
+        raise InputError(f"layer is a whole number from 0{'' if layers is None else f' to {layers - 1}'}; got {came(layer)}")
+    return number if layers is not None else 0
 
 
 def split_arguments(checked: Checked, inputs: Mapping[str, Any] | None, named: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -405,43 +384,36 @@ def bind_inputs(
     bound: dict[str, Tensor] = {}
     for declared in declared_here:
         name, value = declared.name, given[declared.name]
-        if not isinstance(value, Tensor):
-            try:
-                # Python's floats have 64 bits, and keep them.
-                wide = declared.type is Type.FLOAT and isinstance(value, int | float | list | tuple)
-                value = torch.as_tensor(value, dtype=torch.float64 if wide else None)
-            except (TypeError, ValueError, RuntimeError):
-                raise InputError(f"input `{name}` is a tensor; got {type(value).__name__}") from None
-        elif value.device.type != "cpu" and value.device != torch.device(device):
+        if isinstance(value, Tensor) and value.device.type != "cpu" and value.device != torch.device(device):
             raise InputError(f"input `{name}` lies on {value.device}; q, k and v lie on {device}")
+        # Python's floats have 64 bits, and keep them.
+        wide = declared.type is Type.FLOAT and isinstance(value, int | float | list | tuple)
+        value = dense_tensor(f"input `{name}`", "a tensor or an array of numbers", value, torch.float64 if wide else None)
         wrong = {
             Type.BOOL: value.dtype is not torch.bool,
-            Type.INT: value.is_floating_point() or value.is_complex() or value.dtype is torch.bool,
+            Type.INT: not is_whole(value.dtype),
             Type.FLOAT: not value.is_floating_point(),
         }[declared.type]
         if wrong:
             hint = {Type.BOOL: f" ({name} != 0 makes one)", Type.INT: "", Type.FLOAT: f" ({name}.float() makes one)"}[declared.type]
-            raise InputError(f"input `{name}` is declared {declared.type.value}; got {_describe(value)}{hint}")
-        if value.dtype is torch.uint64:
-            raise InputError(f"input `{name}`: whole numbers have 64 bits and a sign here; got uint64: give {name}.long()")
-        if value.layout is not torch.strided:
-            raise InputError(f"input `{name}` is an ordinary dense tensor; got layout {str(value.layout).removeprefix('torch.')}")
+            raise InputError(f"input `{name}` is declared {declared.type.value}; got {describe(value)}{hint}")
+        check_signed(f"input `{name}`", value)
         if value.requires_grad:
             raise InputError(f"input `{name}` requires grad; masks and gates are constants of the backward: give {name}.detach()")
         wanted: list[int | str] = [axis_extent(checked, axis, sizes, layout) for axis in declared.axes]
         wanted += declared.sizes
         batched = value.ndim == len(wanted) + 1
         if not batched and value.ndim != len(wanted):
-            raise InputError(f"input `{name}` has the axes {_axes(declared.axes, wanted)}, and may have a batch axis before them; got {_describe(value)}")
+            raise InputError(f"input `{name}` has the axes {_axes(declared.axes, wanted)}, and may have a batch axis before them; got {describe(value)}")
         if batched and value.shape[0] not in (1, sizes.batch):
-            raise InputError(f"input `{name}`: the batch axis is {'1' if sizes.batch == 1 else f'1 or {sizes.batch}'}; got {_describe(value)}")
+            raise InputError(f"input `{name}`: the batch axis is {'1' if sizes.batch == 1 else f'1 or {sizes.batch}'}; got {describe(value)}")
         for extent, found in zip(wanted, value.shape[int(batched) :], strict=True):
             if isinstance(extent, str):
                 before = named.setdefault(extent, (found, name))
                 if before[0] != found:
                     raise InputError(f"size `{extent}` is {before[0]} in input `{before[1]}` and {found} in `{name}`")
             elif extent != found:
-                raise InputError(f"input `{name}` has the axes {_axes(declared.axes, wanted)}; got {_describe(value)}")
+                raise InputError(f"input `{name}` has the axes {_axes(declared.axes, wanted)}; got {describe(value)}")
         # Plans are made on the CPU, so floats can go there at once where the device has no float64.
         place = "cpu" if declared.type is Type.FLOAT and torch.device(device).type in NO_FLOAT64 else device
         value = value.to(place).to(DTYPES[declared.type])
@@ -468,7 +440,3 @@ def axis_extent(checked: Checked, axis: str, sizes: Sizes, layout: Mapping[str, 
 
 def _axes(axes: tuple[str, ...], wanted: list[int | str]) -> str:
     return "(" + ", ".join(f"{a} {n}" for a, n in zip([*axes, *["size"] * len(wanted)], wanted, strict=False)) + ")"
-
-
-def _describe(value: Tensor) -> str:
-    return f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"

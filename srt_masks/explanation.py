@@ -27,6 +27,7 @@ from .grammar.scope import Traced
 from .reference.masks import Evaluator, Row, TokenTable, pairs, token_table
 from .spec import Spec
 from .surface import lay_out_one
+from .values import counted
 
 MOST_ROWS = 200  # of a line's tree
 MOST_MEMBERS = 3  # of an `any` or `all` that are shown when none decides
@@ -149,9 +150,7 @@ def explain(
     """
     if not isinstance(spec, Spec):
         raise InputError(f"explain takes a Spec; got {type(spec).__name__}. For a text: srt_masks.parse(text)")
-    for name, value in (("query", query), ("key", key), ("head", head), ("layer", layer)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise InputError(f"{name} is a whole number, 0 or more; got {value!r}")
+    query, key, head, layer = (counted(name, n, 0) for name, n in (("query", query), ("key", key), ("head", head), ("layer", layer)))
     # A head or layer that is asked for is there, however many there are.
     heads = head + 1 if heads is None and head else heads
     layers = layer + 1 if layers is None and layer else layers

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .diagnostics import InputError
+from .values import came, check_signed, describe, is_whole, odd, of_array, vector, whole_number
 
 MOST_TOKENS = 2**27  # three vectors of 1 GiB
 
@@ -40,19 +39,15 @@ def documents(*, lengths: Any = None, cu_seqlens: Any = None) -> dict[str, Tenso
 
 
 def _numbers(name: str, value: Any) -> Tensor:
-    if isinstance(value, np.ndarray) and value.dtype.kind in "iufb":
-        value = torch.from_numpy(value.astype(np.float64 if value.dtype.kind == "f" else value.dtype))
-    wrong = isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex() or value.dtype is torch.bool)
-    if wrong or not isinstance(value, Tensor | Sequence) or isinstance(value, str):
-        raise InputError(f"{name} is a vector of whole numbers; got {value.dtype if isinstance(value, Tensor) else repr(value)[:60]}")
-    if isinstance(value, Sequence) and not all(isinstance(n, int) and not isinstance(n, bool) for n in value):
-        raise InputError(f"{name} is a vector of whole numbers; got {value!r}"[:200])
-    if isinstance(value, Sequence) and any(abs(n) > MOST_TOKENS for n in value):
-        raise InputError(f"{name} counts at most {MOST_TOKENS:,} tokens; got {value!r}"[:200])
-    if isinstance(value, Tensor) and (value.is_meta or value.dtype is torch.uint64):
-        came = "a meta tensor" if value.is_meta else "uint64: give .long()"
-        raise InputError(f"{name} is a vector of whole numbers, of 64 bits and with a sign at most; got {came}")
-    numbers = torch.as_tensor(value, dtype=torch.int64).cpu()
-    if numbers.ndim != 1:
-        raise InputError(f"{name} is a vector of whole numbers; got shape {tuple(numbers.shape)}")
-    return numbers
+    given = of_array(value)
+    if not isinstance(given, Tensor):
+        numbers = None if (entries := vector(given)) is None else [whole_number(n) for n in entries]
+        if numbers is None or any(n is None for n in numbers):
+            raise InputError(f"{name} is a vector of whole numbers; got {came(value)}")
+        if any(abs(n) > MOST_TOKENS for n in numbers if n is not None):
+            raise InputError(f"{name} counts at most {MOST_TOKENS:,} tokens; got {came(value)}")
+        return torch.tensor(numbers, dtype=torch.int64)
+    if odd(given) or given.ndim != 1 or not is_whole(given.dtype):
+        raise InputError(f"{name} is a vector of whole numbers; got {describe(given)}")
+    check_signed(name, given)
+    return given.to("cpu", torch.int64)

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from .diagnostics import InputError
+from .values import came, vector, whole_number
 
 
 def bind_queries(queries: Any, rows: int | None, batch: int, tokens: int | None, what: str) -> tuple[range, ...] | None:
@@ -55,17 +52,15 @@ def _as_range(numbers: list[int], rows: int) -> str:
 
 
 def _starts(queries: Any) -> list[int]:
-    value = torch.from_numpy(queries) if isinstance(queries, np.ndarray) and queries.dtype.kind in "iufb" else queries
-    if isinstance(value, Tensor) and value.ndim == 1 and not value.is_floating_point() and not value.is_complex() and value.dtype is not torch.bool:
-        return value.tolist()
-    if isinstance(value, list | tuple) and all(isinstance(n, int) and not isinstance(n, bool) for n in value):
-        return list(value)
+    entries = vector(queries)
+    numbers = None if entries is None else [whole_number(n) for n in entries]
+    if numbers is not None and None not in numbers:
+        return [n for n in numbers if n is not None]
     hint = ""
-    if isinstance(value, int) and not isinstance(value, bool):
-        hint = f"; for one position, range({value}, {value + 1})"
-    elif isinstance(value, slice):
-        ends = (value.start or 0, value.stop)
-        whole = all(isinstance(n, int) and n >= 0 for n in ends) and value.step in (None, 1)
+    if (one := whole_number(queries)) is not None:
+        hint = f"; for one position, range({one}, {one + 1})"
+    elif isinstance(queries, slice):
+        ends = (queries.start or 0, queries.stop)
+        whole = all(isinstance(n, int) and n >= 0 for n in ends) and queries.step in (None, 1)
         hint = f"; write range({ends[0]}, {ends[1]})" if whole else "; write range(a, b), of positions counted from 0"
-    came = f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)[:60]
-    raise InputError(f"queries is a range, or a vector of whole numbers: where each row of the batch starts; got {came}{hint}")
+    raise InputError(f"queries is a range, or a vector of whole numbers: where each row of the batch starts; got {came(queries)}{hint}")

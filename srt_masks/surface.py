@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .binding import Call, Sizes, batch_of, bind_call, resolve_heads, resolve_layers, resolve_tokens
@@ -18,6 +17,7 @@ from .proofs.guard import hold
 from .reference import masks
 from .reference.masks import DenseMasks, Row, TokenTable
 from .spec import Spec
+from .values import shape_of
 
 __all__ = ["compile", "dense", "tokens"]
 
@@ -112,10 +112,7 @@ def steps_in(checked: Checked, inputs: Mapping[str, Any]) -> int | None:
     for declared in checked.inputs:
         if not declared.axes or declared.axes[0] not in ("token", "step", "query") or declared.name not in inputs:
             continue
-        try:
-            shape = torch.as_tensor(inputs[declared.name]).shape
-        except (TypeError, ValueError, RuntimeError):
-            continue
+        shape = shape_of(inputs[declared.name])
         before = len(shape) - len(declared.axes) - len(declared.sizes)  # a batch axis
         if before not in (0, 1):
             continue

@@ -5,6 +5,7 @@ Ranges of queries have theirs in `test_query_ranges.py`, plans that are too larg
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -79,9 +80,13 @@ ROWS: list[tuple[str, dict[str, Any], str]] = [
     (WEIGHT, {"w": ints(10)}, r"declared float; got int64.*w.float\(\) makes one"),
     (WEIGHT, {"w": randn(10).requires_grad_()}, "requires grad.*detach"),
     (WEIGHT, {"w": randn(10).to_sparse()}, "ordinary dense tensor; got layout sparse_coo"),
-    (DOCS, {"doc": "0123456789"}, "input `doc` is a tensor; got str"),
-    (DOCS, {"doc": [[1], [2, 3]]}, "input `doc` is a tensor; got list"),
-    (DOCS, {"doc": None}, "input `doc` is a tensor; got NoneType"),
+    (DOCS, {"doc": "0123456789"}, "input `doc` is a tensor or an array of numbers; got '0123456789'"),
+    (DOCS, {"doc": [[1], [2, 3]]}, "input `doc` .*; got rows of different lengths: pad them to one"),
+    (DOCS, {"doc": [[[1], [2]], [[3], [4, 5]]]}, "input `doc` .*; got rows of different lengths: pad them to one"),
+    (DOCS, {"doc": ["a"] * 10}, r"input `doc` .*; got \['a', 'a'"),
+    (DOCS, {"doc": None}, "input `doc` is a tensor or an array of numbers; got None"),
+    (DOCS, {"doc": np.arange(10).astype(object)}, r"input `doc` .*; got an array of object and shape \(10,\)"),
+    (DOCS, {"doc": torch.arange(10).to(torch.uint64)}, "input `doc`: whole numbers have 64 bits and a sign here; got uint64"),
     # device
     (DOCS, {"doc": ints(10).to("meta")}, "input `doc` lies on meta; q, k and v lie on cpu"),
     # batch
@@ -95,6 +100,8 @@ ROWS: list[tuple[str, dict[str, Any], str]] = [
     (CAUSAL, {"queries": [4, 1]}, "wanted 3, got 2$"),
     (CAUSAL, {"queries": slice(5, 10)}, r"write range\(5, 10\)"),
     (CAUSAL, {"queries": slice(-1, None)}, r"write range\(a, b\), of positions counted from 0"),
+    (CAUSAL, {"queries": np.array(["3", "4", "5"])}, r"vector of whole numbers.*got an array of <U1 and shape \(3,\)"),
+    (CAUSAL, {"queries": np.int64(5)}, r"range\(5, 6\)"),
     (CAUSAL, {"queries": [3.0, 4.0, 5.0]}, r"vector of whole numbers.*got \[3.0, 4.0, 5.0\]"),
     # lengths
     (CAUSAL, {"lengths": [10, 11, 3]}, "from 0 to 10; got 11"),
@@ -103,6 +110,10 @@ ROWS: list[tuple[str, dict[str, Any], str]] = [
     (CAUSAL, {"lengths": torch.tensor([10, 3, 4, 5])}, "wanted 3, got 4"),
     (CAUSAL, {"lengths": [10, 3.0, 3]}, "got 3.0"),
     (CAUSAL, {"lengths": [10, True, 3]}, "got True"),
+    (CAUSAL, {"lengths": [10, torch.tensor(True), 3]}, r"got bool of shape \(\)"),
+    (CAUSAL, {"lengths": [10, np.float64(3), 3]}, "got np.float64"),
+    (CAUSAL, {"lengths": np.array([10, 3, 3], dtype=object)}, r"one a row; got an array of object and shape \(3,\)"),
+    (CAUSAL, {"lengths": np.array(["10", "3", "3"])}, r"one a row; got an array of <U2 and shape \(3,\)"),
     (CAUSAL, {"lengths": torch.tensor([1.0, 2.0, 3.0])}, r"vector of whole numbers, one a row; got float32"),
     (CAUSAL, {"lengths": ints(3, 1)}, r"vector of whole numbers, one a row; got int64 of shape \(3, 1\)"),
     (CAUSAL, {"lengths": 10}, "vector of whole numbers, one a row; got 10"),
@@ -120,6 +131,13 @@ ROWS: list[tuple[str, dict[str, Any], str]] = [
     (GIVEN, {"given": {**ROLES, "role": ints(10) * 2}}, "from 0 to 1 .*; got 2 to 2"),
     (GIVEN, {"given": {**ROLES, "step": -ints(10)}}, r"given\['step'\] is from 0 to 2147483646; got -1"),
     (GIVEN, {"given": {**ROLES, "step": torch.full((10,), 2**31 - 1)}}, r"given\['step'\] is from 0 to 2147483646; got 2147483647"),
+    (GIVEN, {"given": {**ROLES, "step": ints(10).to(torch.uint64)}}, r"given\['step'\]: whole numbers have 64 bits and a sign here; got uint64"),
+    (GIVEN, {"given": {**ROLES, "step": ints(10).to_sparse()}}, r"given\['step'\] is an ordinary dense tensor; got layout sparse_coo"),
+    (GIVEN, {"given": {**ROLES, "role": ints(10).to_sparse()}}, r"given\['role'\] is an ordinary dense tensor; got layout sparse_coo"),
+    (GIVEN, {"given": {**ROLES, "slot": ints(10).to("meta")}}, r"given\['slot'\] is an ordinary dense tensor; got a meta tensor"),
+    (GIVEN, {"given": {**ROLES, "step": [[0] * 9, [0] * 10]}}, r"given\['step'\] .*; got rows of different lengths: pad them to one"),
+    (GIVEN, {"given": {**ROLES, "step": np.array(["0"] * 10)}}, r"given\['step'\] is a vector of whole numbers, one a token; got an array of <U1"),
+    (GIVEN, {"given": {**ROLES, "role": [np.float64(0)] * 10}}, "no role is called np.float64"),
     (GIVEN, {"given": {**ROLES, "slot": randn(10)}}, "one whole number a token.*got float32"),
     ("layout a * 4\nattend causal", {}, "10 rows of q given; the layout `a \\* 4` has 4, always"),
     ("layout repeat { a * 3 }\nattend causal", {}, "10 rows of q is 3 steps and 1 tokens; this layout has 3 a step"),
@@ -176,6 +194,64 @@ def test_numbers_of_other_libraries_are_numbers():
         assert torch.equal(attend(row, q, q, doc=doc, queries=starts), attend(row, q, q, doc=doc, queries=[9, 3, 0]))
 
 
+FORMS: dict[str, Callable[[list[int]], Any]] = {
+    "backwards in memory": lambda numbers: np.array(numbers[::-1])[::-1],
+    "with gaps": lambda numbers: np.repeat(np.array(numbers), 2)[::2],
+    "foreign bytes": lambda numbers: np.array(numbers, dtype=">i4"),
+    "not to be written": lambda numbers: np.broadcast_to(np.array(numbers), (len(numbers),)),
+    "NumPy's one by one": lambda numbers: list(np.array(numbers)),
+    "torch's one by one": lambda numbers: list(torch.tensor(numbers)),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("form", FORMS)
+def test_whole_numbers_come_in_any_form(form: str):
+    """Wherever a vector of them is taken."""
+    q, row, of = randn(3, 2, 10, 8), randn(3, 2, 1, 8), FORMS[form]
+    causal: Any = srt.compile(srt.parse(CAUSAL))
+    assert torch.equal(causal(q, q, q, lengths=of([10, 4, 0])), causal(q, q, q, lengths=[10, 4, 0]))
+    assert torch.equal(causal(row, q, q, queries=of([9, 3, 0])), causal(row, q, q, queries=[9, 3, 0]))
+    assert causal.plan(10, queries=of([9, 3, 0])).geometry.batch == 3
+    docs: Any = srt.compile(srt.parse(DOCS))
+    doc = [n // 3 for n in range(10)]
+    assert torch.equal(docs(q, q, q, doc=of(doc)), docs(q, q, q, doc=doc))
+    given: Any = srt.compile(srt.parse(GIVEN))
+    numbered = ROLES | {"role": [0, 1] * 5}
+    assert torch.equal(given(q, q, q, given={name: of(column) for name, column in numbered.items()}), given(q, q, q, given=ROLES))
+    for name, numbers in (("lengths", [3, 0, 2]), ("cu_seqlens", [0, 3, 3, 5])):
+        found: Any = {name: of(numbers)}
+        assert srt.documents(**found)["doc"].tolist() == [0, 0, 0, 2, 2]
+    if isinstance(of([0]), np.ndarray):  # a list is one value
+        far: Any = srt.compile(srt.parse(FAR))
+        assert torch.equal(far(q, q, q, far=of([1, 2, 9])), far(q, q, q, far=torch.tensor([1, 2, 9])))
+
+
+def test_roles_come_in_arrays_of_names():
+    q = randn(2, 2, 10, 8)
+    attend: Any = srt.compile(srt.parse(GIVEN))
+    for names in (np.array(ROLES["role"]), np.array([ROLES["role"]] * 2), np.array(ROLES["role"], dtype=object)):
+        assert torch.equal(attend(q, q, q, given={**ROLES, "role": names}), attend(q, q, q, given=ROLES))
+    rows = {name: np.array([column] * 2) for name, column in (ROLES | {"role": [0, 1] * 5}).items()}
+    assert srt.dense(srt.parse(GIVEN), given=rows).attend.shape[0] == 2
+
+
+@pytest.mark.parametrize("of", [np.int64, np.uint8, np.array, torch.tensor], ids=["int64", "uint8", "array", "tensor"])
+def test_a_whole_number_may_be_of_another_library(of: Callable[[int], Any]):
+    spec, q = srt.parse("param n = 3\nattend causal and window(n) and layer < 2 and head < 5"), randn(1, 2, 10, 8)
+    assert srt.parse(spec.text, params={"n": of(4)}) == spec.with_params(n=of(4)) == spec.with_params(n=4)
+    attend: Any = srt.compile(spec, heads=of(2), layers=of(3), tile=of(64), plan_memory=2**20)
+    plain: Any = srt.compile(spec, heads=2, layers=3, tile=64, plan_memory=2**20)
+    assert attend.options == plain.options and torch.equal(attend(q, q, q, layer=of(1)), plain(q, q, q, layer=1))
+    geometry = plain.plan(10, layer=1, heads=2, head_dim=8).geometry
+    assert attend.plan(of(10), layer=of(1), heads=of(2), head_dim=of(8)).geometry == geometry
+    assert torch.equal(srt.dense(spec, steps=of(4), heads=of(2), layers=of(3)).attend, srt.dense(spec, steps=4, heads=2, layers=3).attend)
+    assert str(srt.explain(spec, of(3), of(1), head=of(1), layer=of(1), steps=4)) == str(srt.explain(spec, 3, 1, head=1, layer=1, steps=4))
+    learnt: Any = torch.tensor(4.0, requires_grad=True)
+    with pytest.raises(srt.InputError, match="param `n` requires grad"):
+        spec.with_params(n=learnt)
+
+
 @pytest.mark.parametrize(("name", "value", "words"), [
     ("q", randn(1, 2, 10, 8).numpy(), r"q is a tensor; got ndarray: give torch.from_numpy\(x\)"), ("q", [1.0], "q is a tensor; got list$"),
 ])  # fmt: skip
@@ -209,6 +285,14 @@ def test_nested_tensors(layout: torch.layout):
     for q, k, name in ((nested, x, "q"), (x, nested, "k")):
         with pytest.raises(srt.InputError, match=f"{name} is an ordinary dense tensor; got a nested one: pad it, and give lengths="):
             srt.compile(srt.parse(CAUSAL))(q, k, k)
+    numbers = torch.nested.nested_tensor([ints(4), ints(6)], layout=layout)
+    for text, inputs, name in ((DOCS, {"doc": numbers}, "input `doc`"), (FAR, {"far": numbers}, "param `far`")):
+        for call in (lambda t=text, i=inputs: srt.compile(srt.parse(t))(x, x, x, **i), lambda t=text, i=inputs: srt.dense(srt.parse(t), steps=5, inputs=i)):
+            with pytest.raises(srt.InputError, match=f"{name} is .*; got a nested one: pad it$"):
+                call()
+    for column in ("role", "step"):
+        with pytest.raises(srt.InputError, match=r"got a nested one|describes 0 tokens"):
+            srt.compile(srt.parse(GIVEN))(x, x, x, given={**ROLES, column: numbers})
 
 
 def test_more_queries_than_keys_are_no_part_of_them():
@@ -226,6 +310,7 @@ def test_a_batch_of_one_says_so_once():
 @pytest.mark.parametrize(("options", "words"), [
     ({"order": "by rol"}, "`auto`, `natural`, or of this text `by role`.*got 'by rol': did you mean `by role`"), ({"order": ["by role"]}, r"got \['by role'\]$"),
     ({"plan_memory": 1e9}, "a whole number of bytes, 1 or more; got 1000000000.0"), ({"tile": 100}, "tile is one of 16, 32, 64, 128, 256, 512 tokens; got 100"),
+    ({"tile": 64.0}, "tile is one of .* tokens; got 64.0$"), ({"tile": True}, "tile is one of .* tokens; got True$"), ({"heads": 2.0}, "heads is a whole number, 1 or more; got 2.0"),
     ({"backend": "cuda"}, "backend is one of auto, reference, tiled, triton; got 'cuda'"),
 ])  # fmt: skip
 def test_options_that_are_not_there(options: dict[str, Any], words: str):
@@ -258,7 +343,7 @@ def test_the_remedy_for_a_plan_that_is_too_large_is_one():
 
 
 @pytest.mark.parametrize(("arguments", "options", "words"), [
-    ((randn(1, 2, 10, 8),), {}, r"whole number of rows, 0 or more; got a tensor of shape \(1, 2, 10, 8\)$"),
+    ((randn(1, 2, 10, 8),), {}, r"whole number of rows, 0 or more; got float32 of shape \(1, 2, 10, 8\)$"),
     ((-1,), {}, "tokens is a whole number of rows"), ((10.0,), {}, "tokens is a whole number of rows"), ((True,), {}, "tokens is a whole number of rows"),
     ((10,), {"queries": range(5, 12)}, "reaches position 11, and there are 10 tokens"), ((10,), {"queries": 5}, r"range\(5, 6\)"),
     ((10,), {"queries": torch.tensor(5)}, r"got int64 of shape \(\)"), ((10,), {"queries": [3, 10]}, "reaches position 10"),

@@ -310,10 +310,10 @@ def twins_of(attend: Any, k: Tensor, v: Tensor) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("text", "call", "words"),
     [
-        ("attend causal", {"visited": [0, 1, 2, 3]}, r"int64 of shape \(4,\); got list"), ("attend causal", {"visited": torch.arange(3)}, r"got int64 of shape \(3,\)"),
+        ("attend causal", {"visited": [0, 1, 2, 3]}, r"int64 of shape \(4,\); got \[0, 1, 2, 3\]"), ("attend causal", {"visited": torch.arange(3)}, r"got int64 of shape \(3,\)"),
         ("attend causal", {"visited": torch.arange(4.0)}, "got float32 of shape"), ("attend causal", {"visited": np.array(list("abcd"))}, "got an array of <U1"),
         ("attend causal", {"visited": torch.arange(4).to("meta")}, "got a meta tensor, which holds no numbers"),
-        ("attend causal", {"visited": torch.arange(4).to_sparse()}, "got a tensor of layout sparse_coo, and not a dense one"), ("attend causal", {"visited": "0123"}, "got str"),
+        ("attend causal", {"visited": torch.arange(4).to_sparse()}, "got layout sparse_coo: give its .to_dense"), ("attend causal", {"visited": "0123"}, "got '0123'"),
         ("attend causal", {"visited": torch.tensor([0, 1, 1, 3])}, "each of them once"),
         ("attend causal", {"visited": torch.tensor([0, 1, 2, -1])}, "from 0 to 3"), ("attend causal", {"visited": torch.arange(4), "queries": range(4)}, "queries= says which rows"),
         ("queries layout a * 4\nkeys layout b * 4\nattend full", {"visited": torch.arange(4)}, "two layouts"),

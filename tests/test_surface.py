@@ -137,7 +137,7 @@ def test_inputs_that_do_not_fit():
         ("doc", None, "missing input `doc`"), ("doc", torch.zeros(9).long(), r"\(token 10\).*shape \(9,\)"), ("doc", torch.zeros(10), "declared int; got float32"),
         ("doc", torch.zeros(2, 10).long(), "batch axis is 1 or 3"), ("keep", torch.ones(2).long(), r"declared bool.*keep != 0"), ("keep", torch.ones(3).bool(), "head 2"),
         ("t", torch.ones(4, 3).long(), "size 2"), ("u", torch.ones(5), "size `n` is 4 in input `t` and 5 in `u`"), ("u", torch.ones(4, requires_grad=True), "requires grad"),
-        ("t", torch.ones(2, 3, 4, 2).long(), "may have a batch axis"), ("u", "x", "is a tensor; got str"), ("doc", torch.zeros(10, device="meta").long(), "lies on meta"),
+        ("t", torch.ones(2, 3, 4, 2).long(), "may have a batch axis"), ("u", "x", "is a tensor or an array of numbers; got 'x'"), ("doc", torch.zeros(10, device="meta").long(), "lies on meta"),
     ):  # fmt: skip
         given = {k: v for k, v in {**good, name: value}.items() if v is not None}
         refused(words, spec, *q, **given)
@@ -232,3 +232,11 @@ def test_demo_runs_the_whole_way(tmp_path: Path, capsys):
     assert said.count(" ok") == 5 and "bits per byte" in said and "o sees only" in said
     assert {p.name for p in tmp_path.iterdir()} == {"model.safetensors", "training.safetensors", "log.jsonl", "loss.png"}
     assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])["data"].startswith("Python's reference")
+
+
+def test_tokens_of_a_given_layout_are_counted_in_one_pass():
+    """`index`, by the reference, of so many tokens that looking back from each would take minutes."""
+    n = 100_000
+    given = {"role": torch.arange(n) % 3 % 2, "step": torch.arange(n), "slot": torch.zeros(n, dtype=torch.int64)}
+    table = srt.tokens(srt.parse("layout given { a, b }\ndata b\nattend causal"), given=given)
+    assert table.index.tolist() == [(i + 2) // 3 - 1 for i in range(n)]

@@ -78,8 +78,21 @@ def number_of(text: str) -> int | float | None:
     return value if abs(value) != float("inf") else None
 
 
+def plain_number(value: Any) -> Any:
+    """A number of NumPy or torch, which is what has a shape without axes, as Python's; all else as it came."""
+    return value.item() if getattr(value, "shape", None) == () and not getattr(value, "is_meta", False) else value
+
+
+def check_no_gradient(what: str, value: object) -> None:
+    """Raises InputError for a number that a gradient is asked of."""
+    if getattr(value, "requires_grad", False):
+        raise InputError(f"{what} requires grad, and no gradient flows to it: give its .detach()")
+
+
 def param_value(name: str, type: Type, value: object) -> int | float:
     """A value for a param, as its own type. Raises InputError if it is no such number."""
+    check_no_gradient(f"param `{name}`", value)
+    value = plain_number(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(f"param `{name}` is a number; got {value!r}")
     if type is Type.FLOAT:

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..binding import Call, Sizes, batch_of, bind_call, check_tokens, layer_number, number_of_scalar
+from ..binding import Call, Sizes, batch_of, bind_call, check_tokens, layer_number
 from ..compiler.choice import AUTO, LEAST_TILES, Ordering, every_candidate
 from ..compiler.facts import lower_facts
 from ..compiler.memory import PLAN_MEMORY
@@ -24,6 +23,7 @@ from ..query_ranges import bind_queries
 from ..reference import attention as reference_attention
 from ..reference import masks as reference_masks
 from ..spec import Spec
+from ..values import came, counted, number_of_scalar, odd, of_array, shape_of, whole_number
 from . import op, traced
 from .backend import Backend, Operands
 from .cache import PlanCache
@@ -123,25 +123,23 @@ class Attention:
         hold, or one position for each row of the batch. Raises InputError.
         """
         checked, options = self.spec.checked, self.options
-        if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
-            raise InputError(f"tokens is a whole number of rows, 0 or more; got {_briefly(tokens)}")
+        tokens = counted("tokens", tokens, 0, "a whole number of rows")
         if checked.keys is not None and checked.keys.rows_per_step:
             raise InputError("this spec has a layout of its own for keys, of any length: a plan by itself cannot know it; call the attention instead")
-        heads = (options.heads or 1) if heads is None else heads
-        if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1 or heads != (options.heads or heads):
-            raise InputError(f"heads is {f'{options.heads}, as compiled' if options.heads else 'a whole number, 1 or more'}; got {heads!r}")
+        heads = (options.heads or 1) if heads is None else counted("heads", heads, 1)
+        if heads != (options.heads or heads):
+            raise InputError(f"heads is {options.heads}, as compiled; got {heads}")
         keys = tokens if checked.keys is None else checked.keys.fixed
         traced.refuse_fakes({"lengths": lengths, "queries": queries, "given": given, "inputs": inputs, **inputs_and_params})
         batch = batch_of(checked, lengths, inputs, inputs_and_params, given)
         one_each = queries is not None and not isinstance(queries, range)
-        if one_each and isinstance(queries, Sequence | Tensor) and getattr(queries, "ndim", 1) == 1:
-            batch = max(batch, len(queries))
+        if one_each and len(shape := shape_of(queries)) == 1:
+            batch = max(batch, *shape)
         asking = bind_queries(queries, 1 if one_each and checked.asks is None else None, batch, tokens, "tokens")
         number = layer_number(checked, layer, options.layers)
         if dtype is not None and dtype not in DTYPES:
             raise InputError(f"dtype is torch.float16, bfloat16, float32 or float64; got {dtype!r}")
-        if isinstance(head_dim, bool) or not isinstance(head_dim, int) or head_dim < 1:
-            raise InputError(f"head_dim is a whole number, 1 or more; got {head_dim!r}")
+        head_dim = counted("head_dim", head_dim, 1)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         operands = Operands(dtype or torch.float32, head_dim, head_dim, 1, device)
         planner = pick("tiled" if options.backend == "reference" else options.backend, self.predicates, operands, tell=False)
@@ -224,20 +222,10 @@ class Attention:
         if why or checked.asks is not None:
             why = why or "here only some tokens ask (`queries where`)"
             raise InputError(f"visited= is for q, k and v that all hold every row of one layout, and {why}: leave it out")
-        came = ""
-        if isinstance(visited, np.ndarray) and visited.dtype == np.int64:
-            visited = torch.from_numpy(visited.astype(np.int64))  # a copy: torch takes no negative strides
-        if not isinstance(visited, Tensor):
-            came = f"an array of {visited.dtype}" if isinstance(visited, np.ndarray) else type(visited).__name__
-        elif visited.layout is not torch.strided or visited.is_nested:
-            came = f"a tensor of layout {str(visited.layout).removeprefix('torch.')}, and not a dense one"
-        elif visited.is_meta:
-            came = "a meta tensor, which holds no numbers"
-        elif visited.dtype is not torch.int64 or visited.shape != (tokens,):
-            came = f"{str(visited.dtype).removeprefix('torch.')} of shape {tuple(visited.shape)}"
-        if came or not isinstance(visited, Tensor):
-            raise InputError(f"visited is the token of each row of q, k and v: int64 of shape ({tokens},); got {came}")
-        return visited.cpu()
+        order = of_array(visited)
+        if not isinstance(order, Tensor) or odd(order) or order.dtype is not torch.int64 or order.shape != (tokens,):
+            raise InputError(f"visited is the token of each row of q, k and v: int64 of shape ({tokens},); got {came(visited)}")
+        return order.cpu()
 
     def _check_extents(self, tokens: int, what: str, keys: int | None, asking: tuple[range, ...] | None) -> None:
         """Raises InputError unless the layouts have, or with queries= may begin with, so many tokens. `keys`: those of a layout of their own."""
@@ -370,13 +358,11 @@ def compile_spec(
         backend_of(backend)  # raises where its package is missing
     if precision != "ieee":
         raise BackendError(f'precision={precision!r} is not served yet; precision="ieee" is')
-    if tile is not None and tile not in TILES:
-        raise InputError(f"tile is one of {', '.join(map(str, TILES))} tokens; got {tile!r}")
-    for name, value in (("heads", heads), ("layers", layers)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise InputError(f"{name} is a whole number, 1 or more; got {value!r}")
-    if isinstance(plan_memory, bool) or not isinstance(plan_memory, int) or plan_memory < 1:
-        raise InputError(f"plan_memory is a whole number of bytes, 1 or more; got {plan_memory!r}")
+    given, tile = tile, whole_number(tile)
+    if given is not None and tile not in TILES:
+        raise InputError(f"tile is one of {', '.join(map(str, TILES))} tokens; got {came(given)}")
+    heads, layers = (None if n is None else counted(name, n, 1) for name, n in (("heads", heads), ("layers", layers)))
+    plan_memory = counted("plan_memory", plan_memory, 1, "a whole number of bytes")
     if params is not None and not isinstance(params, Mapping):
         raise InputError(f"params maps names to numbers; got {type(params).__name__}")
     made = Attention(spec.with_params(**params) if params else spec, Options(heads, layers, backend, tile, precision, plan_memory, order))
@@ -397,10 +383,6 @@ def check_order(compiled: Compiled, order: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ helpers
-
-
-def _briefly(value: Any) -> str:
-    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)[:60]
 
 
 def _scale(scale: Any, head_dim: int) -> float:

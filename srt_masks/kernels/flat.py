@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from ..diagnostics import InputError
+from ..values import of_array
 
 OPTIONAL = ("layer", "lengths", "queries", "given", "scale", "visited", "inputs")  # that are None unless a call names them
 _FLOATS = (float, torch.SymFloat)
@@ -84,10 +85,11 @@ def _kind(value: Any, tensors: list[Tensor], whole: list[int]) -> str:
         return f"'{_written(value)}'"
     if isinstance(value, range):
         return "r" + "".join([_kind(x, tensors, whole) for x in (value.start, value.stop, value.step)])
-    if isinstance(value, np.ndarray) and (torch.compiler.is_compiling() or value.dtype.kind in "biuf"):
-        # In order: torch takes no negative strides.
-        tensors.append(torch.as_tensor(value if torch.compiler.is_compiling() else np.asarray(value, order="C")))
-        return "t"
+    if isinstance(value, np.ndarray):
+        value = torch.as_tensor(value) if torch.compiler.is_compiling() else of_array(value)
+        if isinstance(value, Tensor):
+            tensors.append(value)
+            return "t"
     if isinstance(value, list):
         return f"[{_items(value, tensors, whole)}]"
     if isinstance(value, tuple):

@@ -88,8 +88,8 @@ def lay_out(layout: Layout, tokens: int, data: tuple[int, ...], given: Mapping[s
         raise InputError(f"the reference lays out at most {MAX_TOKENS:,} tokens, one by one; {tokens:,} were asked for")
     if layout.given is not None:
         columns = {n: given[n][:tokens] for n in ("role", "step", "slot")}
-        counted = [sum(r in data for r in columns["role"].tolist()[: i + 1]) - 1 for i in range(tokens)]
-        return {"pos": torch.arange(tokens), "section": torch.zeros(tokens, dtype=torch.int64), "index": torch.tensor(counted, dtype=torch.int64), **columns}
+        index = torch.isin(columns["role"], torch.tensor(data, dtype=torch.int64)).cumsum(0) - 1
+        return {"pos": torch.arange(tokens), "section": torch.zeros(tokens, dtype=torch.int64), "index": index, **columns}
     steps = layout.steps(layout.whole(tokens))
     rows: list[tuple[int, int, int, int, int]] = []
     index = -1
