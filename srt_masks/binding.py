@@ -89,7 +89,7 @@ def bind_call(
     rows = bind_lengths(checked, lengths, sizes, mid_step)
     layout = bind_given(checked, given, sizes)
     wanted = [i.name for i in checked.inputs] if needed is None else needed
-    bound = bind_inputs(checked, tensors, sizes, device, layout, wanted, by_name)
+    bound = bind_inputs(checked, tensors, sizes, device, layout, wanted, by_name, asking)
     params, row_params = bind_params(checked, numbers, sizes.batch)
     own = (*(tensors.get(i.name) for i in checked.inputs), *((given[n] for n in GIVEN) if layout else ()))
     return Call(sizes, rows, bound, layout, params, row_params, own, asking)
@@ -364,8 +364,9 @@ def _unknown_argument(name: str, known: set[str]) -> str:
 
 
 def bind_inputs(
-    checked: Checked, given: Mapping[str, Any], sizes: Sizes, device: torch.device | str, layout: Mapping[str, Tensor], needed: Collection[str], by_name: bool
-) -> dict[str, Tensor]:
+    checked: Checked, given: Mapping[str, Any], sizes: Sizes, device: torch.device | str, layout: Mapping[str, Tensor], needed: Collection[str],
+    by_name: bool, asking: tuple[range, ...] | None,
+) -> dict[str, Tensor]:  # fmt: skip
     """Every input that is given or needed as (batch or 1, *axes, *sizes), cast to bool, int64 or float64.
 
     Raises InputError for an input that is missing, or of the wrong type, shape, batch or device.
@@ -413,7 +414,10 @@ def bind_inputs(
                 if before[0] != found:
                     raise InputError(f"size `{extent}` is {before[0]} in input `{before[1]}` and {found} in `{name}`")
             elif extent != found:
-                raise InputError(f"input `{name}` has the axes {_axes(declared.axes, wanted)}; got {describe(value)}")
+                # A layout of queries that repeats has no other end.
+                open_end = asking is not None and "query" in declared.axes and checked.keys is not None and checked.queries.rows_per_step
+                why = f": queries= ends at position {sizes.tokens - 1}, and with it what is given per query" if open_end else ""
+                raise InputError(f"input `{name}` has the axes {_axes(declared.axes, wanted)}; got {describe(value)}{why}")
         # Plans are made on the CPU, so floats can go there at once where the device has no float64.
         place = "cpu" if declared.type is Type.FLOAT and torch.device(device).type in NO_FLOAT64 else device
         value = value.to(place).to(DTYPES[declared.type])

@@ -172,6 +172,18 @@ def test_two_layouts(backend: str):
     torch.testing.assert_close(fixed(x[:, :, 4:8], k.float(), v.float(), queries=range(4, 8)), everything[:, :, 4:8])
 
 
+def test_what_is_given_per_query_ends_with_the_last_of_two_layouts():
+    attend = srt.compile(srt.parse("queries layout repeat { a }\nkeys layout repeat { c }\ninput seen: int per query\nattend q.seen >= k.pos"))
+    q, k = torch.randn(1, 1, 2, 8), torch.randn(1, 1, 6, 8)
+    seen = torch.arange(20) % 5
+    everything = attend(torch.cat([q] * 9, 2), k, k, seen=seen[:18])
+    assert torch.equal(attend(q, k, k, queries=range(16, 18), seen=seen[:18]), everything[:, :, 16:])
+    with pytest.raises(srt.InputError, match=r"\(query 18\); got int64 of shape \(20,\): queries= ends at position 17, and with it what is given per query"):
+        attend(q, k, k, queries=range(16, 18), seen=seen)
+    with pytest.raises(srt.InputError, match=r"\(query 2\); got int64 of shape \(20,\)$"):
+        attend(q, k, k, seen=seen)
+
+
 # ------------------------------------------------------------------------------------------------ what is refused
 
 LENGTH = "layout repeat { token, reason }\nattend causal and q.pos < length - 1"

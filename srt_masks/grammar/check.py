@@ -154,11 +154,11 @@ class _Checker:
 
     def collect_data(self, tree: t.Tree) -> None:
         stated = [s for s in tree.statements if isinstance(s, t.Data)]
-        for i, word in enumerate(stated[0].roles if stated else ()):
+        for word in stated[0].roles if stated else ():
             if role_of(self.names, word) is None:
                 self.no_role(word)
-            elif word.text in [w.text for w in stated[0].roles[:i]]:
-                self.names.mistake("said-twice", f"`{word.text}` stands twice", word.span)
+        if stated:
+            self.names.once(word for word in stated[0].roles if role_of(self.names, word) is not None)
         chosen = stated[0].roles if stated else (t.Word(Span(0, 0), "token"),)
         self.data = tuple(dict.fromkeys(r for w in chosen if (r := role_of(self.names, w)) is not None))
         self.names.has_data = bool(self.data) or not self.missing.statements.isdisjoint(("data", "layout"))

@@ -148,6 +148,33 @@ def _comment(p: Place) -> Diagnostic | None:
     return None
 
 
+def _cut_number(p: Place) -> Diagnostic | None:
+    """`.5`, `4.`"""
+    if p.token.key != ".":
+        return None
+    before, after = p.back(1), p.ahead(1)
+    if p.expected >= {NUMBER} and after.key == NUMBER and after.start == p.token.end and after.text.isdecimal():
+        return Diagnostic("syntax", f"`.{short(after.text)}` is not written here", Span(p.token.start, after.end), f"write `0.{after.text}`")
+    if before.key == NUMBER and before.end == p.token.start and before.text.isdecimal() and after.key != NUMBER:
+        return p.says(f"write `{before.text}.0`", message=f"`{short(before.text)}.` is not written here", first=p.at - 1)
+    return None
+
+
+def _no_single_number(p: Place) -> Diagnostic | None:
+    """`param n = 2 * 3`, `param n = m`"""
+    if p.word != "param" or p.at < 3 or p.statement[2].key != "=":
+        return None
+    goes_on = p.back(1).key == NUMBER and p.token.key in ("+", "-", "*", "/", "//", "%", "**")
+    if not goes_on and not (NUMBER in p.expected and p.token.key in (NAME, NUMBER, "(", "+", "-", "min", "max", "abs")):
+        return None
+    if p.token.key == "//" and p.ahead(1).key != NUMBER:
+        return p.says("comments begin with `#`")
+    end = next((i for i, x in enumerate(p.statement) if x.key == "given"), len(p.statement) - 1)
+    value = p.quote(3, end)
+    instead = "" if value == "..." else f", or `let {p.statement[1].text} = {value}`"
+    return p.says(f"a param is one number: write it out{instead}")
+
+
 # -------------------------------------------------------------------------------------------------------- in expressions
 
 
@@ -342,6 +369,7 @@ def _any_other(p: Place) -> Diagnostic:
 _RULES: tuple[Callable[[Place], Diagnostic | None], ...] = (
     _no_statement,
     _sign_behind_the_word,
+    _cut_number,
     _of_no_side,
     _behind_is,
     _brackets,
@@ -349,6 +377,7 @@ _RULES: tuple[Callable[[Place], Diagnostic | None], ...] = (
     _quotes,
     _comment,
     _foreign_sign,
+    _no_single_number,
     _fact,
     _word_as_name,
     _clause,

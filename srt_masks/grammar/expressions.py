@@ -140,6 +140,8 @@ class Expressions(Calls):
                 return self._subscript(expr)
             case t.Call():
                 return self._call(expr)
+            case t.Sign(op=op, operand=t.Number() as number):
+                return self._number(number, op)  # the least number has a sign: without it, it is none of 64 bits
             case t.Sign(op=op, operand=operand):
                 value = self.typed_part(operand, NUMBERS, f"`{op}`")
                 return value if op == "+" or value is POISON else self._apply(Op.NEG, (value,), value.type, expr.span)
@@ -164,8 +166,8 @@ class Expressions(Calls):
             case _:
                 assert_never(expr)
 
-    def _number(self, expr: t.Number) -> Value:
-        number = number_of(expr.text)
+    def _number(self, expr: t.Number, sign: str = "") -> Value:
+        number = number_of(sign + expr.text)
         if number is None:
             return self.mistake("constant-arithmetic", "a number has at most 64 bits", expr.span, "this one is larger")
         type = Type.INT if isinstance(number, int) else Type.FLOAT

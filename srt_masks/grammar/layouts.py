@@ -32,6 +32,7 @@ def layout_of(names: Expressions, s: t.Layout) -> c.Layout:
                 "one of two here",
                 "write `layout given { ... }`, or give inputs per query and per key",
             )
+        names.once(s.items[0].roles)
         return c.Layout((), tuple(r for w in s.items[0].roles if (r := role_of(names, w)) is not None))
     for item in s.items:
         match item:

@@ -88,6 +88,11 @@ class Names(Scope, ABC):
             return self.mistake(
                 "used-before", f"`{name}` is defined further down", span, "used before its definition", "move the definition up: names are defined before use"
             )
+        if (of := self._of_size(name)) is not None:
+            return self.mistake(
+                "unknown-name", f"`{name}` is a size of `{of.name}`, which no expression can read", span, "read off the tensor, and known only at the call",
+                f"a param of that name makes it a number of the text: write `param {name} = 4` above `input {of.name}`",
+            )  # fmt: skip
         if self._variables and len(name) == 1:
             return self.mistake("unknown-name", what, span, f"the variable here is `{self._variables[-1]}`")
         if name in suggest.NAMES:
@@ -102,6 +107,10 @@ class Names(Scope, ABC):
             label = f"write `param {name} = 4` above it" if self._counting and number_wanted else ""
         own = [n for n, e in self.scope.items() if not e.is_prelude]
         return self.mistake("unknown-name", what, span, label, f"your own names: {listing(own)}" if own else "")
+
+    def _of_size(self, name: str) -> c.Input | None:
+        """The input that gives a size this name."""
+        return next((e.what for e in self.scope.values() if isinstance(e.what, c.Input) and name in e.what.sizes), None)
 
     def is_unknown(self, name: str) -> bool:
         return self.lookup(name) is None and name not in (*self._bound, *self.defined, *c.ATTRIBUTES, *c.GLOBALS)
@@ -250,6 +259,7 @@ class Names(Scope, ABC):
                 span,
                 f"one for each of its sizes: {shape}" if shape else f"write `{name}`",
                 f"for example `{read_as(declared, side or own_side(declared))}`" if shape else "",
+                _per_axes(declared),
             )
         for s in subscripts:
             self.typed(s, (Type.INT,), "a subscript")
@@ -332,6 +342,14 @@ def read_as(declared: c.Input, side: Side | None, places: str = "", asking: str 
     sides = (asking, "k" if asking == "q" else "q")
     places = places or ", ".join(f"{sides[i % 2]}.pos" for i in range(len(declared.sizes)))
     return (f"{side.value}." if side in (Side.QUERY, Side.KEY) else "") + declared.name + (f"[{places}]" if places else "")
+
+
+def _per_axes(declared: c.Input) -> str:
+    """What to write where axes were meant, and stand among the sizes."""
+    meant = [str(s) for s in declared.sizes if s in c.INPUT_AXES]
+    sizes = ", ".join(str(s) for s in declared.sizes if s not in meant)
+    axes = ", ".join((*declared.axes, *meant))
+    return f"axes stand behind `per`: `input {declared.name}: {declared.type.value}{f'[{sizes}]' if sizes else ''} per {axes}`" if meant else ""
 
 
 def own_side(declared: c.Input) -> Side | None:

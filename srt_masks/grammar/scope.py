@@ -5,7 +5,7 @@ Input: nothing. Output: `Value`, `Entry` and `Scope`, on which `names.py` and `e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -129,6 +129,14 @@ class Scope:
             label = label if self._calls[0][0].is_prelude else "in this call"
         self.mistakes.setdefault((slug, span), Diagnostic(slug, message, span, label, tuple(h for h in help if h)))
         return POISON
+
+    def once(self, words: Iterable[t.Word]) -> None:
+        """Each word of a list stands in it once."""
+        seen: set[str] = set()
+        for word in words:
+            if word.text in seen:
+                self.mistake("said-twice", f"`{word.text}` stands twice", word.span)
+            seen.add(word.text)
 
     def _quoted(self, span: Span, label: str) -> Iterator[str]:
         """The innermost function of the text that is being called, and what is wrong there."""
