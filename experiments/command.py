@@ -33,9 +33,17 @@ def arguments(
     steps for some groups: runs of others are not published, and those of other steps are kept in a folder of their own. An experiment of several comparisons
     takes `--only` some of its `groups`, or of `more`, which are made only when they are asked for. Ends the process, as argparse does, for what it cannot read."""
     longer = longer or {}
-    parser = argparse.ArgumentParser(prog=f"python -m experiments.{name}.run", description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m experiments.{name}.run", description=about, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--steps", type=int, default=steps, help=f"of a run ({steps})")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(seeds[0], seeds[1] + 1)), help=f"({seeds[0]} to {seeds[1]})")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=list(range(seeds[0], seeds[1] + 1)),
+        help=f"numbers of the seeds, one or more ({' '.join(map(str, range(seeds[0], seeds[1] + 1)))})",
+    )
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, each with its share of the cores (1)")
     parser.add_argument("--out", type=Path, default=Path("runs") / name, help="where runs are kept; the same command goes on where it was stopped")
     parser.add_argument("--quick", action="store_true", help="seconds, of models that learn nothing, to see that it runs")

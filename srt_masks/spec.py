@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .diagnostics import InputError, Source, SpecError, did_you_mean, listing
+from .diagnostics import InputError, Source, SpecError, did_you_mean, listing, visible
 from .grammar import checked as c
 from .grammar.check import check
 from .grammar.parser import read
+from .grammar.tables import PIECES
 
 
 @dataclass(frozen=True)
@@ -102,3 +103,36 @@ def read_text(path: str | Path) -> str:
         raise InputError(f"cannot read {path}: {error.strerror or error}{hint}") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is no text: byte {error.start} is not UTF-8. A spec is a plain text file") from None
+
+
+def bare(text: str) -> str:
+    """The tokens alone: texts that differ in comments, or in white space, have the same."""
+    return " ".join(word for word, _ in _words(text))
+
+
+def said_otherwise(there: str, here: str) -> str:
+    """The first line outside comments in which a text is another than one from elsewhere, as "line 3 is `...` there and `...` here"; empty where they say the
+    same. The number is that of the text here."""
+    was, now = ([*_words(text), ("", len(text))] for text in (there, here))
+    n = next((n for n, (one, other) in enumerate(zip(was, now, strict=False)) if one[0] != other[0]), None)
+    if n is None:
+        return ""
+    if n and not (_begins_a_line(there, was[n][1]) and _begins_a_line(here, now[n][1])):
+        n -= 1  # one of them goes on with the line that the other has ended
+    before, after = was[n][1], now[n][1]
+    return f"line {here.count(chr(10), 0, after) + 1} is `{_line_of(there, before)}` there and `{_line_of(here, after)}` here"
+
+
+def _words(text: str) -> list[tuple[str, int]]:
+    """Every token, and where it begins."""
+    return [(piece.group(), piece.start()) for piece in PIECES.finditer(text) if piece.lastgroup is not None]
+
+
+def _begins_a_line(text: str, at: int) -> bool:
+    return at == len(text) or not text[text.rfind("\n", 0, at) + 1 : at].strip()
+
+
+def _line_of(text: str, at: int) -> str:
+    """The line that holds a character, without its comment."""
+    line = text[text.rfind("\n", 0, at) + 1 :].partition("\n")[0]
+    return visible(line.partition("#")[0].strip()) if at < len(text) else "nothing"

@@ -3,7 +3,7 @@
 parser     the commands and their flags; `arguments` turns them into specs and tensors
 commands   what is done with a spec; `planning` its plans, `proving` its claims; `training` what is done with a model
 
-Exit codes: 0; 1 the spec is wrong, a law does not hold, or a claim is not proved; 2 the command line is wrong, or names what cannot be; 130 stopped by Ctrl-C.
+Exit codes: 0; 1 the spec is wrong, a law does not hold, or a claim is not proved; 2 the command line is wrong, or names what cannot be; 130 stopped by Ctrl-C, 143 by SIGTERM.
 `check`, `fmt`, `zoo` and `emit --stage tree|checked|ir` import no torch.
 """
 
@@ -35,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Error as error:
         print(f"error: {in_flags(str(error), vars(options))}", file=sys.stderr)
         return 2 if isinstance(error, InputError | BackendError) else 1
-    except KeyboardInterrupt:
-        print("\nstopped.", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(f"\n{str(stopped) or 'stopped.'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # Whoever read our output has gone; nothing more is to be said, not even by the interpreter's own flush at exit.

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..diagnostics import InputError, did_you_mean, listing
@@ -63,6 +64,13 @@ def text_of(name: str) -> tuple[str, str]:
         return sys.stdin.buffer.read(4 * MAX_TEXT + 1).decode("utf-8"), "<stdin>"
     except UnicodeDecodeError as error:
         raise InputError(f"standard input is no text: byte {error.start} is not UTF-8") from None
+
+
+def name_of(filename: str) -> str:
+    """What a spec is called where something is kept by its name; `filename` is what `text_of` reports it under."""
+    if filename.startswith("zoo:"):
+        return filename.removeprefix("zoo:")
+    return "stdin" if filename == "<stdin>" else Path(filename).stem
 
 
 def inputs_of(spec: Spec, options: argparse.Namespace) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..diagnostics import InputError
-from .arguments import specs_sharing
-from .training import refuse_inputs
+from .arguments import name_of, specs_sharing
+from .training import refuse_to_train
 
 if TYPE_CHECKING:
     from ..spec import Spec
@@ -25,7 +25,7 @@ def compare(options: argparse.Namespace) -> None:
 
     specs = specs_of(options)
     for spec in specs.values():
-        refuse_inputs(spec)
+        refuse_to_train(spec)
     flags = {name: getattr(options, name, None) for name in (*FIELDS, *PLACES)}
     chosen = choices(flags, options.config)
     if beside := next((name for name in ("tokenizer", "initial", "tensorboard") if name in chosen.places), ""):
@@ -51,8 +51,8 @@ def compare(options: argparse.Namespace) -> None:
 def specs_of(options: argparse.Namespace) -> dict[str, Spec]:
     """The specs by the names of their files. Raises InputError where two have one name, or a param is in none."""
     specs: dict[str, Spec] = {}
-    for given, spec in zip(options.specs, specs_sharing(options.specs, options), strict=True):
-        name = given.removeprefix("zoo:").replace(" ", "_") if given.startswith("zoo:") else "stdin" if given == "-" else Path(given).stem
+    for spec in specs_sharing(options.specs, options):
+        name = name_of(spec.filename)
         if name in specs:
             raise InputError(f"two specs are called {name}, and their runs are kept by name: rename one file")
         specs[name] = spec

@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import Any, NoReturn
 
 from .. import __version__
+from ..diagnostics import did_you_mean
+from ..training.recipe import Recipe
 from . import benching, commands, comparing, planning, proving, training
 from .arguments import card, named_number, named_value, value
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
+USUAL = Recipe()
+
+
+class Parser(argparse.ArgumentParser):
+    """A mistake is told in a line, and a flag is itself alone: `--step` is not taken for `--steps`."""
+
+    def __init__(self, **options: Any):
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """argparse asks each command for what it knows, and tells what none does at the top; here the command tells it."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            near = did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}" + (f" ({near})" if near else ""))
+        return found, unknown
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="srt-masks", description="Say what attends to what and which gradients flow where.")
+    top = Parser(prog="srt-masks", description="Say what attends to what and which gradients flow where.")
     top.add_argument("--version", action="version", version=f"srt-masks {__version__}")
     every = top.add_subparsers(required=True, metavar="COMMAND")
 
@@ -104,11 +125,11 @@ def parser() -> argparse.ArgumentParser:
     served.add_argument("--head-dim", type=int, default=64, help="of q, k and v (default 64)")
     _format(served)
     train = command("train", training.train, "train a small transformer built from a spec on bytes")
-    _recipe(train)
+    _recipe(train, training.OUT.format("NAME") + ", by the name of the spec")
     _run(train)
     begin = train.add_mutually_exclusive_group()
     begin.add_argument("--resume", action="store_true", help="go on with the run in the folder, bit for bit")
-    begin.add_argument("--restart", action="store_true", help="begin anew, though the folder holds a run that has not ended")
+    begin.add_argument("--restart", action="store_true", help="begin anew, and write over the run that the folder holds")
     train.add_argument("--tokenizer", metavar="FILE", help="tokenizer.json of Hugging Face (default: a token is a byte)")
     train.add_argument("--initial", metavar="CHECKPOINT", help="begin with the weights of this model: its file, or the folder of its run")
     train.add_argument("--tensorboard", action="store_true", default=None, help="write events for TensorBoard into the folder, too")
@@ -118,7 +139,9 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--data", nargs="+", required=True, metavar="FILE", help="files that it was not trained on")
     evaluate.add_argument("--words", type=int, help="data tokens in a window (default: as trained)")
     evaluate.add_argument("--windows", type=int, help="look at so many windows, evenly spread (default: all of the data)")
-    evaluate.add_argument("--param", action="append", default=[], type=named_number, metavar="NAME=NUMBER", help="another value for a param; may be repeated")
+    evaluate.add_argument(
+        "--param", action="append", default=[], type=named_number, metavar="NAME=NUMBER", help="another value for a value param; may be repeated"
+    )
     evaluate.add_argument("--tokenizer", metavar="FILE", help="tokenizer.json (default: the one in the checkpoint; without one, bytes)")
     evaluate.add_argument("--device", default="auto", help="cpu, cuda, ... (default: a GPU if there is one)")
     _format(evaluate)
@@ -148,7 +171,8 @@ def parser() -> argparse.ArgumentParser:
     _run(compare)
     _format(compare)
     demo = command("demo", training.demo, "check, draw, verify, train and sample: the whole way, in a few minutes")
-    _recipe(demo)
+    _recipe(demo, training.DEMO_OUT.format("NAME") + ", by the name of the spec")
+    demo.add_argument("--restart", action="store_true", help="write over the run that the folder of --out holds")
     demo.add_argument("--quick", action="store_true", help="seconds instead of minutes")
     return top
 
@@ -173,17 +197,23 @@ def _format(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--format", choices=("text", "json"), default="text", help="json for programs")
 
 
-def _recipe(sub: argparse.ArgumentParser, out: str = training.OUT) -> None:
+def _choice(sub: argparse.ArgumentParser, name: str, help: str, **how: Any) -> None:
+    """A flag for a field of `Recipe`, which knows what is usual."""
+    usual = getattr(USUAL, name)
+    sub.add_argument(f"--{name.replace('_', '-')}", help=f"{help} (default {usual:g})" if isinstance(usual, float) else f"{help} (default {usual})", **how)
+
+
+def _recipe(sub: argparse.ArgumentParser, out: str) -> None:
     sub.add_argument("--data", nargs="+", metavar="FILE", help="text or binary files (default: Python's own reference documentation)")
     sub.add_argument("--out", help=f"folder for checkpoints, log and plot (default {out})")
-    sub.add_argument("--steps", type=int, help="training steps")
-    sub.add_argument("--words", type=int, help="data tokens in a sequence: bytes, or those of the tokenizer")
-    sub.add_argument("--batch", type=int, help="sequences in a step")
-    sub.add_argument("--dim", type=int)
-    sub.add_argument("--depth", type=int)
-    sub.add_argument("--heads", type=int)
-    sub.add_argument("--learning-rate", type=float)
-    sub.add_argument("--seed", type=int)
+    _choice(sub, "steps", "training steps", type=int)
+    _choice(sub, "words", "data tokens in a sequence: bytes, or those of the tokenizer", type=int)
+    _choice(sub, "batch", "sequences in a step", type=int)
+    _choice(sub, "dim", "width of the model, a multiple of --heads", type=int)
+    _choice(sub, "depth", "layers", type=int)
+    _choice(sub, "heads", "attention heads of a layer", type=int)
+    _choice(sub, "learning_rate", "the most that it is: it rises, then falls to a tenth", type=float)
+    _choice(sub, "seed", "of the weights and of the order of the data; of several runs the first", type=int)
     sub.add_argument("--max-seconds", type=float, help="stop training after so long")
 
 
@@ -198,22 +228,22 @@ def _run(sub: argparse.ArgumentParser) -> None:
     """What a longer run wants beside a demo's choices."""
     sub.add_argument("--config", metavar="FILE.toml", help="choices in a file, by the names of these flags with _ for -, and a table [schedules]; flags win")
     sub.add_argument("--validation", nargs="+", metavar="FILE", help="held-out files (default: the last tenth of the data)")
-    sub.add_argument("--held-out", type=float, metavar="SHARE", help="share of the data that is held out (default 0.1)")
+    _choice(sub, "held_out", "share of the data that is held out", type=float, metavar="SHARE")
     sub.add_argument("--validate-every", type=int, metavar="STEPS", help="look at the held-out data every so many steps (default: at the end)")
-    sub.add_argument("--save-every", type=int, metavar="STEPS", help="write checkpoints every so many steps (default 100)")
-    sub.add_argument("--accumulate", type=int, metavar="PARTS", help="pass a batch in so many parts, one after another (default 1)")
+    _choice(sub, "save_every", "write checkpoints every so many steps", type=int, metavar="STEPS")
+    _choice(sub, "accumulate", "pass a batch in so many parts, one after another", type=int, metavar="PARTS")
     sub.add_argument(
         "--schedule", dest="schedules", action="append", metavar="NAME=VALUE@STEP,...", help="a param that changes while training: horizon=0@0,16@1000"
     )
-    sub.add_argument("--warm-up", type=int, metavar="STEPS", help="steps in which the learning rate rises (default 40)")
-    sub.add_argument("--weight-decay", type=float)
-    sub.add_argument("--clip", type=float, help="the most that the gradient's norm may be (default 1)")
+    _choice(sub, "warm_up", "steps in which the learning rate rises", type=int, metavar="STEPS")
+    _choice(sub, "weight_decay", "that of AdamW", type=float)
+    _choice(sub, "clip", "the most that the gradient's norm may be", type=float)
     sub.add_argument("--key-heads", type=int, help="heads of keys and values, each shared by several of queries (default: as many)")
-    sub.add_argument("--feed-forward", choices=("gelu", "gated"))
-    sub.add_argument("--positions", choices=("learned", "rotary"))
+    _choice(sub, "feed_forward", "of every block: one layer with GELU, or gated", choices=("gelu", "gated"))
+    _choice(sub, "positions", "how a row knows its position id: an embedding, or its q and k turned", choices=("learned", "rotary"))
     sub.add_argument("--tied", action="store_const", const=True, help="the head is the token embedding")
     sub.add_argument("--own-weights", nargs="+", metavar="ROLE", help="roles whose rows have embeddings, projections, feed-forwards and heads of their own")
     sub.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
-    sub.add_argument("--dtype", choices=("float32", "float64"), help="of the weights (default float32)")
-    sub.add_argument("--autocast", choices=("auto", "bfloat16", "off"), help="compute in bfloat16; auto does on GPUs (default auto)")
+    _choice(sub, "dtype", "of the weights", choices=("float32", "float64"))
+    _choice(sub, "autocast", "compute in bfloat16; auto does on GPUs", choices=("auto", "bfloat16", "off"))
     sub.add_argument("--compile", action="store_const", const=True, help="put the blocks through torch.compile")

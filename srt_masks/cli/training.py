@@ -5,28 +5,29 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..diagnostics import Error, InputError
-from .arguments import params_of, spec_of
+from .arguments import name_of, params_of, spec_of
 from .commands import print_pictures
 
 if TYPE_CHECKING:
     from ..spec import Spec
 
-OUT = "runs/self_reasoning"
+OUT, DEMO_OUT = "runs/{}", "runs/demo/{}"  # by the name of the spec
 WORDS = 64  # of models whose files do not say how many data tokens they were trained on at once
 
 
 def train(options: argparse.Namespace) -> None:
     spec, begin = spec_of(options), "resume" if options.resume else "over" if options.restart else "new"
     with _processes(options) as strategy:
-        result = _run_training(spec, options, begin, strategy)
+        result = _run_training(spec, options, OUT, begin, strategy)
     if strategy is None:
         _report(result, options)
     elif strategy.leader:
@@ -39,6 +40,10 @@ def train(options: argparse.Namespace) -> None:
 @contextmanager
 def _processes(options: argparse.Namespace) -> Iterator[Any]:
     """The processes that train together: None for one alone, a `Strategy` for those that torchrun started."""
+    if options.tile is not None and (options.context_parallel or 1) == 1:
+        raise InputError(
+            f"tile={options.tile} says how rows of a shared sequence are dealt, and no sequence is shared: give context_parallel=, or leave it out"
+        )
     several = options.parallel is not None or options.context_parallel is not None
     if not several and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield None
@@ -93,7 +98,7 @@ def demo(options: argparse.Namespace) -> None:
     from ..testing import compare
 
     spec = spec_of(options)
-    refuse_inputs(spec)
+    refuse_to_train(spec)
     if not spec.checked.repeats:
         raise InputError("the demo writes one byte a time step, and this layout does not repeat: write `layout repeat { ... }`")
     print(f"1. {spec.filename} is a spec without mistakes: {', '.join(spec.roles)}; " + ", ".join(f"{n} = {v}" for n, v in spec.params.items()))
@@ -107,38 +112,64 @@ def demo(options: argparse.Namespace) -> None:
         raise Error("the backend differs from the reference by more than it may")
     print("\n4. A small transformer built from the spec, trained on bytes")
     quick = {"steps": 6, "words": 16, "batch": 2, "dim": 32, "depth": 2, "heads": 2}
+    # What another demo has left is of no worth; what stands in a folder that somebody names may be.
+    begin = "new" if options.out is not None and not options.restart else "over"
     # However slow the machine, the whole demo ends within six minutes.
-    _report(_run_training(spec, options, "over", **(quick if options.quick else {"max_seconds": 270.0})), options, 40 if options.quick else 300)
+    _report(_run_training(spec, options, DEMO_OUT, begin, **(quick if options.quick else {"max_seconds": 270.0})), options, 40 if options.quick else 300)
 
 
-def refuse_inputs(spec: Spec) -> None:
+def refuse_to_train(spec: Spec) -> None:
+    """Raises InputError for a spec that no command can train as it is."""
     if spec.inputs:
         raise InputError(
             f"this spec reads tensors ({', '.join(spec.inputs)}), and training from the command line has none to give: use srt_masks.build_model from Python"
         )
 
+    if spec.filename.startswith("zoo:") and not spec.checked.predictions:
+        name = name_of(spec.filename)
+        raise InputError(
+            f"{spec.filename} has no `predict`: it says nothing of a loss. Make the text yours, `srt-masks zoo {name} > {name}.mask`, and add a line there, "
+            f"such as `predict {spec.roles[spec.checked.data[-1]]} -> index + 1`"
+        )
 
-def _run_training(spec: Spec, options: argparse.Namespace, begin: str, strategy: Any = None, **quick: Any) -> Any:
+
+def _run_training(spec: Spec, options: argparse.Namespace, out: str, begin: str, strategy: Any = None, **quick: Any) -> Any:
+    """`out` is where the run is kept unless a flag or a file says, a form that takes the name of the spec."""
     from ..training.config import FIELDS, PLACES, choices
     from ..training.recipe import Recipe
     from ..training.state import saved_recipe
     from ..training.train import STATE
     from ..training.train import train as run
 
-    refuse_inputs(spec)
+    refuse_to_train(spec)
     flags = {name: getattr(options, name, None) for name in (*FIELDS, *PLACES)}
     chosen = choices(flags, getattr(options, "config", None))
-    places = {"out": OUT, **chosen.places}
+    places = {"out": out.format(name_of(spec.filename)), **chosen.places}
     state = Path(places["out"]) / STATE
     recipe = chosen.applied((saved_recipe(state) if strategy is None else saved_recipe(state, strategy.about)) if begin == "resume" else Recipe(**quick))
     beside = {name: places[name] for name in ("validation", "tokenizer", "initial", "tensorboard") if name in places}
+    before = _written_at(state)
     try:
         return run(spec, recipe, places["out"], places.get("data", ()), begin=begin, strategy=strategy, **beside)
     except (KeyboardInterrupt, SystemExit) as stopped:
-        if not state.exists():
-            raise
-        print(f"\nstopped. The last checkpoint is whole: {state}; go on with --resume", file=sys.stderr)
+        if begin != "resume" and _written_at(state) == before:
+            raise KeyboardInterrupt("stopped before the first step: nothing was saved") from None
+        if strategy is None or strategy.leader:
+            print(f"\nstopped. The last checkpoint is whole: {state}\ngo on: {_to_go_on(options, places)}", file=sys.stderr)
         raise SystemExit(stopped.code if isinstance(stopped, SystemExit) else 130) from None
+
+
+def _written_at(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def _to_go_on(options: argparse.Namespace, places: Mapping[str, Any]) -> str:
+    """The command. The sizes and the files of a run are kept with it."""
+    shared = [(name, getattr(options, name, None)) for name in ("parallel", "context_parallel", "tile")]
+    words = ["srt-masks", "train", options.spec, *(word for name, number in options.param for word in ("--param", f"{name}={number}"))]
+    words += ["--out", str(places["out"]), "--resume", *(["--tensorboard"] if places.get("tensorboard") else [])]
+    words += [word for name, value in shared if value is not None for word in (f"--{name.replace('_', '-')}", str(value))]
+    return shlex.join(words) if "WORLD_SIZE" not in os.environ else f"torchrun ... -m srt_masks {shlex.join(words[1:])}"
 
 
 def _report(result: Any, options: argparse.Namespace, count: int = 300) -> None:
@@ -147,11 +178,11 @@ def _report(result: Any, options: argparse.Namespace, count: int = 300) -> None:
     kind = "bytes" if result.vocabulary.text is None else "tokens"
     print(f"   data: {result.task.name}, {len(result.task.train):,} {kind} to train on")
     print(f"   {result.steps} steps in {result.seconds:.0f} s; held out: {result.held_out:.3f} bits per byte")
-    print("\nwhat it writes:")
-    vocabulary = result.vocabulary
-    prompt = result.task.held_out.windows([0], min(16, result.words))[0].tolist() if result.task.places.files else vocabulary.encode(b"The ")
+    vocabulary, held_out = result.vocabulary, bool(result.task.places.files)
+    prompt = result.task.held_out.windows([0], min(16, result.words))[0].tolist() if held_out else vocabulary.encode(b"The ")
+    print(f"\nprompt{', of the held-out text' if held_out else ''}:\n{_shown(vocabulary.decode(prompt))}")
     # Whatever the spec is: a cache is not for all of them.
-    print(_shown(vocabulary.decode([*prompt, *draw(result.model, prompt, count, words=result.words, temperature=0.7, cache=False)])))
+    print(f"\nwhat it writes after that:\n{_shown(vocabulary.decode(draw(result.model, prompt, count, words=result.words, temperature=0.7, cache=False)))}")
     print(f"\ncheckpoint {result.checkpoint}\nlog        {result.log}\nplot       {result.plot}")
     print(f"more:      srt-masks sample {result.checkpoint} --prompt 'The '")
 

@@ -96,6 +96,12 @@ def evaluate(
         raise InputError(f"{path} reads numbers, not tokens: score it from Python, by evaluate.score")
     if model.config.numbers is not None:
         raise InputError(f"{path} reads numbers beside its tokens, and files hold none: score it from Python, by evaluate.score")
+    asked = model.spec.with_params(**(params or {})).params
+    if fixed := next((p for p in model.spec.checked.params if p.structural and asked[p.name] != p.value), None):
+        name = fixed.name
+        raise InputError(
+            f"{name} sizes the layout of {path}, a range or a table, and was {fixed.value} in training: it cannot be {asked[name]} now; leave it out"
+        )
     vocabulary = vocabulary_of(about, known, str(path)) if tokenizer is None else read_vocabulary(tokenizer)
     if vocabulary.num_tokens > known:
         raise InputError(f"{tokenizer} has {vocabulary.num_tokens} tokens; {path} knows {known}: give the tokenizer it was trained with")

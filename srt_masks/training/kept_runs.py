@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 from ..diagnostics import InputError
+from ..spec import bare, said_otherwise
 from .code_here import code_here
 from .initial import Initial, check_initial
 from .log import entries
@@ -30,11 +31,18 @@ def refuse_another(path: Path, about: Mapping[str, Any]) -> None:
         return
     kept = kept_about(path)
     for key, what in (("specs", "other specs"), ("recipe", "another recipe"), ("equal", "another budget"), ("fingerprint", "other data")):
-        if kept.get(key) != about[key]:
-            there, here = kept.get(key), about[key]
+        there, here = kept.get(key), about[key]
+        if key == "specs":
+            there, here = _without_comments(kept[key]), _without_comments(about[key])
+        if there != here:
             if isinstance(there, dict):
-                there, here = next(((f"{k} = {there.get(k)}", f"{k} = {here.get(k)}") for k in (*here, *there) if there.get(k) != here.get(k)), ("", ""))
+                there, here = next((f"{k} = {there.get(k)}", f"{k} = {here.get(k)}") for k in (*here, *there) if there.get(k) != here.get(k))
             raise InputError(f"{path.parent} holds a comparison of {what} ({there}; here {here}): give another out=, or begin it anew (restart=)")
+
+
+def _without_comments(specs: Mapping[str, Any]) -> dict[str, Any]:
+    """Of every spec what decides its runs."""
+    return {name: {**arm, "text": bare(str(arm.get("text")))} if isinstance(arm, dict) else arm for name, arm in specs.items()}
 
 
 def kept_about(path: Path) -> dict[str, Any]:
@@ -99,8 +107,8 @@ def _refuse_another_run(trial: Trial, begin: Mapping[str, Any], steps: int) -> N
     differ += [f"{n} = {recipe.get(n)}; here it is {v}" for n, v in wanted.items() if recipe.get(n) != v]
     if steps != trial.recipe.steps:
         differ.append(f"{steps} steps; here there are {trial.recipe.steps}")
-    if begin.get("spec") != spec.text:
-        differ.insert(0, "another spec")
+    if line := said_otherwise(str(begin.get("spec", "")), spec.text):
+        differ.insert(0, f"another spec: {line}")
     if begin.get("fingerprint", trial.data) != trial.data:
         differ.append(f"other data: {begin.get('data')}, of another size or content")
     if trial.initial is None and begin.get("initial") is not None:

@@ -96,6 +96,6 @@ class Comparison:
         return (
             f"Held-out {self.measure.name} of {self.measure.rows}; below 0 is better than {self.names[0]}.",
             spread,
-            f"Equal {self.equal} for each; {self.data}.",
+            f"{'Steps as given' if any('steps' in o.changes for o in self.outcomes) else f'Equal {self.equal}'} for each; {self.data}.",
             f"Rows and tiles ({tile} x {tile}, all heads of all layers) are those of one sequence.",
         )

@@ -6,8 +6,6 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from ..diagnostics import InputError
 from .schedules import Schedule
 
@@ -92,6 +90,8 @@ def check_recipe(recipe: Recipe, shares: int = 1, weight_shares: int = 1, here: 
             f"a batch of {recipe.batch} sequences cannot be passed in {recipe.accumulate} equal parts{shared}: "
             f"give a batch= that is a multiple of {recipe.accumulate * shares}"
         )
+    if recipe.dim % recipe.heads:
+        raise InputError(f"dim {recipe.dim} is no multiple of heads {recipe.heads}: give a dim= that is a multiple of heads=")
     _check_memory(recipe, shares, weight_shares, here)
 
 
@@ -114,6 +114,8 @@ def _check_memory(recipe: Recipe, shares: int, weight_shares: int, here: int) ->
 
 def card_memory(device: str) -> int | None:
     """Bytes of the card that a run is to be on; None: it is to be on none."""
+    import torch  # here: the command line asks a recipe for its defaults, and has more to say than of training
+
     if not torch.cuda.is_available() or not str(device).startswith(("auto", "cuda")):
         return None
     return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory

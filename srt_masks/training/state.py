@@ -15,6 +15,7 @@ from torch import Tensor
 from .. import __version__
 from ..diagnostics import InputError, visible
 from ..models.tensor_files import read_about
+from ..spec import said_otherwise
 from .data import Corpus
 from .initial import Initial, check_initial
 from .recipe import Recipe
@@ -113,11 +114,8 @@ def saved_recipe(path: Path, about: Callable[[Path], Mapping[str, str]] = read_a
 def check_same(session: Session, about: Mapping[str, Any], path: Path) -> None:
     """Raises InputError naming the first thing in which the run of a file is another than this one."""
     text, params = about["spec"]["text"], about["spec"]["params"]
-    if text != session.spec.text:
-        here, there = session.spec.text.splitlines(), text.splitlines()
-        line = next((n for n, (a, b) in enumerate(zip(here, there, strict=False)) if a != b), min(len(here), len(there)))
-        was, now = (visible(lines[line]) if line < len(lines) else "nothing" for lines in (there, here))
-        raise InputError(f"{path} is of another spec: line {line + 1} is `{was}` there and `{now}` here. Give the spec it was trained with, or another out=")
+    if line := said_otherwise(text, session.spec.text):
+        raise InputError(f"{path} is of another spec: {line}. Give the spec it was trained with, or another out=")
     for name, value in session.spec.params.items():
         if params.get(name) != value:
             raise InputError(f"{path} is of a run with {name} = {params.get(name)}; here it is {value}. Give --param {name}={params.get(name)}")

@@ -56,7 +56,7 @@ def train(
 ) -> Result:  # fmt: skip
     """Train a transformer built from a spec, and write the model, the run's checkpoint, a log and a plot into the folder `out`.
 
-    `begin` is "over": anew, whatever the folder holds; "new": anew, unless it holds a run that has not ended; "resume": go on with that run, taking the
+    `begin` is "over": anew, whatever the folder holds; "new": anew, unless it holds a run or its model; "resume": go on with that run, taking the
     same steps, bit for bit, as without the break, on the same
     files unless others are named. `task` is what is trained on in place of files, and is given again to go on. `initial` is the model, its file or the folder of its run, whose weights the run
     begins with in place of fresh ones, and need not be named to go on. `tokenizer` is a tokenizer.json of Hugging Face, whose tokens are trained on in place of bytes; they are
@@ -71,7 +71,7 @@ def train(
     out = Path(out)
     check_recipe(recipe, strategy.shares, strategy.weight_shares, strategy.here)
     if begin == "new":
-        _refuse_to_lose(out / STATE, strategy)
+        _refuse_to_lose(out, strategy)
     places = Places(tuple(map(str, files)), tuple(map(str, validation)), None if tokenizer is None else str(tokenizer))
     if task is not None and places != Places():
         raise InputError("a task is what is trained on in place of files and their tokenizer: give one or the other")
@@ -182,18 +182,20 @@ class _Writer:
         session.strategy.save_model(self.out / MODEL, session.model, about | ({} if text is None else {KEY: text}))
 
 
-def _refuse_to_lose(state: Path, strategy: Strategy) -> None:
-    """Raises InputError where a run that has not ended would be written over."""
-    if not state.exists():
-        return
+def _refuse_to_lose(out: Path, strategy: Strategy) -> None:
+    """Raises InputError where a run, or the model that is left of one, would be written over."""
+    state = out / STATE
     try:
-        run = about_run(strategy.about(state), state)
+        run = about_run(strategy.about(state), state) if state.exists() else None
     except InputError:
-        return  # nothing that could be gone on with
-    if run["step"] < run["recipe"].steps:
+        run = None  # nothing that could be gone on with
+    if run is not None and run["step"] < run["recipe"].steps:
         raise InputError(
             f"{state} is at step {run['step']} of {run['recipe'].steps} of a run: go on with it (resume=), begin it anew (restart=), or give another out="
         )
+    if run is not None or (out / MODEL).is_file():
+        holds = f"a run that ended at step {run['step']}" if run is not None else f"a model, {MODEL}"
+        raise InputError(f"{out} holds {holds}, and would be written over: give another out=, or begin anew all the same (restart=)")
 
 
 def _of_held_out(found: Score) -> dict[str, Any]:

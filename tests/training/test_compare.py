@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from hashlib import sha256
@@ -164,7 +165,7 @@ def test_equal_work_gives_the_larger_spec_fewer_steps(tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"spec": SPECS["reasons"]}, "another spec"), ({"spec": SPAN.with_params(span=2)}, "span = 2; here it is 3"), ({"recipe": {"dim": 16}}, "dim = 16; here it is 8"),
+        ({"spec": SPECS["reasons"]}, r"another spec: line 1 is `layout repeat { token, reason }` there and `param span = 3` here"), ({"spec": SPAN.with_params(span=2)}, "span = 2; here it is 3"), ({"recipe": {"dim": 16}}, "dim = 16; here it is 8"),
         ({"recipe": {"seed": 1}}, "seed = 1; here it is 0"), ({"recipe": {"steps": 2}}, "steps = 2; here it is 6"),
         ({"files": True}, "other data: .*text, of another size or content"), ({"initial": True}, "weights that began as those of .*model.safetensors; here they begin fresh"),
         ({"recipe": {"max_seconds": 1e-9}}, "max_seconds = 1e-09; here it is None"),
@@ -220,6 +221,14 @@ def test_another_comparison_is_refused_and_nothing_of_it_lost(whole: tuple[Path,
         with pytest.raises(srt.InputError, match=words):
             compared(out, **options)
     assert bits(compared(out)) == bits(found)
+
+
+def test_another_comment_is_no_other_comparison(whole: tuple[Path, Comparison], tmp_path: Path):
+    out, found = whole
+    told = {name: srt.parse(f"# {name}\n{spec.text}  # as ever", params=spec.params) for name, spec in SPECS.items()}
+    again = shutil.copytree(out, tmp_path / "again")
+    with patch.object(worker, "train", side_effect=AssertionError):
+        assert bits(compared(again, told)) == bits(found)
 
 
 def test_to_begin_anew_takes_away_the_comparison_and_nothing_else(tmp_path: Path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -165,8 +166,18 @@ def test_a_run_that_has_not_ended_is_not_written_over(cut: Path):
         run(cut, recipe=CURRICULUM, begin="new")
     assert (cut / "training.safetensors").read_bytes() == held
     run(cut, recipe=CURRICULUM, begin="over")
-    run(cut, recipe=CURRICULUM, begin="new")  # that one has ended
     assert len(learnt(cut)) == 8
+
+
+@pytest.mark.parametrize("left", ["all", "model.safetensors"])
+def test_a_run_that_has_ended_is_not_written_over(left: str, whole: Path, tmp_path: Path):
+    kept = shutil.copytree(whole, tmp_path / "kept", ignore=lambda _, names: [] if left == "all" else [n for n in names if n != left])
+    held = {p.name: p.read_bytes() for p in kept.iterdir()}
+    with pytest.raises(srt.InputError, match=r"kept holds a (run that ended at step 8|model), .*begin anew all the same \(restart=\)"):
+        run(kept, recipe=CURRICULUM, begin="new")
+    assert {p.name: p.read_bytes() for p in kept.iterdir()} == held
+    run(kept, recipe=replace(CURRICULUM, steps=4), begin="over")
+    assert len(learnt(kept)) == 4
 
 
 # ------------------------------------------------------------------------------------------------ what is refused
@@ -248,7 +259,14 @@ def test_a_file_that_is_no_checkpoint_of_this_run(damage, words: str, cut: Path)
             {"spec": srt.parse(SELF_REASONING.replace("attend causal", "attend causal and window(9)"), params={"reasons": 1})},
             "another spec: line 20 is `attend causal` there",
         ),
-        ({"spec": srt.parse(SELF_REASONING + "\n# more", params={"reasons": 1})}, "nothing"),
+        (
+            {
+                "spec": srt.parse(
+                    "# changed\n" + SELF_REASONING.replace("attend causal", "attend causal  # as ever") + "\nassert no leak", params={"reasons": 1}
+                )
+            },
+            "another spec: line 31 is `nothing` there and `assert no leak` here",
+        ),
         ({"spec": SPEC.with_params(horizon=3)}, "horizon = 16; here it is 3. Give --param horizon=16"),
         ({"recipe": replace(CURRICULUM, batch=8)}, "batch = 4; here it is 8. Leave batch= out"),
         ({"recipe": RECIPE}, r"schedules = horizon=1@1,4@8; here it is none"),
@@ -261,6 +279,12 @@ def test_another_run_is_told_apart(change: dict, words: str, cut: Path):
     with pytest.raises(srt.InputError, match=words):
         run(cut, **{"recipe": CURRICULUM, **change}, begin="resume")
     assert {p.name: p.read_bytes() for p in cut.iterdir()} == held
+
+
+def test_another_comment_is_no_other_spec(cut: Path, whole: Path):
+    text = "# why not\n\n" + SELF_REASONING.replace("attend causal", "attend\n  causal  # of course")
+    run(cut, recipe=CURRICULUM, spec=srt.parse(text, params={"reasons": 1}), begin="resume")
+    assert learnt(cut) == learnt(whole)
 
 
 # ------------------------------------------------------------------------------------------------ a full disk

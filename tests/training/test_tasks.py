@@ -195,6 +195,7 @@ def test_arms_have_something_of_the_recipe_to_themselves(tmp_path: Path):
     assert kept[0]["changes"] == {"schedules": ["far=0@0"]} and kept[0]["spec"] == ROWS.text and kept[0]["params"] == {"far": 1}
     assert kept[0]["code"]["commit"] == commit() and kept[0]["parts"].keys() == {"word", "reason"} and kept[1]["changes"] == {}
     assert "error/variance" in str(found) and "Held-out error over variance of the last row" in str(found)
+    assert "\nSteps as given for each; " in str(found) and "Equal" not in str(found)
     assert found.plain()["specs"]["far"]["held_out_error_over_variance"]["runs"] == 2
     again = srt.compare(arms, RECIPE, tmp_path, task=TASK, seeds=(3, 4), quiet=True)
     assert again.outcomes == found.outcomes

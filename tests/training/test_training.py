@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +19,7 @@ from conftest import ROOT
 
 import srt_masks as srt
 from srt_masks.cli import main
+from srt_masks.cli.parser import parser
 from srt_masks.training.data import corpus
 from srt_masks.training.recipe import Recipe
 from srt_masks.training.train import train
@@ -64,7 +69,7 @@ def test_ctrl_c_before_the_first_checkpoint_says_that_it_stopped(tmp_path: Path,
 
     monkeypatch.setattr("srt_masks.training.train.train", interrupted)
     assert main(["train", "examples/self_reasoning.mask", "--out", str(tmp_path / "none")]) == 130
-    assert capsys.readouterr().err.strip() == "stopped."
+    assert capsys.readouterr().err.strip() == "stopped before the first step: nothing was saved"
 
 
 def test_ctrl_c_leaves_the_last_checkpoint_whole(tmp_path: Path):
@@ -74,6 +79,8 @@ def test_ctrl_c_leaves_the_last_checkpoint_whole(tmp_path: Path):
         "srt_masks",
         "train",
         "examples/self_reasoning.mask",
+        "--param",
+        "reasons=2",
         "--out",
         str(tmp_path),
         "--steps",
@@ -99,8 +106,46 @@ def test_ctrl_c_leaves_the_last_checkpoint_whole(tmp_path: Path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130 and "Traceback" not in said and "The last checkpoint is whole" in said
+    told = said.partition("go on: ")[2].splitlines()[0]
+    assert told == f"srt-masks train examples/self_reasoning.mask --param reasons=2 --out {tmp_path} --resume"
     srt.load_model(tmp_path / "model.safetensors")
-    assert json.loads(log.read_text().splitlines()[-1])["event"] == "interrupted"
+    stopped = json.loads(log.read_text().splitlines()[-1])
+    assert stopped["event"] == "interrupted"
+    # What was told is enough: sizes are kept.
+    assert main([*shlex.split(told)[1:], "--steps", str(stopped["step"] + 1)]) == 0
+    assert srt.load_model(tmp_path / "model.safetensors").config.dim == 16
+
+
+def test_the_command_keeps_a_run_by_the_name_of_its_spec_and_writes_over_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = "layout repeat { token }\nattend causal\npredict token -> index + 1"
+    Path("mine.mask").write_text(text)
+    sizes = ["--steps", "1", "--dim", "8", "--depth", "1", "--heads", "2", "--words", "8", "--batch", "2"]
+    for spec, name in (("mine.mask", "mine"), ("zoo:self reasoning", "self-reasoning"), ("-", "stdin")):
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(text.encode())))
+        assert main(["train", spec, *sizes]) == 0
+        assert (Path("runs") / name / "model.safetensors").exists()
+    said = capsys.readouterr().out
+    assert "prompt:\nThe \n\nwhat it writes after that:\n" in said
+    held = Path("runs/mine/log.jsonl").read_bytes()
+    assert main(["train", "mine.mask", *sizes]) == 2
+    assert "begin anew all the same (--restart)" in capsys.readouterr().err and Path("runs/mine/log.jsonl").read_bytes() == held
+    assert main(["demo", "mine.mask", "--quick", "--out", "runs/mine"]) == 2
+    assert "(--restart)" in capsys.readouterr().err and Path("runs/mine/log.jsonl").read_bytes() == held
+    assert main(["train", "mine.mask", *sizes, "--restart"]) == 0
+    assert Path("runs/mine/log.jsonl").read_bytes() != held
+
+
+def test_what_is_usual_is_said_by_the_recipe():
+    parsers = next(a.choices for a in parser()._actions if isinstance(a.choices, dict))
+    for command in ("train", "compare"):
+        said = {a.dest: a.help or "" for a in parsers[command]._actions}
+        assert all(said.values())
+        for field in fields(Recipe):
+            if field.name in said and isinstance(field.default, int | float | str) and not isinstance(field.default, bool) and field.name != "device":
+                assert (
+                    f"(default {field.default:g})" in said[field.name] if isinstance(field.default, float) else f"(default {field.default})" in said[field.name]
+                )
 
 
 def test_data_is_read_or_refused(tmp_path: Path):
