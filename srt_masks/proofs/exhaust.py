@@ -47,26 +47,14 @@ class Covered:
 
 def exhaust(checked: Checked, claim: c.Claim, most_tokens: int, deadline: float) -> Refutation | Covered:
     """Try a claim at every number of tokens up to `most_tokens` that the layout can have, in order, with 1 and 2 heads and 1 to 3 layers where those
-    matter, until `deadline` (of `time.monotonic()`). First with the values that the text gives its params, at all sizes; then with a few others.
+    matter, until `deadline` (of `time.monotonic()`); at each size with the values that the text gives its params, then with a few others.
 
     The refutation is of the smallest size, but for one without hops, by a row's own residual stream, which stands only where there is no other."""
-    search = _Search(checked, claim, most_tokens, deadline)
-    tried: list[Mapping[str, int | float]] = []
-    tokens = whole = -1
-    for values in params(checked):
-        found = search.sizes(values)
-        if isinstance(found, Refutation):
-            return found
-        if search.residual is not None:
-            return search.residual
-        if not tried:
-            tokens, whole = found
-        elif found[0] < tokens:
-            break  # out of time: these values count for nothing
-        else:
-            whole = min(whole, found[1])
-        tried.append(values)
-    return Covered(tokens, whole, search.worlds, search.words(tokens, whole, tried))
+    search, tried = _Search(checked, claim, most_tokens, deadline), params(checked)
+    found = search.sizes(tried)
+    if isinstance(found, Refutation):
+        return found
+    return search.residual or Covered(*found, search.worlds, search.words(*found, tried))
 
 
 def sampled(checked: Checked, claim: c.Claim, targets: Sequence[int], deadline: float) -> Refutation | None:
@@ -101,13 +89,13 @@ class _Search:
         self.worlds = 0
         self.residual: Refutation | None = None
 
-    def sizes(self, values: Mapping[str, int | float]) -> Refutation | tuple[int, int]:
-        """All sizes with these values of the params: up to how many tokens there was time, and up to how many all inputs were tried."""
+    def sizes(self, values: Sequence[Mapping[str, int | float]]) -> Refutation | tuple[int, int]:
+        """All sizes, each with all these values of the params: up to how many tokens there was time, and up to how many all inputs were tried."""
         tokens = whole = -1
         for most, same in groupby(sizes(self.checked, self.most_tokens), lambda world: max(world.tokens, world.keys)):
             complete = whole == tokens
-            for size, heads, layers in product(same, self.heads, self.layers):
-                found = self.one(replace(size, heads=heads, layers=layers, params=values))
+            for size, own, heads, layers in product(same, values, self.heads, self.layers):
+                found = self.one(replace(size, heads=heads, layers=layers, params=own))
                 if isinstance(found, Refutation):
                     return found
                 if found is None:
@@ -133,7 +121,7 @@ class _Search:
                 self.residual = Refutation(path, world)  # a larger size may have a path between rows, which says more
         return complete
 
-    def words(self, tokens: int, whole: int, tried: list[Mapping[str, int | float]]) -> str:
+    def words(self, tokens: int, whole: int, tried: Sequence[Mapping[str, int | float]]) -> str:
         if tokens < 0:
             return f"no call was tried: the layout has none of {self.most_tokens} tokens or fewer, or there was no time"
         # A call of no tokens is not worth a word beside larger ones.

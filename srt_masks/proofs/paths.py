@@ -44,7 +44,8 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What questions are about: a program, whether gradients or values flow, what is known of inputs, and how long to think."""
+    """What questions are about: a program, whether gradients or values flow, what is known of inputs, and how long to think. `confirms` runs what z3 found
+    knowing too little."""
 
     program: Program
     gradients: bool
@@ -53,6 +54,7 @@ class Subject:
     budget: Budget
     fixed: Mapping[str, int | float] | None = None  # the params, if the question is about some values alone
     names_layers: bool = False  # whether the claim does
+    confirms: Callable[[Found], bool] = lambda found: True
 
     def pairs(self, fixed: Mapping[str, int | float] | None = None, exact: bool = False) -> Pairs:
         return Pairs(call(self.program, self.fixed if fixed is None else fixed, exact, self.facts, budget=self.budget), self.gradients)
@@ -68,8 +70,10 @@ class Way:
 
 
 def counterexample(subject: Subject, ask: Callable[[Pairs], Question]) -> Found | None:
-    """A call and a path for which everything holds; None if there are none, whatever the sizes, params and inputs. Raises Undecided."""
+    """A call and a path for which everything holds; None if there are none, whatever the sizes, params and inputs. What running does not confirm is
+    what is found only if no other way of asking finds what it does. Raises Undecided."""
     why: tuple[str, ...] = ()
+    doubtful: Found | None = None
     for way in _ways(subject):
         pairs = subject.pairs(way.fixed, way.exact)
         question = ask(pairs)
@@ -78,7 +82,7 @@ def counterexample(subject: Subject, ask: Callable[[Pairs], Question]) -> Found 
         try:
             model = solver.smallest()
         except Undecided:
-            if not way.exact or subject.budget.left <= 0:
+            if doubtful is None and (not way.exact or subject.budget.left <= 0):
                 raise
             continue
         if model is None and way.is_general:
@@ -89,10 +93,15 @@ def counterexample(subject: Subject, ask: Callable[[Pairs], Question]) -> Found 
             continue
         in_layers = subject.has_layers or (subject.names_layers and len(question.edges) == 1)
         path = Path(chosen(model, question.rows[-1].pos), chosen(model, question.rows[0].pos), _hops(model, question.edges, in_layers))
-        found = world(model, pairs.call)
+        called = world(model, pairs.call)
         if not subject.has_layers:
-            found = replace(found, layers=max(found.layers if subject.names_layers else 1, len(path.hops)))
-        return Found(path, found, tuple(pairs.call.inexact))
+            called = replace(called, layers=max(called.layers if subject.names_layers else 1, len(path.hops)))
+        found = Found(path, called, tuple(pairs.call.inexact))
+        if not found.inexact or subject.confirms(found):
+            return found
+        doubtful = found
+    if doubtful is not None:
+        return doubtful
     raise Undecided(f"{' and '.join(why)}: z3 cannot decide it, and the values tried refute nothing")
 
 

@@ -113,7 +113,10 @@ def _judge(spec: Spec, program: Program, facts: tuple[ir.Expr, ...], claim: Obli
     name = name_of(program, facts, claim, checked.speaks_of_layers)
     if (reason := recall(name)) is not None:
         return verdict(Outcome.PROVED, reason)
-    subject = Subject(program, claim.kind in GRADIENTS, facts, checked.speaks_of_layers, budget.first(THINKING), names_layers=claim.names_layers)
+    subject = Subject(
+        program, claim.kind in GRADIENTS, facts, checked.speaks_of_layers, budget.first(THINKING), names_layers=claim.names_layers,
+        confirms=lambda found: _is_confirmed(checked, claim, found),
+    )  # fmt: skip
     finding = _decide(checked, subject, claim)
     if isinstance(finding, Proof) and checked.facts_of_inputs and not is_possible(subject):
         given = " and ".join(dict.fromkeys(f"`{f.name}`" for f in checked.facts_of_inputs))
@@ -205,6 +208,12 @@ def _confirmed(checked: Checked, claim: Obligation, finding: Finding) -> Finding
     if (why := finding.found.inexact) and not replay(checked, claim.claim, finding.found.world, finding.found.path).confirmed:
         return Open(f"z3 knows too little of {' and '.join(why)}")
     return finding
+
+
+def _is_confirmed(checked: Checked, claim: Obligation, found: Found) -> bool:
+    with suppress(InputError):  # beyond what the reference lays out
+        return isinstance(_confirmed(checked, claim, Refuted(found)), Refuted)
+    return False
 
 
 def _asked(checked: Checked, subject: Subject, claim: Obligation) -> Finding:

@@ -428,12 +428,26 @@ def test_a_path_between_rows_is_preferred_to_a_rows_own_residual():
     assert refutation(text, 5).path == Path(0, 0)
 
 
-def test_values_of_params_that_time_did_not_suffice_for_are_not_counted(monkeypatch: pytest.MonkeyPatch):
+def test_sizes_that_time_did_not_suffice_for_are_not_counted(monkeypatch: pytest.MonkeyPatch):
     checked = srt.parse("param n = 3\nattend causal and q.pos - k.pos < n\nassert k.pos <= q.pos").checked
     ticks = iter(range(1000))
     monkeypatch.setattr(time, "monotonic", lambda: next(ticks))
-    found = exhaust(checked, checked.claims[0], 8, 40)  # two looks at the clock a size: 9 calls with the text's value, 9 with 0, a few with 1
-    assert isinstance(found, Covered) and found.tokens == found.whole == 8 and "n = 3, 0 (" in found.words
+    found = exhaust(checked, checked.claims[0], 8, 40)  # two looks at the clock a call: five values at 0 to 3 tokens, and none left half-way
+    assert isinstance(found, Covered) and found.tokens == found.whole == 3 and found.words.startswith("every call up to 3 tokens, n = 3, 0, 1, 2, -1 (")
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["param f = 0.5 attend causal scale k, v by 1 - f assert grad where k.pos < q.pos", "param n = 3 attend causal assert n ** q.pos != 1 or q.pos < 2"],
+)
+def test_every_value_of_a_param_is_tried_at_each_size(monkeypatch: pytest.MonkeyPatch, words: str):
+    """Before the text's own has had all the time there is, at larger ones."""
+    checked, ticks = srt.parse(words).checked, iter(range(1000))
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "monotonic", lambda: next(ticks))
+        found = exhaust(checked, checked.claims[0], 256, 40)
+    assert isinstance(found, Refutation) and found.world.tokens <= 3 and [*found.world.params.values()] == [1]
+    assert srt.prove(srt.parse(words))[0].outcome == "refuted"
 
 
 def test_time_runs_out():

@@ -38,6 +38,10 @@ REFUTED = {
         queries where role is a or pos < 6
         attend k.pos == q.pos - 1
         assert flow where k.pos < q.pos""",
+    "one value of a param breaks it, and running does not confirm the first that z3 comes upon": """
+        param n = 3
+        attend causal
+        assert not (n ** q.pos == 512 and q.pos == 3)""",
     "the smallest whole number by -1 wraps to itself": """
         input a: int per token
         input b: int per token
