@@ -17,6 +17,7 @@ from zoo_case import SCHEMES, Scheme
 import srt_masks as srt
 from srt_masks.testing import LAWS, Broken, Case, Law, NotTried, cases_of, check, inputs, opinion, packing_by, prefix_tree_by, sizes, tree, whole
 from srt_masks.testing.checking import chosen_laws
+from srt_masks.testing.parts import DOCUMENT
 
 SLIDING = "param span = 3\nattend causal and window(span)"
 DOCUMENTS = "input doc: int per token\nattend causal and same(doc)"
@@ -91,11 +92,38 @@ def test_claims_about_far_pairs_are_tried_far_away(text: str, words: str):
     ("attend causal\nassert q.pos - k.pos < 5000", "claims", "held for no pair"), ("attend q.pos > 5000\nassert k.pos == 3", "claims", "held for no pair"),
     ("attend q.pos > 5000", opinion(lambda q, k: False), "sees: the text attended no pair"), ("attend q.pos < 5000", opinion(lambda q, k: True), "sees: the text attended every pair"),
     ("attend q.pos > 5000\nstop v", opinion({"v": lambda q, k: 0}), "gate of v: the text attended no pair"),
+    ("attend causal\nstop k where q.pos - k.pos > 5000", opinion({"k": lambda q, k: 1}), "gate of k: the text gave every pair the same at the sizes tried (up to 11 tokens): give steps="),
+    ("layout a\nattend full\nassert cacheable", "claims", "its condition held for no pair at the sizes tried (up to 1 token): no case of this layout can break it, leave it out"),
+    ("attend causal\nassert no flow where k.pos > q.pos and layer == 7", "claims", "(up to 11 tokens): cases have few layers, srt_masks.prove(spec) any number"),
+    ("input w: int per token\nattend causal\nassert no flow where k.w == 7000", "claims", "tokens): give steps= or inputs="),
+    ("input doc: int per token given doc >= 5\nattend causal and same(doc)", "packing", "tokens): give inputs that are: srt_masks.testing.packing_by"),
 ])  # fmt: skip
 def test_what_no_case_could_break_does_not_pass(text: str, law: Any, words: str):
     with pytest.raises(NotTried) as error:
         check(srt.parse(text), laws=[law])
     assert words in str(error.value)
+
+
+def test_a_size_that_is_given_is_not_given_as_the_remedy():
+    with pytest.raises(NotTried, match=r"up to 1 token\): give more steps=$"):
+        check(srt.parse("attend causal\nassert cacheable"), laws=["claims"], steps=1)
+
+
+@pytest.mark.parametrize("text", ["attend causal", "attend causal\nscale k by 0.5", "attend causal\nstop k where q.pos - k.pos > 1"])
+def test_a_gate_is_asked_about_where_pairs_differ_in_it(text: str):
+    assert check(srt.parse(text), opinion={"k": lambda q, k: 0.5 if "0.5" in text else "stop" not in text or q.pos - k.pos <= 1}) == ("opinion",)
+
+
+def test_whatever_an_input_may_be_called_an_opinion_can_read_it():
+    spec = srt.parse("input inputs: int per token\nattend q.inputs <= k.inputs")
+    assert check(spec, opinion=lambda q, k: q.inputs <= k.inputs) == ("opinion",)
+    for name in DOCUMENT:
+        srt.parse(f"input {name}: int per token\nattend same({name})")
+
+
+@pytest.mark.parametrize("value", [2**63 - 1, -(2**63)])
+def test_the_last_whole_number_is_called_with_another(value: int):
+    LAWS["reuse"](Case(srt.parse(f"param n = {value}\nattend causal and k.pos < n"), 3))
 
 
 @pytest.mark.parametrize("text", [

@@ -116,7 +116,9 @@ def _others(case: Case, layer: int) -> Iterator[tuple[str, Case, int]]:
 def _other_value(param: Param, case: Case) -> int | float:
     before = case.params.get(param.name, param.value)
     before = before[0].item() if isinstance(before, Tensor) else before
-    return before + 1 if param.type is Type.INT else 0.75 - before
+    if param.type is not Type.INT:
+        return 0.75 - before
+    return before + 1 if before < torch.iinfo(torch.int64).max else before - 1
 
 
 def _edit(inputs: Mapping[str, Any]) -> bool:

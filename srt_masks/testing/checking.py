@@ -12,7 +12,7 @@ from ..diagnostics import InputError, did_you_mean
 from ..grammar.tables import PIECES
 from ..spec import Spec
 from .case import Case, with_backend
-from .laws import Broken, Law, NotTried, built_in
+from .laws import Broken, Condition, Law, NotTried, built_in
 from .opinions import Opinion
 from .opinions import opinion as opinion_law
 
@@ -105,15 +105,23 @@ def try_law(
         return 1
     from .drawing import cases_of
 
-    met: dict[str, bool] = {}
+    met: dict[Condition, bool] = {}
     tokens = 0
     for reach, count in _phases(spec, law, examples, fixed=steps is not None):
         how = {"fixed": inputs, "steps": steps, "heads": heads, "batches": law.batches, "most_tokens": law.most_tokens, "reach": reach}
         tokens = max(tokens, _try_many(law, cases_of(spec, **how), count, backend, met))
-    if idle := [words for words, held in met.items() if not held]:
-        lines = "\n".join(f"not tried: {words} at the sizes tried (up to {tokens} tokens): give steps=" for words in idle)
+    if idle := [condition for condition, held in met.items() if not held]:
+        larger = _larger(spec, steps, inputs)
+        lines = "\n".join(f"not tried: {x.words} at the sizes tried (up to {tokens} token{'s' * (tokens != 1)}): {x.remedy or larger}" for x in idle)
         raise NotTried(f"law `{law.name}` was not tried: {law.about}\n{lines}")
     return examples
+
+
+def _larger(spec: Spec, steps: tuple[int, ...] | None, inputs: Mapping[str, Any] | None) -> str:
+    """Which other cases there are."""
+    ways = ["steps=" if steps is None else "more steps="] if spec.checked.repeats else []
+    ways += ["inputs="] if spec.checked.inputs and inputs is None else []
+    return f"give {' or '.join(ways)}" if ways else "no case of this layout can break it, leave it out"
 
 
 def _phases(spec: Spec, law: Law, examples: int, fixed: bool) -> list[tuple[Any, int]]:
@@ -126,7 +134,7 @@ def _phases(spec: Spec, law: Law, examples: int, fixed: bool) -> list[tuple[Any,
     return [(Reach.USUAL, examples - count), (reach, count)]
 
 
-def _try_many(law: Law, cases: Any, examples: int, backend: str, met: dict[str, bool]) -> int:
+def _try_many(law: Law, cases: Any, examples: int, backend: str, met: dict[Condition, bool]) -> int:
     """Random cases, the failing one shrunk; the most tokens that one had. What conditions were met is added to `met`."""
     from hypothesis import HealthCheck, Phase, Verbosity, given, settings
     from hypothesis.errors import HypothesisWarning, Unsatisfiable
@@ -149,8 +157,8 @@ def _try_many(law: Law, cases: Any, examples: int, backend: str, met: dict[str, 
     def tried(case: Case) -> None:
         most[0] = max(most[0], case.extents.tokens, case.extents.keys)
         try:
-            for words, held in law(case, backend).items():
-                met[words] = met.get(words, False) or held
+            for condition, held in law(case, backend).items():
+                met[condition] = met.get(condition, False) or held
         except AssertionError as error:
             last[:] = [(case, error)]
             raise

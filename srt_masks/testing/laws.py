@@ -44,15 +44,22 @@ class NotTried(Broken):
     """A law that no case put to the test: nothing at the sizes tried could have broken it."""
 
 
-Try = Callable[[Case, str], Mapping[str, bool] | None]
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What some case has to meet, for a law to have been tried at all: what to say if none does, and the remedy, where it is not cases of other sizes."""
+
+    words: str
+    remedy: str = ""
+
+
+Try = Callable[[Case, str], Mapping[Condition, bool] | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Law:
     """`try_on(case, backend)` raises Broken; `unfit(spec)` says why the law says nothing of a spec, or is empty.
 
-    What `try_on` returns, if anything, are conditions that some case has to meet, for the law to have been tried at all: what to say if none
-    does, and whether this one did.
+    What `try_on` returns, if anything, are conditions, and whether this case met them.
     """
 
     name: str
@@ -66,7 +73,7 @@ class Law:
     beyond: bool = False  # whether half of the cases reach beyond the numbers in the text
     sized: bool = True  # else it is about the text alone, and one case is all there are
 
-    def __call__(self, case: Case, backend: str = "auto") -> Mapping[str, bool]:
+    def __call__(self, case: Case, backend: str = "auto") -> Mapping[Condition, bool]:
         """Try the law on one case: the conditions it met. Raises Broken."""
         return self.try_on(case, backend) or {}
 
@@ -201,11 +208,11 @@ def _formatting(case: Case, backend: str) -> None:
         raise Broken("formatting twice is not formatting once")
 
 
-def _claims(case: Case, backend: str) -> dict[str, bool]:
+def _claims(case: Case, backend: str) -> dict[Condition, bool]:
     found = judge(case)
     if wrong := [f"{x.claim} does not hold: {x.wrong}" for x in found if x.wrong]:
         raise Broken("\n".join(wrong))
-    return {f"{x.claim}: its condition held for no pair": x.tried for x in found}
+    return {Condition(f"{x.claim}: its condition held for no pair", x.remedy): x.tried for x in found}
 
 
 def _same(what: str, a: Tensor, b: Tensor, layer: int) -> None:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ..diagnostics import InputError, did_you_mean
 from ..grammar import checked as c
+from ..reference.masks import DenseMasks
 from .case import Case
-from .laws import Broken, Law
+from .laws import Broken, Condition, Law
 
 GATES = {"q": "gate_q", "k": "gate_k", "v": "gate_v", "hidden": "gate_hidden"}
 MOST_ASKED = 1600  # pairs of a head; of more, some are picked
@@ -32,16 +33,16 @@ class Side:
     section: int
     index: int
     role: str
-    inputs: Mapping[str, Any]
+    input: Mapping[str, Any]  # a word of the language, and so the name of none of them
 
     def __getattr__(self, name: str) -> Any:
         try:
-            return self.inputs[name]
+            return self.input[name]
         except KeyError:
-            raise AttributeError(f"a token has no {name!r} here; it has pos, step, slot, section, index, role, {', '.join(self.inputs)}") from None
+            raise AttributeError(f"a token has no {name!r} here; it has pos, step, slot, section, index, role, {', '.join(self.input)}") from None
 
     def __str__(self) -> str:
-        inputs = "".join(f", {n} {v}" for n, v in self.inputs.items())
+        inputs = "".join(f", {n} {v}" for n, v in self.input.items())
         return f"{self.role} at {self.pos} (step {self.step}, slot {self.slot}, section {self.section}, index {self.index}{inputs})"
 
 
@@ -61,7 +62,7 @@ def opinion(judge: Opinion | Mapping[str, Opinion]) -> Law:
     def asked(*sides: Any, name: str) -> Any:
         return judges[name](*sides[: arity[name]])
 
-    def try_on(case: Case, backend: str) -> dict[str, bool]:
+    def try_on(case: Case, backend: str) -> dict[Condition, bool]:
         found, met = _differences(case, tuple(judges), asked)
         if found:
             raise Broken(found)
@@ -81,11 +82,11 @@ def _arity(name: str, judge: Any) -> int:
     return count
 
 
-def _differences(case: Case, names: tuple[str, ...], asked: Callable[..., Any]) -> tuple[str, dict[str, bool]]:
+def _differences(case: Case, names: tuple[str, ...], asked: Callable[..., Any]) -> tuple[str, dict[Condition, bool]]:
     """The first pair where text and function differ, in words, or nothing; and what was met. Gates are judged where the text attends."""
     masks, row = case.masks(), case.row()
     _, layers, heads, _, _ = masks.attend.shape
-    met = _conditions(case, names, masks.attend)
+    met = _conditions(case, names, masks)
     declared = case.spec.inputs
     pairwise = [n for n, i in declared.items() if {"query", "key"} <= {*i.axes}]
     for layer in range(layers):
@@ -109,16 +110,24 @@ def _differences(case: Case, names: tuple[str, ...], asked: Callable[..., Any]) 
     return "", met
 
 
-def _conditions(case: Case, names: tuple[str, ...], attend: Tensor) -> dict[str, bool]:
-    """Without a pair on each side of the edge, nothing was asked about the edge. A mask that is the same for all pairs has none."""
+def _conditions(case: Case, names: tuple[str, ...], masks: DenseMasks) -> dict[Condition, bool]:
+    """Without a pair on each side of the edge, nothing was asked about the edge. A mask or gate that is the same for all pairs has none."""
+    checked, attend = case.spec.checked, masks.attend
     some, others = bool(attend.any()), bool((~attend).any())
-    edge = _tells_pairs_apart(case.spec.checked)
-    found = {"sees: the text attended no pair": some or not edge, "sees: the text attended every pair": others or not edge} if "attend" in names else {}
-    return found | {f"gate of {name}: the text attended no pair": some for name in names if name != "attend"}
+    found: dict[Condition, bool] = {}
+    if "attend" in names:
+        edge = _tells_pairs_apart(checked, [checked.attend])
+        found |= {Condition("sees: the text attended no pair"): some or not edge, Condition("sees: the text attended every pair"): others or not edge}
+    for name in (n for n in names if n != "attend"):
+        parts = [part for rule in checked.rules if name in rule.targets for part in (rule.factor, rule.where) if part is not None]
+        factors = getattr(masks, GATES[name]).expand_as(attend)[attend]
+        found[Condition(f"gate of {name}: the text attended no pair")] = some
+        found[Condition(f"gate of {name}: the text gave every pair the same")] = len(factors.unique()) > 1 or not _tells_pairs_apart(checked, parts)
+    return found
 
 
-def _tells_pairs_apart(checked: c.Checked) -> bool:
-    bodies, stack = {let.name: let.body for let in checked.lets}, [checked.attend]
+def _tells_pairs_apart(checked: c.Checked, parts: list[c.Expr]) -> bool:
+    bodies, stack = {let.name: let.body for let in checked.lets}, [*parts]
     while stack:
         for node in c.walk(stack.pop()):
             if isinstance(node, c.Attribute):
@@ -144,7 +153,7 @@ def _side(case: Case, side: Mapping[str, Tensor], i: int, places: Mapping[str, i
         axes = {*declared.axes}
         if axes & {"token", "step", which} and not {"query", "key"} <= axes:
             inputs[name] = _element(case, name, {**places, "token": own["pos"], "step": own["step"], "query": own["pos"], "key": own["pos"]})
-    return Side(role=case.spec.roles[int(side["role"][i])], inputs=inputs, **own)
+    return Side(role=case.spec.roles[int(side["role"][i])], input=inputs, **own)
 
 
 def _element(case: Case, name: str, places: Mapping[str, int]) -> Any:

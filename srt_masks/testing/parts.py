@@ -20,11 +20,11 @@ from ..packed import documents
 from ..spec import Spec
 from .case import Case
 from .keeping import keeps
-from .laws import TOLERANCE, Broken, Law
+from .laws import TOLERANCE, Broken, Condition, Law
 
 Inputs = Callable[[list[int]], Mapping[str, Tensor]]
 
-DOCUMENT = {"doc": "doc", "docs": "doc", "document": "doc", "segment": "doc", "segment_ids": "doc", "start": "start", "begin": "start", "position": "position"}
+DOCUMENT = {"doc": "doc", "docs": "doc", "document": "doc", "segment": "doc", "segment_ids": "doc", "start": "start", "begin": "start"}
 TREE = ("parent", "depth", "tin", "tout", "ancestor")
 
 
@@ -103,7 +103,7 @@ def _law(name: str, about: str, divide: Callable[[Case], _Division], inputs: Inp
             return "the layout is no single `repeat`"
         return unfit(spec)
 
-    def try_on(case: Case, backend: str) -> dict[str, bool] | None:
+    def try_on(case: Case, backend: str) -> dict[Condition, bool] | None:
         if why := refuse(case.spec):
             raise InputError(f"the law `{name}` says nothing of this text: {why}")
         division = divide(case)
@@ -116,7 +116,10 @@ def _law(name: str, about: str, divide: Callable[[Case], _Division], inputs: Inp
             for steps, pieces, at in zip(division.parts, division.alone, ats, strict=True)
         ]
         right = all(map(keeps, (whole, *parts)))
-        stated = "several parts with inputs that are, there and in the whole row, what the text says of them (`given`)"
+        stated = Condition(
+            "no case had several parts whose inputs are, there and in the whole row, what the text says of them (`given`)",
+            f"give inputs that are: srt_masks.testing.{name}_by",
+        )
         met = {stated: right and len(parts) > 1} if case.spec.checked.facts else None
         if not right:
             return met
