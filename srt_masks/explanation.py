@@ -99,6 +99,7 @@ class Explanation:
     rules: tuple[Line, ...]
     silent: Line | None  # the `queries where` that the query does not meet
     gates: Mapping[str, float]
+    alone: bool  # the query sees no other key: it has all the weight, whatever q and k say
     ways: Ways
 
     def plain(self) -> dict[str, Any]:
@@ -124,7 +125,7 @@ class Explanation:
         return "\n".join([*parts, "", *self._indirectly()])
 
     def _indirectly(self) -> Iterator[str]:
-        teaches = (self.gates["k"] != 0 or self.gates["v"] != 0) and self.gates["hidden"] != 0
+        teaches = ((self.gates["k"] != 0 and not self.alone) or self.gates["v"] != 0) and self.gates["hidden"] != 0
         return self.ways.lines(self.sees, self.sees and teaches)
 
     def _is_spoken_of(self, gate: str) -> bool:
@@ -135,6 +136,8 @@ class Explanation:
         # Where something stops a gradient, what scales it beside has no say.
         numbers = [str(r.number) for r in rules if r.stops or not any(x.stops for x in rules)]
         by = f" by line{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}" if numbers else ""
+        if self.alone and gate in ("q", "k") and factor != 0:
+            return f"no gradient from the output: it is the only key that the query sees, whose weight is 1 whatever {gate} is"
         if factor == 1:
             return "the whole gradient" + (f" (scaled by 1{by})" if by else "")
         return f"no gradient: stopped{by}" if factor == 0 else f"{factor:g} of the gradient: scaled{by}"
@@ -201,7 +204,9 @@ class _Explainer:
         attended, *gates = pairs(checked, words, 1, 1)
         factors = {name: float(gate.flatten()[0]) for name, gate in zip(GATES, gates, strict=True)}
         sees = bool(attended[0, 0]) and asker.asks
-        return Explanation(asker, seen, self.head, self.layer, sees, attend, rules, None if asker.asks else silent, factors, ways(self.row, query, key))
+        alone = sees and int(pairs(checked, self.row.words(self.head, self.layer, place), 1, len(self.row.keys["pos"]))[0].sum()) == 1
+        silent = None if asker.asks else silent
+        return Explanation(asker, seen, self.head, self.layer, sees, attend, rules, silent, factors, alone, ways(self.row, query, key))
 
     def line(self, statement: t.Statement, parts: tuple[Traced, ...], words: Evaluator) -> Line:
         number, _ = self.source.place(statement.span.start)

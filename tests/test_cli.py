@@ -313,6 +313,17 @@ def test_show_takes_inputs_and_finds_the_steps(run, files):
     assert run("show", files.steps, "--input", "doc=[0, 1, 1]", "--steps", "2").code == 2
 
 
+def test_a_title_has_the_params_that_are_drawn(run):
+    small = ("show", REASONING, "--steps", "2", "--param", "reasons=1")
+    assert run(*small, "--input", "horizon=0").out == run(*small, "--param", "horizon=0").out
+    assert run(*small, "--input", "horizon=0").out.startswith(f"{REASONING} with reasons = 1, horizon = 0\n")
+    for twice, words in (
+        (("--input", "horizon=0", "--param", "horizon=2"), "`horizon` is given twice, by --input and by --param"), (("--param", "horizon=0", "--param", "horizon=2"), "--param horizon=... is given twice"),
+    ):  # fmt: skip
+        said = run(*small, *twice)
+        assert said.code == 2 and said.err == f"error: {words}: give it once\n"
+
+
 def test_zero_and_one_stand_for_false_and_true(run, files):
     shown = run("show", files.inputs, *INPUTS).out
     assert run("show", files.inputs, "--input", "doc=[0,0,1]", "--input", "open=[1,1,0]", "--input", "w=0.5").out == shown

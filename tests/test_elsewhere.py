@@ -266,6 +266,18 @@ def test_other_tokens_that_ask_are_another_spec():
     assert srt.equivalent(second, srt.parse("queries where not pos < 2\nattend k.pos >= 0"), steps=4)
 
 
+@pytest.mark.parametrize("mod", [lambda *places: places[2] >= places[3], lambda b, *rest: rest[1] >= rest[2], lambda b, h, q, k, *rest: q >= k])
+def test_a_mask_mod_takes_its_arguments_as_it_likes(mod):
+    assert srt.equivalent(srt.parse("attend causal"), mod, steps=4)
+
+
+def test_a_factor_that_is_no_number_is_like_itself():
+    spec, w = srt.parse("input w: float per key\nattend causal\nscale k by k.w"), torch.tensor([1.0, float("nan")])
+    assert srt.equivalent(spec, spec, steps=2, inputs={"w": w})
+    for other in (srt.parse("attend causal"), srt.parse(f"{spec.text} + 1.0")):
+        assert not srt.equivalent(spec, other, steps=2, inputs={"w": w})
+
+
 def test_fewer_heads_than_the_other_mask_has():
     from torch.nn.attention.flex_attention import create_block_mask
 

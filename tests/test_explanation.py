@@ -215,6 +215,21 @@ def test_a_rule_that_does_not_hold_is_said_so_and_not_blamed():
     assert "What this pair teaches" not in str(explained("attend causal\nstop k", 1, 3))
 
 
+def test_a_query_that_sees_one_key_teaches_its_value_alone():
+    """P = 1 and dS = P (dP - delta) = 0: exactly nothing reaches q and k."""
+    spec = srt.parse("attend k.pos == q.pos - 1\nstop v where q.pos == 2")
+    nothing = "no gradient from the output: it is the only key that the query sees, whose weight is 1 whatever {} is"
+    assert lessons(spec.text, 1, 0) == {"q": nothing.format("q"), "k": nothing.format("k"), "v": "the whole gradient"}
+    assert str(srt.explain(spec, 1, 0)).endswith("no shorter way than the pair itself, for what is read and for its gradient.")
+    assert lessons(spec.text, 2, 1)["v"] == "no gradient: stopped by line 2"
+    assert "no gradient returns to the key through other rows either" in str(srt.explain(spec, 2, 1))
+    q, k, v = (torch.randn(1, 1, 3, 8, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    srt.compile(spec, backend="reference")(q, k, v).square().sum().backward()
+    assert [x.grad is not None and bool((x.grad.abs() < 1e-12).all()) for x in (q, k, v)] == [True, True, False]
+    assert lessons("attend k.pos == q.pos - 1\nstop k", 1, 0)["k"] == "no gradient: stopped by line 2"
+    assert lessons("attend causal and window(2)", 1, 0)["k"] == "the whole gradient"
+
+
 def test_hidden_is_spoken_of_only_where_a_rule_does():
     assert "hidden" not in lessons("attend causal\nstop k", 3, 1)
     assert lessons("attend causal\nstop hidden where q.pos > k.pos", 3, 1)["hidden"] == "no gradient: stopped by line 2"

@@ -75,13 +75,15 @@ def name_of(filename: str) -> str:
 
 def inputs_of(spec: Spec, options: argparse.Namespace) -> dict[str, Any]:
     """The inputs given as JSON, as tensors; 0 and 1 stand for true and false where the text declares a bool. Raises InputError for a name that
-    the text does not have, an input that is missing or given twice, and what is no tensor. Types and shapes are checked where they are used."""
+    the text does not have, an input that is missing, what is given twice, and what is no tensor. Types and shapes are checked where they are used."""
     import torch
 
     from ..binding import split_arguments
     from ..grammar.checked import Type
 
     refuse_twice("input", options.input)
+    if both := [name for name, _ in options.input if name in params_of(options)]:
+        raise InputError(f"`{both[0]}` is given twice, by --input and by --param: give it once")
     given, params = split_arguments(spec.checked, dict(options.input), {})
     missing = [declared for name, declared in spec.inputs.items() if name not in given]
     if missing:

@@ -137,8 +137,11 @@ def function(mask_mod: Callable[..., Any], device: Any) -> Function:
     except (AssertionError, RuntimeError, TypeError) as error:
         raise InputError(f"device= is where the mask_mod is called, and torch finds no {device!r} here: {str(error).splitlines()[0]}") from None
     try:
-        wanted = [p for p in inspect.signature(mask_mod).parameters.values() if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        takes = inspect.signature(mask_mod).parameters.values()
     except (TypeError, ValueError):
+        return Function(mask_mod, device)
+    wanted = [p for p in takes if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(wanted) < 4 and any(p.kind is p.VAR_POSITIONAL for p in takes):
         return Function(mask_mod, device)
     if len(wanted) == 5:
         raise InputError("a function of five is a score_mod, which changes scores; a mask_mod takes (batch, head, query, key)")

@@ -88,11 +88,12 @@ class Side:
         return torch.zeros(self.heads, end - begin, self.keys, dtype=torch.bool)
 
     def gate_differs(self, gate: int, other: Side) -> Rows:
-        """Where both attend and a gate differs."""
+        """Where both attend and a gate differs: a factor that is no number is like another that is none."""
 
         def rows(batch: int, layer: int, begin: int, end: int) -> Tensor:
             place = (batch, layer, begin, end)
-            return self.attended(*place) & (self.asked(gate, *place) != other.asked(gate, *place))
+            mine, theirs = self.asked(gate, *place), other.asked(gate, *place)
+            return self.attended(*place) & (mine != theirs) & ~(mine.isnan() & theirs.isnan())
 
         return rows
 

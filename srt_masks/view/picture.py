@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..diagnostics import InputError, spans
 from ..grammar.checked import Layout
 from ..spec import Spec
-from ..surface import dense, tokens
+from ..surface import dense, lay_out_rows, tokens
 
 if TYPE_CHECKING:
     from ..reference.masks import DenseMasks, TokenTable
@@ -100,7 +100,8 @@ def pictures(
         places.setdefault(key, []).append(place)
         if key not in drawn and len(drawn) < MOST_PICTURES:
             drawn[key] = tuple(tuple(_BY_CODE[c] for c in row) for row in codes.tolist())
-    values = ", ".join(f"{n} = {v}" for n, v in spec.params.items())
+    (row, *_), _, _ = lay_out_rows(spec, steps=steps, heads=heads, layers=layers, inputs=inputs, given=given)
+    values = ", ".join(f"{n} = {v}" for n, v in row.params.items())
     title = f"{spec.filename}{' with ' + values if values else ''}"
     rows, columns = _axes(spec, steps, table)
     made = [
