@@ -44,7 +44,7 @@ def run(recipe: Recipe, task: Numbers, out: Path, seeds: Sequence[int], jobs: in
     # Nothing of B is trained here, so that which of its gradients are stopped is of no account.
     first = {weights: Arm(texts["open"], changes={"schedules": trained_on("a"), "own_weights": own}) for weights, own in WEIGHTS.items()}
     begun = srt.compare(first, recipe, out / "a", task=task, seeds=seeds, jobs=jobs)
-    print(begun)
+    print(f"First stage, the backbone alone on task A:\n\n{begun}\n")
     seconds = {(outcome.name, outcome.seed): outcome.seconds for outcome in begun.outcomes}
 
     def before(weights: str, seed: int) -> Path:
@@ -73,8 +73,7 @@ def main(asked: argparse.Namespace) -> None:
         lines = run(TINY, replace(TASK, examples=16), asked.out / "quick", (0,), asked.jobs)
     else:
         lines = run(replace(RECIPE, steps=asked.steps), TASK, asked.out, asked.seeds, asked.jobs)
-    for line in lines:
-        print({key: line[key] for key in ("name", "seed", "a_before", "a_after", "b_before", "b_after", "bit_equal")})
+    print(f"Second stage, the expert on task B, from there:\n\n{blocks(lines)['table']}")
     if asked.publish:
         publish(HERE, lines, blocks, pictures)
 

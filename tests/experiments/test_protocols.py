@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import json
-import re
 import runpy
 import sys
 from collections.abc import Iterable
@@ -17,6 +15,7 @@ import torch
 
 import srt_masks as srt
 from experiments.insulation import page as insulation_page
+from experiments.insulation import run as insulation
 from experiments.language import page as language_page
 from experiments.pages import Runs, filled, read_runs
 from experiments.reasoning_tokens import page as reasoning_tokens_page
@@ -97,12 +96,15 @@ def test_the_figure_of_reasoning_tokens_is_that_of_their_rows_alone(tmp_path: Pa
 
 
 def test_a_backbone_is_the_same_with_own_weights_and_stopped_gates_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    quick("insulation", tmp_path, monkeypatch)
-    lines = {line["name"]: line for line in map(ast.literal_eval, re.findall(r"^\{.*\}$", capsys.readouterr().out, re.M))}
+    runs = insulation.run(insulation.TINY, replace(insulation.TASK, examples=16), tmp_path / "quick", (0,))
+    lines = {line["name"]: line for line in runs}
+    quick("insulation", tmp_path, monkeypatch)  # of the runs that are there
+    first_stage, _, second = capsys.readouterr().out.rpartition("Second stage, the expert on task B, from there:\n\n")
+    assert "First stage, the backbone alone on task A:\n\n" in first_stage and second.rstrip("\n") == insulation_page.blocks(runs)["table"]
     assert {name: line["bit_equal"] for name, line in lines.items()} == {"shared-open": False, "shared-stop": False, "own-open": False, "own-stop": True}
     assert lines["own-stop"]["a_after"] == lines["own-stop"]["a_before"] and lines["own-stop"]["b_after"] != lines["own-stop"]["b_before"]
     first = {run["name"]: run["seconds"] for run in read_runs(tmp_path / "quick" / "a" / "runs.jsonl")}
-    runs = [{**run, **lines[run["name"]], "a_seconds": first[run["name"].split("-")[0]]} for run in read_runs(tmp_path / "quick" / "b" / "runs.jsonl")]
+    assert [run["a_seconds"] for run in runs] == [first[run["name"].split("-")[0]] for run in runs]
     check_page(insulation_page, runs, lines)
     assert (
         f"2 runs of A, one for each seed and each kind of weights, of as many steps, {sum(first.values()) / 2:.0f} s a run"
