@@ -227,6 +227,8 @@ def test_a_query_that_sees_one_key_teaches_its_value_alone():
     srt.compile(spec, backend="reference")(q, k, v).square().sum().backward()
     assert [x.grad is not None and bool((x.grad.abs() < 1e-12).all()) for x in (q, k, v)] == [True, True, False]
     assert lessons("attend k.pos == q.pos - 1\nstop k", 1, 0)["k"] == "no gradient: stopped by line 2"
+    elsewhere = srt.parse("attend k.pos == q.pos - 1 or head == 1 and causal\nstop v")
+    assert "a gradient returns where 1: token (step 1, slot 0) reads 0: token (step 0, slot 0) in head 1." in str(srt.explain(elsewhere, 1, 0, heads=2))
     assert lessons("attend causal and window(2)", 1, 0)["k"] == "the whole gradient"
 
 
