@@ -6,6 +6,7 @@ of the call, and one name is one argument of both; where the two texts give it t
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -207,7 +208,8 @@ def _differs(one: Checked, other: Checked, what: str, pair: Hop, worlds: tuple[W
             said.append((pair.query in asking,))
             continue
         attend, *gates = dense_pairs(checked, row.words(pair.head, pair.layer, asking.index(pair.query), pair.key), 1, 1)
-        said.append((bool(attend), *(float(g) for g in gates)) if what.startswith("the gate") else (bool(attend),))
+        factors = (float(g) for g in gates) if what.startswith("the gate") else ()
+        said.append((bool(attend), *(None if math.isnan(g) else g for g in factors)))  # a factor that is no number is like another that is none
     return said[0] != said[1]
 
 
