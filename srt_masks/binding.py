@@ -17,7 +17,7 @@ from .diagnostics import InputError, did_you_mean, listing
 from .grammar.checked import Checked, Layout, Type
 from .grammar.constants import check_no_gradient, param_value
 from .grammar.facts import Broken, holds
-from .values import came, check_signed, counted, dense_tensor, describe, is_whole, of_array, shape_of, vector, whole_number
+from .values import WHOLE, came, counted, dense_tensor, describe, of_array, shape_of, vector, whole_number
 
 DTYPES = {Type.BOOL: torch.bool, Type.INT: torch.int64, Type.FLOAT: torch.float64}
 NO_FLOAT64 = {"mps"}  # types of devices
@@ -244,9 +244,8 @@ def bind_given(checked: Checked, given: Any, sizes: Sizes) -> dict[str, Tensor]:
         value = dense_tensor(what, "a vector of whole numbers, one a token", value)
         if value.numel() == 0:
             value = value.long()
-        if value.ndim not in (1, 2) or not is_whole(value.dtype):
+        if value.ndim not in (1, 2) or value.dtype not in WHOLE:
             raise InputError(f"{what} has one whole number a token, (tokens,) or (batch, tokens); got {describe(value)}")
-        check_signed(what, value)
         if value.shape[-1] != tokens or (value.ndim == 2 and value.shape[0] not in (1, sizes.batch)):
             raise InputError(f"{what} wants {tokens} tokens, and a batch axis of 1 or {sizes.batch} if any; got {describe(value)}")
         most = len(checked.roles) - 1 if name == "role" else MOST_GIVEN
@@ -390,15 +389,16 @@ def bind_inputs(
         # Python's floats have 64 bits, and keep them.
         wide = declared.type is Type.FLOAT and isinstance(value, int | float | list | tuple)
         value = dense_tensor(f"input `{name}`", "a tensor or an array of numbers", value, torch.float64 if wide else None)
-        wrong = {
-            Type.BOOL: value.dtype is not torch.bool,
-            Type.INT: not is_whole(value.dtype),
-            Type.FLOAT: not value.is_floating_point(),
-        }[declared.type]
+        match declared.type:
+            case Type.BOOL:
+                wrong = value.dtype is not torch.bool
+            case Type.INT:
+                wrong = value.dtype not in WHOLE
+            case _:
+                wrong = not value.is_floating_point()
         if wrong:
             hint = {Type.BOOL: f" ({name} != 0 makes one)", Type.INT: "", Type.FLOAT: f" ({name}.float() makes one)"}[declared.type]
             raise InputError(f"input `{name}` is declared {declared.type.value}; got {describe(value)}{hint}")
-        check_signed(f"input `{name}`", value)
         if value.requires_grad:
             raise InputError(f"input `{name}` requires grad; masks and gates are constants of the backward: give {name}.detach()")
         wanted: list[int | str] = [axis_extent(checked, axis, sizes, layout) for axis in declared.axes]

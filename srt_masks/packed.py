@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .diagnostics import InputError
-from .values import came, check_signed, describe, is_whole, odd, of_array, vector, whole_number
+from .values import WHOLE, came, dense_tensor, describe, odd, of_array, vector, whole_number
 
 MOST_TOKENS = 2**27  # three vectors of 1 GiB
 
@@ -47,7 +47,6 @@ def _numbers(name: str, value: Any) -> Tensor:
         if any(abs(n) > MOST_TOKENS for n in numbers if n is not None):
             raise InputError(f"{name} counts at most {MOST_TOKENS:,} tokens; got {came(value)}")
         return torch.tensor(numbers, dtype=torch.int64)
-    if odd(given) or given.ndim != 1 or not is_whole(given.dtype):
+    if odd(given) or given.ndim != 1 or given.dtype not in WHOLE:
         raise InputError(f"{name} is a vector of whole numbers; got {describe(given)}")
-    check_signed(name, given)
-    return given.to("cpu", torch.int64)
+    return dense_tensor(name, "a vector of whole numbers", given).to("cpu", torch.int64)

@@ -15,6 +15,8 @@ from torch import Tensor
 from .diagnostics import InputError
 from .grammar.constants import check_no_gradient, plain_number
 
+WHOLE = frozenset({torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64})
+
 
 def whole_number(value: Any) -> int | None:
     """A whole number, of whichever library; None for anything else, a truth value too."""
@@ -34,7 +36,7 @@ def vector(value: Any) -> Sequence[Any] | None:
     """The entries of a tensor or an array of whole numbers with one axis, or of a list or another sequence of anything; None for what is no such thing."""
     value = of_array(value)
     if isinstance(value, Tensor):
-        return value.tolist() if not odd(value) and value.ndim == 1 and is_whole(value.dtype) else None
+        return value.tolist() if not odd(value) and value.ndim == 1 and value.dtype in WHOLE else None
     return value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else None
 
 
@@ -56,8 +58,9 @@ def of_array(value: Any) -> Any:
 
 
 def dense_tensor(what: str, wanted: str, value: Any, dtype: torch.dtype | None = None) -> Tensor:
-    """A tensor, an array or nested lists of numbers as an ordinary tensor; `dtype` is that of Python's numbers. Raises InputError: `what` is `wanted`."""
-    tensor = of_array(value)
+    """A tensor, an array or nested lists of numbers as an ordinary tensor; `dtype` is that of Python's numbers. Raises InputError: `what` is `wanted`; and
+    for whole numbers of 64 bits without a sign, which torch neither compares nor adds."""
+    tensor = value if isinstance(value, Tensor) else of_array(value)
     if not isinstance(tensor, Tensor):
         try:
             tensor = torch.as_tensor(tensor, dtype=dtype)
@@ -66,17 +69,9 @@ def dense_tensor(what: str, wanted: str, value: Any, dtype: torch.dtype | None =
             raise InputError(f"{what} is {wanted}; got {why}") from None
     if why := odd(tensor):
         raise InputError(f"{what} is an ordinary dense tensor; got {why}")
-    return tensor
-
-
-def check_signed(what: str, value: Tensor) -> None:
-    """Raises InputError for whole numbers of 64 bits without a sign, which torch neither compares nor adds."""
-    if value.dtype is torch.uint64:
+    if tensor.dtype is torch.uint64:
         raise InputError(f"{what}: whole numbers have 64 bits and a sign here; got uint64: give its .long()")
-
-
-def is_whole(dtype: torch.dtype) -> bool:
-    return not dtype.is_floating_point and not dtype.is_complex and dtype is not torch.bool
+    return tensor
 
 
 def odd(value: Tensor) -> str:
