@@ -318,7 +318,8 @@ def test_check_says_what_it_tried_and_refuses_what_it_cannot():
     with pytest.warns(UserWarning, match="5,000 tokens at its smallest"):
         assert check(srt.parse("layout a * 5000\nattend causal")) == ("formatting",)
     assert check(srt.parse("layout a * 5000\nattend causal"), laws=["formatting"]) == ("formatting",)
-    assert len(check(srt.parse("queries layout a * 3\nkeys layout repeat { b }\nattend full"))) == 7
+    # Of few keys: where v is one row, seen for each of many, sums that are equally good may lie further apart than the error bound.
+    assert len(check(srt.parse("queries layout a * 3\nkeys layout repeat { b }\nattend full"), steps=(0, 1, 2, 3, 5, 8))) == 7
     assert check(srt.parse(DOCUMENTS), laws=["permutation"], steps=(4,), inputs={"doc": torch.tensor([0, 0, 1, 1])}) == ("permutation",)
     for call, words in (
         (lambda: check(spec, laws=["pakcing"]), "did you mean `packing`"), (lambda: check(spec, laws=["packing"]), "says nothing of this text: it declares none of doc"), (lambda: check("attend causal"), "takes a Spec"),
