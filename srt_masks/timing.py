@@ -85,7 +85,7 @@ def bench(
     generator = torch.Generator().manual_seed(0)
 
     def drawn(rows: int) -> Tensor:
-        return torch.randn(batch, heads, rows, head_dim, generator=generator, dtype=torch.float64).to(device, dtype)
+        return torch.randn(batch, heads, rows, head_dim, generator=generator, dtype=torch.float64).to(dtype).to(device)
 
     leaves = [drawn(rows).requires_grad_() for rows in (geometry.queries, geometry.keys, geometry.keys)]
     twins = {}

@@ -332,6 +332,13 @@ def test_check_says_what_it_tried_and_refuses_what_it_cannot():
             call()
 
 
+@pytest.mark.xfail(
+    reason="v is one row for 189 keys: two sums that are equally good lie further apart than the error bound, which counts no partial sums", raises=Broken
+)
+def test_many_keys_that_show_one_value_agree_with_the_reference():
+    LAWS["agrees_with_reference"](Case(srt.parse("queries layout a * 3\nkeys layout repeat { b }\nattend full"), steps=189, seed=14500))
+
+
 def test_the_command_prints_a_line_a_law(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     from srt_masks.cli import main
 
