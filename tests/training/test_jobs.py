@@ -263,14 +263,14 @@ def test_a_worker_does_run_after_run_and_tells_of_each(pipe: Any, tmp_path: Path
     assert lines(tmp_path / "b")[-1]["event"] == "end"
 
 
-@pytest.mark.parametrize("closes", [False, True])
-def test_a_run_stops_at_a_word_and_when_nobody_listens_any_more(pipe: Any, tmp_path: Path, closes: bool):
+@pytest.mark.parametrize(("closes", "hears"), [(False, True), (True, True), (True, False)], ids=["word", "nobody", "nobody, found when it writes"])
+def test_a_run_stops_at_a_word_and_when_nobody_listens_any_more(pipe: Any, tmp_path: Path, closes: bool, hears: bool):
     here, begin = pipe
     here.send_bytes(job(tmp_path))
     answers = iter([False])  # when the run begins
 
     def poll(*_: Any) -> bool:
-        return next(answers, True)
+        return next(answers, hears)
 
     if closes:
         here.close()
