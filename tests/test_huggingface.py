@@ -432,6 +432,41 @@ def test_a_model_without_a_spec_says_how_to_give_it_one():
         model(words())
 
 
+def own_code() -> dict[str, Any]:
+    """Models that transformers gives another attention in its log alone."""
+    t = transformers
+    return {
+        "BloomForCausalLM": t.BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4),
+        "FalconForCausalLM": t.FalconConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4),
+        "GPTNeoForCausalLM": t.GPTNeoConfig(vocab_size=VOCABULARY, hidden_size=32, num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]]),
+        "OpenAIGPTLMHeadModel": t.OpenAIGPTConfig(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4),
+    }
+
+
+@pytest.mark.parametrize("name", ["BloomForCausalLM", "FalconForCausalLM", "GPTNeoForCausalLM", "OpenAIGPTLMHeadModel"])
+def test_a_model_that_attends_by_code_of_its_own_is_refused(name: str):
+    model = getattr(transformers, name)(own_code()[name])
+    with pytest.raises(srt.BackendError, match=f"{name} attends by code of its own.*would be ignored"):
+        hf.set_spec(model, CAUSAL)
+    with pytest.raises(srt.InputError, match="this model has no spec"):  # its config is as it was
+        hf.spec_of(model)
+
+
+def test_a_model_that_names_the_attention_and_never_asks_for_it_is_refused():
+    """Made by name, its config says that it has the attention."""
+    hf.register()
+    model = transformers.AutoModelForCausalLM.from_config(own_code()["OpenAIGPTLMHeadModel"], attn_implementation="srt_masks")
+    assert model.config._attn_implementation == "srt_masks"
+    with pytest.raises(srt.BackendError, match="attends by code of its own"):
+        hf.set_spec(model, CAUSAL)
+
+
+def test_a_model_without_attention_is_refused():
+    model = transformers.MambaForCausalLM(transformers.MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2))
+    with pytest.raises(srt.BackendError, match="MambaForCausalLM has no attention layers"):
+        hf.set_spec(model, CAUSAL)
+
+
 def test_prefixes_of_keys_are_refused():
     with pytest.raises(srt.InputError, match="prefix tuning"):
         model_of(spec=CAUSAL)(words(1, 4), attention_mask=torch.ones(1, 6, dtype=torch.int64))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ...diagnostics import InputError, Source
+from ...diagnostics import BackendError, InputError, Source
 from ...grammar.parser import read
 from ...grammar.syntax import Attend
 from ...kernels.attention import Attention, compile_spec
@@ -54,7 +54,7 @@ def set_spec(model: Any, spec: Spec, *, backend: str = "auto") -> Any:
 
     The spec is written into the config of its decoder, so that `save_pretrained` saves it; `from_pretrained(path,
     attn_implementation="srt_masks")` brings both back. A config alone may be given, too, for `from_config`. `backend` as for `srt_masks.compile`. Raises
-    InputError for a spec that such a model cannot follow, SpecError for one whose claims do not hold.
+    InputError for a spec that such a model cannot follow, SpecError for one whose claims do not hold, BackendError for a model that follows none.
     """
     if not isinstance(spec, Spec):
         raise InputError(f"set_spec takes a model and a Spec; got {type(spec).__name__}. For a text: srt_masks.parse(text)")
@@ -63,6 +63,8 @@ def set_spec(model: Any, spec: Spec, *, backend: str = "auto") -> Any:
         raise InputError(f"set_spec takes a model or a config of transformers; got {type(model).__name__}")
     check_usable(spec)
     decoder = config.get_text_config(decoder=True)
+    if model is not config:
+        _check_asks(model, decoder)
     compile(spec, layers=decoder.num_hidden_layers, backend=backend)  # refuses what is wrong here and now, its claims too
     setattr(decoder, KEY, {"text": spec.text, "params": spec.params, "filename": spec.filename, "backend": backend})
     if model is not config:
@@ -71,6 +73,19 @@ def set_spec(model: Any, spec: Spec, *, backend: str = "auto") -> Any:
         register()
         model.set_attn_implementation(NAME)
     return model
+
+
+def _check_asks(model: Any, decoder: Any) -> None:
+    """Raises BackendError for a model whose layers would not ask for the attention that is set: transformers only logs it, and goes on with the model's own."""
+    name = type(model).__name__
+    if not any("Attention" in type(module).__name__ for module in model.modules()):
+        raise BackendError(f"{name} has no attention layers, so that a spec would change nothing of it")
+    for module in model.modules():
+        if getattr(module, "config", None) is decoder and hasattr(module, "set_attn_implementation") and not module._can_set_attn_implementation():
+            raise BackendError(
+                f"{name} attends by code of its own in the installed transformers, and asks for no attention that is registered: the spec would be ignored. "
+                "Take a model whose layers do (Llama, Qwen, Gemma, Mistral, GPT-2, GPT-NeoX and most newer ones)"
+            )
 
 
 def spec_of(model: Any) -> Spec:
