@@ -479,3 +479,18 @@ def test_trials_settle_few_tiles_pair_by_pair(monkeypatch):
     trials = len(plan.groups[0].choice.trials)
     assert plan.inexact_tiles == 0 and trials > 5
     assert sum(evaluated) < 400_000 * trials + 2_500_000
+
+
+def test_a_mask_of_many_operators_is_tried_in_fewer_orders(monkeypatch):
+    """Blocks picked by each query: every tile is PARTIAL in any order, and each of the picks is one more to sort by. What is not tried is not sorted."""
+    arranged, arrange = [], choice.arrange
+    monkeypatch.setattr(choice, "arrange", lambda *a: arranged.append(a[0].name) or arrange(*a))
+    for picks, fewest, most in ((2, 8, 25), (24, 2, 5)):
+        text = f"param picks = {picks}\ninput picked: int[picks] per query\nattend causal and any(q.picked[i] == k.pos // 16 for i in range(picks))"
+        picked = torch.randint(64, (1024, picks), generator=torch.Generator().manual_seed(0))
+        arranged.clear()
+        attend = srt.compile(srt.parse(text), tile=16)
+        found = attend.plan(1024, picked=picked).groups[0].choice
+        assert fewest <= len(found.trials) <= most and len(arranged) <= 2 * most
+        worked = sum(choice._operators(attend.compiled.questions)) * sum(t.partial for t in found.trials[:-1])
+        assert worked < choice.MOST_LOOKED_AT or len(found.trials) == 2

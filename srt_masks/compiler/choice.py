@@ -33,6 +33,9 @@ PROBE_TILES = 64  # along an axis
 LEAST_TILES = 8  # along an axis, or as many tiles in another shape: a smaller plan is not worth a search
 MOST_TRIED = 24
 TRIAL_PAIRS = 200_000  # evaluated in a trial to settle tiles: a tenth of what a plan may
+# Operators of the mask, each counted once for every tile that a trial finds PARTIAL, after which no other begins: some tenths of a second on one core.
+# A mask of many operators that is PARTIAL nearly everywhere would otherwise be tried for ten times as long as it takes to plan.
+MOST_LOOKED_AT = 600_000
 GAIN = 0.95  # of the natural order's work: what saves less is not taken
 CHOICES_KEPT = 256
 
@@ -140,16 +143,17 @@ class Search:
         """One for each group. `shorter` lays the call out on fewer tokens, as many as are tried; `known` names the call, where its text and its
         numbers are all that decides."""
         found: dict[int, Ordered] = {}
-        for number, together in enumerate(_sharing_keys(groups, self.heads_per_key)):
+        parts = _sharing_keys(groups, self.heads_per_key)
+        for number, together in enumerate(parts):
             some = [groups[i] for i in together]
-            key = None if known is None else (known, number, tuple(g.heads for g in some), self.rows, self.heads_per_key, self.ordering)
-            found.update(zip(together, self._together(some, shorter, key), strict=True))
+            key = None if known is None else (known, number, len(parts), tuple(g.heads for g in some), self.rows, self.heads_per_key, self.ordering)
+            found.update(zip(together, self._together(some, shorter, MOST_LOOKED_AT // len(parts), key), strict=True))
         return [found[i] for i in range(len(groups))]
 
-    def _together(self, groups: Sequence[Heads], shorter: Callable[[], Environment], key: Hashable | None) -> list[Ordered]:
+    def _together(self, groups: Sequence[Heads], shorter: Callable[[], Environment], most: int, key: Hashable | None) -> list[Ordered]:
         tried = self._wanted() if key is None or self.ordering.wanted != AUTO else _KNOWN.get(key)
         if tried is None:
-            tried = self._tried(_Probe.of(self, groups, shorter))
+            tried = self._tried(_Probe.of(self, groups, shorter), most)
             if key is not None:
                 # Boxes and permutations are made anew: a name is all that is kept.
                 _KNOWN.put(key, replace(tried, boxes=None))
@@ -170,17 +174,22 @@ class Search:
         wanted = next(c for c in every_candidate(self.candidates) if c.name == self.ordering.wanted)
         return _Tried(Choice(wanted.name, "as asked for"), wanted, None)
 
-    def _tried(self, probe: _Probe) -> _Tried:
+    def _tried(self, probe: _Probe, most: int) -> _Tried:
+        """All candidates, or as many as `most` operators on PARTIAL tiles allow; one in any case."""
         begin = time.perf_counter()
+        operators = sum(_operators(self.questions))
         staying: tuple[Order | None, ...] = (None,) * len(probe.groups)
         attempts: dict[str, _Attempt] = {}
         by_name: dict[str, Candidate] = {}
 
         def attempt(some: Iterable[Candidate]) -> None:
             for candidate in some:
+                # Sorting costs as well: what will not be tried is not arranged.
+                if len(attempts) > MOST_TRIED or operators * sum(a.partial for a in attempts.values()) >= most:
+                    return
                 orders = probe.arranged(candidate)
                 # Many a candidate is the order of another, or that of the tokens.
-                if orders is None or len(attempts) > MOST_TRIED or any(_alike(orders, a.orders) for a in attempts.values()):
+                if orders is None or any(_alike(orders, a.orders) for a in attempts.values()):
                     continue
                 if not attempts:
                     attempts[NATURAL] = probe.attempt(staying)
