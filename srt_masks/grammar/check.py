@@ -268,9 +268,8 @@ class _Checker:
         axes = []
         for axis in s.axes:
             if axis.text not in c.INPUT_AXES:
-                self.names.mistake(
-                    "unknown-axis", f"no axis is called `{axis.text}`", axis.span, meant(axis.text, c.INPUT_AXES), f"axes: {', '.join(c.INPUT_AXES)}"
-                )
+                near = "no axis: the batch may stand in front of any input" if axis.text in ("batch", "row") else meant(axis.text, c.INPUT_AXES)
+                self.names.mistake("unknown-axis", f"no axis is called `{axis.text}`", axis.span, near, f"axes: {', '.join(c.INPUT_AXES)}")
             elif axis.text in axes:
                 self.names.mistake("said-twice", f"`{axis.text}` stands twice", axis.span)
             elif axis.text in ("token", "step") and self.names.two_axes:

@@ -34,7 +34,10 @@ def misspelt(statement: list[Token]) -> str:
 _EVERY_STATEMENT = "one of param, input, layout, queries, keys, data, let, attend, stop, scale, position, predict, assert"
 _GOES_ON = ("where", "weight", "by", "per", "given", "and", "or", "not", "implies", "if", "else")  # what begins the second line of a statement
 _BY_SIGN = {"=": "let", ":": "input", "->": "predict"}
-_BEGINNINGS = {"query": "queries", "key": "keys"}
+_BEGINNINGS = {
+    "query": "queries", "key": "keys", "loss": "predict",
+    **dict.fromkeys(("detach", "freeze", "stop_grad", "stop_gradient", "stopgrad", "no_grad"), "stop"),
+}  # fmt: skip
 _PRELUDE = {s.partition("(")[0]: s for s in SIGNATURES}
 
 
@@ -94,6 +97,7 @@ _INSTEAD = {
     "^": "write `!=` between masks, `**` for powers", "xor": "write `!=` between masks",
     ";": "statements need no separator", ":": "a condition reads `where ...`; a choice reads `a if c else b`",
 }  # fmt: skip
+_OF_A_COUNT = ("+", "-", "*", "//", "%", "**")
 _QUOTES = ('"', "'", "`", "“", "”", "‘", "’")
 _ARROWS = ("=>", "=", ":", ":=", "→", "<-", ">")
 
@@ -234,6 +238,8 @@ def _brackets(p: Place) -> Diagnostic | None:
         if "range" in p.expected and found in (NUMBER, NAME) and not closest(p.token.text, ("range",)):
             return p.says(f"write `range({p.token.text})`")
         subject = p.operand_before(p.at - 1)
+        if (table := _table_for_a_set(p)) is not None:
+            return table
         if found == "range" and "range" not in p.expected and p.ahead(1).key == "(" and p.ahead(3).key == ")":
             return p.says(f"write `0 <= {subject} < {p.ahead(2).text}`")
         if found == NAME and subject in ("q", "k", "role"):
@@ -248,6 +254,38 @@ def _brackets(p: Place) -> Diagnostic | None:
             span = Span(p.statement[opening].start, p.statement[opening].end)
             items = p.quote(opening + 1, p.until_closed(opening))
             return Diagnostic("syntax", "what repeats stands in braces", span, f"write `repeat {{ {items} }}`")
+    return None
+
+
+def _table_for_a_set(p: Place) -> Diagnostic | None:
+    """`k.pos in q.picked`, `any(k.pos == x for x in q.picked)`: what a table holds is read by number."""
+    of_a_side = p.token.key in ("q", "k") and p.ahead(1).key == "." and p.ahead(2).text not in c.ATTRIBUTES
+    table = p.quote(p.at, p.at + 3) if of_a_side else p.token.text
+    size = "`n` is the table's size: a number, or a param"
+    if of_a_side and "range" in p.expected:
+        variable = p.back(2).text
+        return p.says(f"write `for {variable} in range(n)`, and `{table}[{variable}]` for `{variable}`", size)
+    subject = p.operand_before(p.at - 1)
+    if (of_a_side or p.token.key == NAME) and "range" not in p.expected and subject not in ("q", "k", "role"):
+        return p.says(f"write `any({subject} == {table}[i] for i in range(n))`", size)
+    return None
+
+
+def _count(p: Place) -> Diagnostic | None:
+    """`a * n + 1`, `4 * a`, `repeat { a } * 4`, `repeat 4 a`: a count stands behind a role, and behind `repeat`."""
+    if p.word not in ("layout", "queries", "keys"):
+        return None
+    found, before, behind = p.token.key, p.back(1), p.ahead(1)
+    if found == "+" and behind.key == "repeat":
+        return p.says("write `,`")
+    if found in _OF_A_COUNT and p.back(2).key == "*" and is_name(p.back(3)) and (behind.key in (NUMBER, "(") or is_name(behind)):
+        return p.says(f"a count of several parts stands in brackets: write `{p.back(3).text} * ({p.quote(p.at - 1, p.argument_end())})`")
+    if found == "*" and before.key == "}" and (behind.key == NUMBER or is_name(behind)):
+        return p.says(f"write `repeat {behind.text} {{ ... }}`")
+    if found == NUMBER and NAME in p.expected and behind.key == "*" and is_name(p.ahead(2)):
+        return p.says(f"write `{p.ahead(2).text} * {p.token.text}`")
+    if is_name(p.token) and "{" in p.expected and p.back(2).key == "repeat":
+        return p.says(f"write `repeat {before.text} {{ {p.quote(p.at, p.argument_end())} }}`")
     return None
 
 
@@ -373,6 +411,7 @@ _RULES: tuple[Callable[[Place], Diagnostic | None], ...] = (
     _of_no_side,
     _behind_is,
     _brackets,
+    _count,
     _empty_call,
     _quotes,
     _comment,

@@ -20,6 +20,10 @@ from .suggest import meant, walk
 
 MAX_RANGE = 1024  # steps of one `any` or `all`
 INTEGER_OPS = {"+": Op.ADD, "-": Op.SUB, "*": Op.MUL, "//": Op.FLOORDIV, "%": Op.MOD, "**": Op.POW, "/": Op.TRUEDIV}
+_WITH_FLOATS = {  # what to write where one side is a float
+    "//": "`/` is float division, in `by` and `weight`",
+    "**": "powers of a float come as a table: `input power: float[n]`, then `power[q.pos - k.pos]`",
+}
 COMPARISONS = {"<": Op.LT, "<=": Op.LE, ">": Op.GT, ">=": Op.GE, "==": Op.EQ, "!=": Op.NE}
 
 
@@ -205,7 +209,7 @@ class Expressions(Calls):
                         f"`{expr.op}` needs whole numbers",
                         side.span,
                         "this is a float",
-                        "`/` is float division, in `by` and `weight`" if expr.op == "//" else "",
+                        _WITH_FLOATS.get(expr.op, ""),
                     )
         return self._apply(op, (left, right), wider([left, right]), expr.span)
 

@@ -89,6 +89,8 @@ def remedies(checked: Checked, claim: Obligation, found: Found, by_itself: bool,
         said.append("leave the row itself out: `and q.pos != k.pos`")
     elif by_itself:
         said.append("a row knows its own word: predict a later one, as `predict token -> index + 1` does")
+        if any(p.where is not None for p in checked.predictions):
+            said.append("if those words are masked before the model has them, leave `predict` out: `model(x, all_rows=True)` gives what your loss takes")
     if claim.kind is Claim.NO_GRAD:
         said.append("this is about hidden states: weights of the rows that ask learn all the same")
     return tuple(said)

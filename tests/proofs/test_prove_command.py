@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import srt_masks as srt
 from srt_masks.cli import main
@@ -111,6 +112,16 @@ def test_what_is_not_decided_says_what_was_tried_and_what_may_be_done(prove):
 ])  # fmt: skip
 def test_a_refutation_says_what_may_be_done(prove, text, help):
     assert re.findall(r"= help: (.*)", prove(text).out) == [help]
+
+
+def test_prediction_of_masked_words_is_told_what_it_may_do(prove):
+    text = "input masked: bool per token\nattend full\npredict token -> index where masked\n"
+    assert re.findall(r"= help: (.*)", prove(text).out) == [
+        "a row knows its own word: predict a later one, as `predict token -> index + 1` does",
+        "if those words are masked before the model has them, leave `predict` out: `model(x, all_rows=True)` gives what your loss takes",
+    ]
+    model = srt.build_model(srt.parse("attend full"), dim=8, depth=1, heads=1, num_tokens=5)
+    assert model(torch.tensor([[0, 4, 1]]), all_rows=True).shape == (1, 3, 5)
 
 
 def test_what_the_remedies_name_mends_it(prove):
