@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .default_device import on_the_cpu
 from .diagnostics import InputError, Source
 from .flows.ways import Ways, ways
 from .grammar import checked as c
@@ -143,6 +144,7 @@ class Explanation:
         return f"no gradient: stopped{by}" if factor == 0 else f"{factor:g} of the gradient: scaled{by}"
 
 
+@on_the_cpu
 def explain(
     spec: Spec, query: int, key: int, *, head: int = 0, layer: int = 0, steps: int | None = None, heads: int | None = None, layers: int | None = None,
     inputs: Mapping[str, Any] | None = None, given: Any = None,

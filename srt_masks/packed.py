@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .default_device import on_the_cpu
 from .diagnostics import InputError
 from .values import WHOLE, came, dense_tensor, describe, odd, of_array, vector, whole_number
 
 MOST_TOKENS = 2**27  # three vectors of 1 GiB
 
 
+@on_the_cpu
 def documents(*, lengths: Any = None, cu_seqlens: Any = None) -> dict[str, Tensor]:
     """`doc` (its number), `start` (where it begins) and `position` (the place inside it) of every token of packed documents, each
     (tokens,) int64.

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from .binding import Call, Sizes, batch_of, bind_call, resolve_heads, resolve_layers, resolve_tokens
+from .default_device import on_the_cpu
 from .diagnostics import InputError
 from .grammar.checked import Checked
 from .kernels.attention import PLAN_MEMORY, Attention, compile_spec
@@ -22,6 +23,7 @@ from .values import shape_of
 __all__ = ["compile", "dense", "tokens"]
 
 
+@on_the_cpu
 def compile(
     spec: Spec, *, heads: int | None = None, layers: int | None = None, params: Mapping[str, int | float] | None = None, backend: str = "auto",
     tile: int | None = None, precision: str = "ieee", plan_memory: int = PLAN_MEMORY, order: str = "auto", proofs: str = "warn",
@@ -42,6 +44,7 @@ def compile(
     return made
 
 
+@on_the_cpu
 def dense(
     spec: Spec, *, steps: int | None = None, heads: int | None = None, layers: int | None = None,
     lengths: Sequence[int] | Tensor | None = None, inputs: Mapping[str, Any] | None = None, given: Any = None,
@@ -60,6 +63,7 @@ def dense(
     )  # fmt: skip
 
 
+@on_the_cpu
 def tokens(
     spec: Spec, *, steps: int | None = None, heads: int | None = None, layers: int | None = None,
     lengths: Sequence[int] | Tensor | None = None, inputs: Mapping[str, Any] | None = None, given: Any = None,
@@ -73,6 +77,7 @@ def tokens(
     return masks.token_table(lay_out_one(spec, steps=steps, heads=heads, layers=layers, lengths=lengths, inputs=inputs, given=given, needed=needed))
 
 
+@on_the_cpu
 def lay_out_one(
     spec: Spec, *, steps: int | None = None, heads: int | None = None, layers: int | None = None,
     lengths: Sequence[int] | Tensor | None = None, inputs: Mapping[str, Any] | None = None, given: Any = None, needed: Collection[str] | None = None,
@@ -85,6 +90,7 @@ def lay_out_one(
     return lay_out_call(spec.checked, call, 0)
 
 
+@on_the_cpu
 def lay_out_rows(
     spec: Spec, *, steps: int | None = None, heads: int | None = None, layers: int | None = None,
     lengths: Sequence[int] | Tensor | None = None, inputs: Mapping[str, Any] | None = None, given: Any = None,

@@ -105,6 +105,18 @@ def test_run_time_inputs_and_params_reach_the_model():
     torch.testing.assert_close(batched, (4 * apart[0].loss + 5 * apart[1].loss) / 9)
 
 
+@pytest.mark.parametrize("ragged", [{}, {"lengths": [3, 6]}], ids=["whole", "ragged"])
+def test_a_model_that_was_tried_in_inference_mode_learns_all_the_same(ragged: dict):
+    model, x = model_of(SELF_REASONING), torch.randint(0, 50, (2, 6))
+    with torch.inference_mode():
+        tried = model(x, return_loss=True, **ragged)
+        srt.sample(model, [[1, 2, 3]], 3, seed=0)
+    loss = model(x, return_loss=True, **ragged)
+    loss.backward()
+    assert torch.equal(loss, tried)
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
 def test_a_layout_with_sections_needs_positions():
     with pytest.raises(srt.InputError, match="position"):
         model_of("layout sink, repeat { token }\nattend causal")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..default_device import on_the_cpu
 from ..diagnostics import InputError
 from . import ir
 from .boxes import Boxes, classify
@@ -95,6 +96,7 @@ class Plan:
         return tuple((g.batch, g.heads, NATURAL if g.order is None else g.order.name) for g in self.groups)
 
     @property
+    @on_the_cpu
     def visited(self) -> Tensor | None:
         """(tokens,) int64, the caller's to keep: the token at each place, in the order in which all rows of the batch and heads visit those of q and of k
         alike; None where that is the caller's, or there is no such one order. Rows that are laid out so, and a call that is told (`visited=`), leave
@@ -140,6 +142,7 @@ class Plan:
             f"<Plan for batch {g.batch}, heads {g.heads}, {g.queries} x {g.keys} tokens, tile {g.tile}: {self.active_tiles} tiles visited; print() lists them>"
         )
 
+    @on_the_cpu
     def to_dense(self) -> Tensor:
         """The attended pairs, bool (batch, heads, queries, keys), read off the plan's tiles and not off the text alone.
 
@@ -184,6 +187,7 @@ class Plan:
 
         return replace(self, groups=tuple(unordered(group) for group in self.groups))
 
+    @on_the_cpu
     def to_flex(self, *, device: Any = None, gradients: str = "refuse", compact: bool = False) -> BlockMask:
         """A FlexAttention `BlockMask` of the plan's tiles: for q, k and v of the plan's sizes in the caller's order, on `device` (the GPU, if there
         is one). Heads and rows of the batch that share a mask share its lists.
@@ -194,11 +198,13 @@ class Plan:
         """
         return block_mask(self.natural, device, gradients, compact)
 
+    @on_the_cpu
     def intervals(self) -> tuple[Intervals, ...]:
         """The stretches of keys that each query attends, exact, int32, of every group, in the caller's order. Evaluates every PARTIAL tile: not
         for masks that are PARTIAL everywhere. Raises InputError beyond 67 million intervals."""
         return tuple(intervals(group, self.program) for group in self.natural.groups)
 
+    @on_the_cpu
     def shard(self, rank: int, world: int) -> Shard:
         """The queries that one of `world` ranks owns, by whole tiles of the plan's order, and the keys it needs, so that ranks have equal work forward and backward.
 
@@ -207,6 +213,7 @@ class Plan:
         """
         return shard(self, rank, world)
 
+    @on_the_cpu
     def __str__(self) -> str:
         g = self.geometry
         lines = [

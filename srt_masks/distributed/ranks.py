@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
+from ..default_device import on_the_cpu
 from ..diagnostics import Error, InputError
 
 WAIT = 45.0  # seconds that a rank waits for another before it gives up
@@ -70,6 +71,7 @@ class Ranks:
         return numbers
 
 
+@on_the_cpu
 def start(context: int = 1, *, device: str | None = None, timeout: float = WAIT) -> Ranks:
     """Join the processes that `torchrun` started: NCCL between CUDA cards, gloo between CPUs. `context` of them share each sequence. `device` is "cpu" or
     "cuda" (the default where there is one), each process having a card of its own. A rank that waits longer than `timeout` seconds for another raises.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
+from ..default_device import on_the_cpu
 from ..diagnostics import InputError
 from ..kernels.attention import compile_spec
 from ..models.laid_out import LaidOut
@@ -30,6 +31,7 @@ class Share(nn.Module):
             attention = compile_spec(model.spec, heads=o.heads, layers=o.layers, backend=o.backend, tile=o.tile if tile is None else tile, order=o.order)
             self.dealer = Dealer(attention, model.config.depth, context.get_local_rank(), context.size())
 
+    @on_the_cpu
     def forward(self, x: Tensor | None = None, *, targets: Tensor | None = None, huber: float | None = None, **options: Any) -> tuple[Tensor, Tensor]:
         """The errors and the counts of `Sums`, of this rank's part. Raises InputError as the model does."""
         if huber is not None:
@@ -43,6 +45,7 @@ class Share(nn.Module):
         sums = self.model.sums(laid, rows, targets, huber, attend)
         return sums.errors, sums.counts
 
+    @on_the_cpu
     def deal(self, laid: LaidOut) -> Dealt:
         """Who does what of a call. Raises InputError where there are fewer tiles than ranks."""
         assert self.dealer is not None

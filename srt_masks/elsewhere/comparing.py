@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ..binding import check_tokens, layer_number, resolve_heads, resolve_layers
+from ..default_device import on_the_cpu
 from ..diagnostics import InputError
 from ..grammar.checked import Checked, Layout
 from ..proofs.equal import Calls, compare
@@ -25,6 +26,7 @@ PAIRS_AT_ONCE = 2**21
 GATES = ("attend", "gate q", "gate k", "gate v", "gate hidden")
 
 
+@on_the_cpu
 def equivalent(
     spec: Spec, other: Any, *, steps: int | None = None, heads: int | None = None, layers: int | None = None, layer: int | None = None,
     lengths: Sequence[int] | Tensor | None = None, inputs: Mapping[str, Any] | None = None, given: Any = None, device: Any = "cpu",

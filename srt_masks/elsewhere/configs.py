@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..default_device import on_the_cpu
 from ..diagnostics import InputError, Source, did_you_mean
 from ..grammar.formatter import format_text
 from ..spec import Spec, parse
@@ -37,6 +38,7 @@ NO_ATTENTION = ("falcon_mamba", "fnet", "mamba", "mamba2", "rwkv", "xlstm")
 PARTS = ("text_config", "vision_config", "audio_config", "decoder", "encoder")
 
 
+@on_the_cpu
 def from_config(config: Any, *, causal: bool | None = None) -> Spec:
     """Who attends to whom in the model that a Hugging Face config describes, as a text: sliding windows, layer types, chunks, prefixes.
 

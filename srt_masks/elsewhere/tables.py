@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..default_device import on_the_cpu
 from ..diagnostics import InputError, Source
 from ..grammar.formatter import format_text
 from ..packed import documents
@@ -36,6 +37,7 @@ class _Words:
     inputs: tuple[tuple[str, Tensor], ...] = ()
 
 
+@on_the_cpu
 def from_dense(mask: Any, *, stop_q: Any = None, stop_k: Any = None, stop_v: Any = None, recognise: bool = True) -> Tabled:
     """A spec and its inputs that attend exactly the pairs of a dense mask: `srt_masks.dense(spec, inputs=inputs).attend` is the mask.
 

@@ -7,6 +7,7 @@ from functools import cache
 import torch
 
 from ..compiler.compiled import Compiled
+from ..default_device import on_the_cpu
 from ..diagnostics import BackendError, InputError
 from ..kernels.attention import DTYPES, compile_spec
 from ..kernels.backend import Operands
@@ -20,6 +21,7 @@ from .texts import EXPRESSIONS, INPUTS, STATEMENTS
 GROUPS: tuple[Group, ...] = (STATEMENTS, EXPRESSIONS, INPUTS, ARGUMENTS, TENSORS, OPTIONS, TRANSFORMS)
 
 
+@on_the_cpu
 def capabilities(
     *, device: torch.device | str | None = None, capability: tuple[int, int] | None = None, dtype: torch.dtype | None = None, head_dim: int = 64
 ) -> Capabilities:  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..default_device import on_the_cpu
 from ..diagnostics import InputError
 from ..spec import Spec
 from ..surface import lay_out_one, steps_in
@@ -15,6 +16,7 @@ from .sizes import choose_steps
 from .table import learnings, readings
 
 
+@on_the_cpu
 def flow(
     spec: Spec, *, steps: int | None = None, heads: int | None = None, layers: int | None = None, inputs: Mapping[str, Any] | None = None, given: Any = None,
 ) -> FlowReport:  # fmt: skip

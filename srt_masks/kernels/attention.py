@@ -17,6 +17,7 @@ from ..compiler.memory import PLAN_MEMORY
 from ..compiler.order import NATURAL
 from ..compiler.pipeline import Compiled, Plan, compile_checked
 from ..compiler.plan import Geometry
+from ..default_device import on_the_cpu
 from ..diagnostics import BackendError, InputError, did_you_mean, listing
 from ..grammar.checked import Checked, Layout
 from ..query_ranges import bind_queries
@@ -112,6 +113,7 @@ class Attention:
             out, lse = op.run(self.planned_call(q, k, v, hidden_k, hidden_v, **beside), q, k, v, hidden_k, hidden_v)
         return (out, lse) if return_lse else out
 
+    @on_the_cpu
     def plan(
         self, tokens: int, /, *, heads: int | None = None, layer: int | None = None, dtype: torch.dtype | None = None, head_dim: int = 64,
         lengths: Sequence[int] | Tensor | None = None, queries: range | Sequence[int] | Tensor | None = None, given: Any = None,
@@ -266,6 +268,7 @@ class Attention:
 
     # ------------------------------------------------------------------------------------------ plans
 
+    @on_the_cpu
     def planned_call(
         self, q: Tensor, k: Tensor, v: Tensor, hidden_k: Tensor | None = None, hidden_v: Tensor | None = None, /, *, visited: Any = None, **beside: Any
     ) -> PlannedCall:  # fmt: skip
@@ -276,6 +279,7 @@ class Attention:
         order = None if visited is None else self._order(visited, call)
         return planned_call(q, k, v, found.own, self.settled(found, operands), scale, found.twins, order)
 
+    @on_the_cpu
     def found(self, q: Tensor, k: Tensor, v: Tensor, /, *, layer: int | None = None, lengths: Any = None, given: Any = None, inputs: Any = None) -> Found:
         """What a call on tensors of such shapes, dtype and device would be done by; of q, k and v nothing is read. Raises as the call does."""
         check_tensors(q, k, v)
@@ -313,6 +317,7 @@ class Attention:
 
     # ------------------------------------------------------------------------------------------ the reference as a backend
 
+    @on_the_cpu
     def _reference(
         self, q: Tensor, k: Tensor, v: Tensor, hidden_k: Tensor | None, hidden_v: Tensor | None, *, visited: Any = None, **beside: Any
     ) -> tuple[Tensor, Tensor]:  # fmt: skip

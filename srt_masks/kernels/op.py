@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..default_device import on_the_cpu
 from ..diagnostics import BackendError
 from .backend import Attended, Backend
 from .planned import Needs, Planned, PlannedCall, planned_call
@@ -39,6 +40,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, planned: Planned, backend: Backend, 
     return run(call, q, k, v, *((hidden.k, hidden.v) if hidden else (None, None)))
 
 
+@on_the_cpu
 def run(call: PlannedCall, q: Tensor, k: Tensor, v: Tensor, hidden_k: Tensor | None, hidden_v: Tensor | None) -> tuple[Tensor, Tensor]:
     """out and lse of a call that is ready for these very tensors."""
     out, lse, *_ = _Attend.apply(q, k, v, hidden_k, hidden_v, call)  # type: ignore[misc]

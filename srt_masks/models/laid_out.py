@@ -14,6 +14,7 @@ from ..binding import Call, Sizes, bind_call
 from ..compiler.ir import Program
 from ..compiler.order import inverse
 from ..compiler.rows import Rows, rows_of
+from ..default_device import on_the_cpu
 from ..diagnostics import InputError
 from ..grammar.checked import Checked
 from .words import Words
@@ -88,6 +89,7 @@ class Layouter:
             raise InputError(f"{data_tokens} data tokens are wanted; the layout `{layout.describe(self.checked.roles)}` has {self._fixed}, always")
         return self._fixed - (self._fixed - max(data_tokens, self._fixed)) // (self._per_step or 1) * self._per_step
 
+    @on_the_cpu
     def lay_out(self, words: Words, given: Any, inputs: Mapping[str, Any] | None, named: Mapping[str, Any]) -> LaidOut:
         """Raises InputError for what fits neither the layout nor the text."""
         tokens = self.rows_for(words.count) if self.checked.queries.given is None else _rows_given(given)
@@ -141,7 +143,8 @@ class Layouter:
             return rows_of(self.program, tokens, call.rows() if call.has_batch else [call.row(0)], scalars, call.lengths)
         key = (tokens, call.lengths)
         if key not in self._kept:
-            self._kept[key] = rows_of(self.program, tokens, [({}, {}, call.params)] * len(call.lengths or (0,)), scalars, call.lengths)
+            with torch.inference_mode(False):  # what is kept serves calls that learn, whatever mode the first was made in
+                self._kept[key] = rows_of(self.program, tokens, [({}, {}, call.params)] * len(call.lengths or (0,)), scalars, call.lengths)
             while len(self._kept) > MOST_KEPT:
                 self._kept.popitem(last=False)
         return self._kept[key]

@@ -45,8 +45,8 @@ class Predicted:
 
     def at(self, rows: Tensor, tokens: int) -> Predicted:
         """Those that stand at some of the `tokens` rows of the layout, int64, by their places among these."""
-        place = torch.full((tokens,), -1)
-        place[rows] = torch.arange(len(rows))
+        place = torch.full((tokens,), -1, device="cpu")
+        place[rows] = torch.arange(len(rows), device="cpu")
         return replace(self, row=place[self.row]).picked(place[self.row] >= 0)
 
     @property
@@ -60,12 +60,12 @@ class Predicted:
 def predicted(rows: Rows, kind: Tensor, own: Sequence[int]) -> Predicted:
     """`kind` (batch or 1, rows): the kind of each row; `own`: the data tokens of each row of the batch. What points beyond them is no target."""
     target, weight, kind = (t.expand(len(own), -1) for t in (rows.target, rows.weight, kind))
-    known = (target >= 0) & (target < torch.tensor(list(own), dtype=torch.int64)[:, None])
+    known = (target >= 0) & (target < torch.tensor(list(own), dtype=torch.int64, device="cpu")[:, None])
     batch, row = known.nonzero(as_tuple=True)
     found = target[known]
     # The last row of each (row of the batch, data token).
     place = batch * max([1, *own]) + found
-    last = torch.full((len(own) * max([1, *own]),), -1).scatter_reduce(0, place, row, "amax")
+    last = torch.full((len(own) * max([1, *own]),), -1, device="cpu").scatter_reduce(0, place, row, "amax")
     return Predicted(batch, row, found, weight[known].float(), kind[known], last[place] == row)
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
+from ..default_device import on_the_cpu
 from ..diagnostics import InputError
 from ..kernels.attention import Attention, check_tensors, compile_spec
 from ..spec import parse
@@ -101,6 +102,7 @@ class Transformer(nn.Module):
         return F.cross_entropy(rearrange(logits, "b n c -> b c n"), labels, ignore_index=self.ignore_index)
 
 
+@on_the_cpu
 def stop_graddable_attn(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, attn_mask: Tensor | None = None, causal: bool = False,
     q_stop_grad_mask: Tensor | None = None, k_stop_grad_mask: Tensor | None = None, v_stop_grad_mask: Tensor | None = None,

@@ -20,7 +20,7 @@ class Rotation:
     @staticmethod
     def of(position: Tensor, dim_head: int, dtype: torch.dtype, device: torch.device) -> Rotation:
         """`position` (batch or 1, rows), whole numbers of any size and sign, on the CPU: angles are found in float64 there."""
-        frequency = BASE ** (-torch.arange(0, dim_head, 2, dtype=torch.float64) / dim_head)
+        frequency = BASE ** (-torch.arange(0, dim_head, 2, dtype=torch.float64, device="cpu") / dim_head)
         angle = position.double()[:, None, :, None] * frequency
         wide = torch.promote_types(dtype, torch.float32)
         return Rotation(angle.cos().to(wide).to(device), angle.sin().to(wide).to(device))

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ..default_device import on_the_cpu
 from ..diagnostics import InputError
 from .cache import Cache
 from .draw import Choice
@@ -26,6 +27,7 @@ class Reader(Protocol):
 
 
 @torch.no_grad()
+@on_the_cpu
 def sample(
     model: SpecTransformer, prompts: Any, count: int, *, temperature: float = 0.8, top_k: int | None = None, top_p: float | None = None, seed: int = 0,
     stop: Any = (), words: int | None = None, cache: bool = True, inputs: Mapping[str, Any] | None = None, **inputs_and_params: Any,

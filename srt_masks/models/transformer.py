@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..binding import ARGUMENTS as OF_ATTENTION
 from ..compiler.choice import AUTO
+from ..default_device import on_the_cpu
 from ..diagnostics import InputError, did_you_mean
 from ..kernels.attention import Attention, compile_spec
 from ..kernels.traced import is_watched
@@ -84,6 +85,7 @@ class SpecTransformer(Ends):
         """Rows of a sequence with so many data tokens. Raises InputError where the layout has no such sequence."""
         return self.layouter.rows_for(data_tokens)
 
+    @on_the_cpu
     def tokens(self, data_tokens: int | None = None, *, given: Any = None, inputs: Mapping[str, Any] | None = None, **inputs_and_params: Any) -> TokenTable:
         """Which rows are what, of one sequence of so many data tokens: role, slot, index, position id, target and weight of each, as `srt_masks.tokens`.
 
@@ -160,7 +162,7 @@ class SpecTransformer(Ends):
         if laid.words.lengths is None and not _alike(last.target.split(counts)):
             raise InputError("an input with a batch axis decides what is predicted, so rows differ: ask for all_rows=True, or for model.log_probs")
         said = self._say(read, laid, last)
-        place = torch.cat([torch.arange(n) for n in counts]) if counts else last.target
+        place = torch.cat([torch.arange(n, device="cpu") for n in counts]) if counts else last.target
         out = said.new_zeros(laid.words.batch, max(counts, default=0), said.shape[-1])
         out = out.index_put((last.batch.to(said.device), place.to(said.device)), said)
         return laid.words.to_caller(out, counts)
@@ -171,7 +173,7 @@ class SpecTransformer(Ends):
         laid = self.lay_out(x, **options)
         last = self.predicted(laid).lasts
         error = cross_entropy(self._say(self._head(False), laid, last), self._labels(laid, last))
-        shift = torch.tensor([laid.words.count - n if laid.words.left else 0 for n in laid.words.own], dtype=torch.int64)
+        shift = torch.tensor([laid.words.count - n if laid.words.left else 0 for n in laid.words.own], dtype=torch.int64, device="cpu")
         places = (last.batch.to(error.device), (last.target + shift[last.batch]).to(error.device))
         return error.new_full((laid.words.batch, laid.words.count), torch.nan).index_put(places, -error)
 
@@ -179,11 +181,11 @@ class SpecTransformer(Ends):
         """Logits (batch, num_tokens) of the data token that follows each row of x. `options` are those of a call."""
         laid = self.lay_out(x, **options)
         rows = laid.rows
-        follows = (rows.target.expand(laid.words.batch, -1) == torch.tensor(laid.words.own)[:, None]) & rows.live
+        follows = (rows.target.expand(laid.words.batch, -1) == torch.tensor(laid.words.own, device="cpu")[:, None]) & rows.live
         if not bool(follows.any(1).all()):
             raise InputError("no row of this spec predicts the token that comes next: it cannot continue a text")
         row = follows.shape[1] - 1 - follows.flip(1).int().argmax(1)
-        return self.logits_of(laid, self.states(laid), torch.arange(laid.words.batch), row)
+        return self.logits_of(laid, self.states(laid), torch.arange(laid.words.batch, device="cpu"), row)
 
     def logits_of(self, laid: LaidOut, state: Tensor, batch: Tensor, row: Tensor) -> Tensor:
         """What the head says of some rows, (n, num_tokens): of their row of the batch and their place in it, each (n,). `state` is what `states` gave."""
@@ -194,7 +196,7 @@ class SpecTransformer(Ends):
         some rows alone are laid out and others attend elsewhere."""
         visiting = self._as_visited(laid) if attend is None else laid
         state = self._states(visiting, attend)
-        return state if visiting is laid else state.index_select(1, visiting.places_of(torch.arange(state.shape[1])).to(state.device))
+        return state if visiting is laid else state.index_select(1, visiting.places_of(torch.arange(state.shape[1], device="cpu")).to(state.device))
 
     def _as_visited(self, laid: LaidOut) -> LaidOut:
         """The rows in the order in which every layer visits them, if that is one and not the text's: no layer gathers them then."""

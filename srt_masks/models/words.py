@@ -61,10 +61,11 @@ def _moved(x: Tensor, own: Sequence[int], axis: int, shifts: Sequence[int]) -> T
     total = x.shape[axis]
     if not total:
         return x
-    source = torch.arange(total) + torch.tensor(shifts)[:, None]
-    first = torch.tensor(shifts).clamp(min=0)[:, None]
-    live = (source >= first) & (source < first + torch.tensor(list(own))[:, None])
-    rows = torch.arange(len(shifts))[:, None].to(x.device)
+    by = torch.tensor(shifts, device="cpu")[:, None]
+    source = torch.arange(total, device="cpu") + by
+    first = by.clamp(min=0)
+    live = (source >= first) & (source < first + torch.tensor(list(own), device="cpu")[:, None])
+    rows = torch.arange(len(shifts), device=x.device)[:, None]
     moved = x.movedim(axis, 1)[rows, source.clamp(0, total - 1).to(x.device)]
     live = live.to(x.device).reshape(*live.shape, *[1] * (moved.ndim - 2))
     return torch.where(live, moved, torch.zeros((), dtype=moved.dtype, device=moved.device)).movedim(1, axis)

@@ -20,6 +20,7 @@ from typing import Any
 from ..compiler import ir
 from ..compiler.front import front
 from ..compiler.ir import Op, Program
+from ..default_device import on_the_cpu
 from ..diagnostics import InputError, Source
 from ..grammar.checked import Checked, values_of
 from ..grammar.syntax import Claim
@@ -79,6 +80,7 @@ class Open:
 Finding = Proof | Refuted | Open
 
 
+@on_the_cpu
 def prove(spec: Spec, *, seconds: float = SECONDS, altogether: float | None = None) -> list[Verdict]:
     """A verdict for each claim of a spec, in the order of the text; and for `no leak` where there is a `predict` and the text does not say it.
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..default_device import on_the_cpu
 from ..diagnostics import InputError, did_you_mean
 from ..grammar.tables import PIECES
 from ..spec import Spec
@@ -17,6 +18,7 @@ from .opinions import Opinion
 from .opinions import opinion as opinion_law
 
 
+@on_the_cpu
 def check(
     spec: Spec, *, laws: Iterable[str | Law] | None = None, opinion: Opinion | Mapping[str, Opinion] | None = None, steps: int | Iterable[int] | None = None,
     heads: int | None = None, inputs: Mapping[str, Any] | None = None, backend: str = "auto", examples: int = 25,

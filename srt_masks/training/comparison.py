@@ -15,6 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..default_device import on_the_cpu
 from ..diagnostics import InputError
 from ..spec import Spec
 from .jobs import check_jobs, named, run_together
@@ -29,6 +30,7 @@ from .trials import Arm, Trial, read_arms, task_of, trials_of
 from .worker import Job, go_on
 
 
+@on_the_cpu
 def compare(
     specs: Mapping[str, Spec | Arm], recipe: Recipe, out: str | Path, files: Sequence[str | Path] = (), *, task: Task | None = None,
     seeds: Sequence[int] = (0, 1, 2), equal: str = "steps", quiet: bool = False, restart: bool = False, validation: Sequence[str | Path] = (), jobs: int = 1,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..default_device import on_the_cpu
 from ..diagnostics import InputError
 from ..models.checkpoint import load_model
 from ..models.tensor_files import read_about
@@ -39,6 +40,7 @@ class Score:
 
 
 @torch.no_grad()
+@on_the_cpu
 def score(
     model: Any, batches: Iterable[Batch], measure: Measure, *, values: Mapping[str, int | float] | None = None,
     context: Callable[[], AbstractContextManager[Any]] = nullcontext, mean: Callable[[Tensor], Tensor] = lambda sums: sums,
@@ -66,6 +68,7 @@ def score(
     return Score(counted / max(count, 1) * measure.scale, errors / weights if weights else 0.0, parts, windows, words, measure)
 
 
+@on_the_cpu
 def held_out_score(session: Session) -> Score:
     """Of what a run is judged by, with the params of its last step."""
     batch = session.task.unseen(session.recipe.words)
@@ -82,6 +85,7 @@ def model_file(checkpoint: str | Path) -> Path:
     return Path(checkpoint) / "model.safetensors" if Path(checkpoint).is_dir() else Path(checkpoint)
 
 
+@on_the_cpu
 def evaluate(
     checkpoint: str | Path, files: Sequence[str | Path], *, words: int | None = None, windows: int | None = None,
     params: Mapping[str, int | float] | None = None, tokenizer: str | Path | None = None, device: str = "auto", quiet: bool = False,

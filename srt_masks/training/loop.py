@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from ..default_device import on_the_cpu
 from ..diagnostics import InputError
 from .schedules import rate
 from .session import Session
@@ -40,6 +41,7 @@ def steps(session: Session) -> Iterator[Report]:
         yield report
 
 
+@on_the_cpu
 def _step(session: Session, number: int, begin: float) -> Report:
     recipe, strategy = session.recipe, session.strategy
     learning_rate = recipe.learning_rate * rate(number, recipe.steps, recipe.warm_up)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..default_device import on_the_cpu
 from ..diagnostics import InputError
 from ..models.builder import build_model
 from ..models.transformer import SpecTransformer
@@ -54,6 +55,7 @@ class Session:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=on)
 
 
+@on_the_cpu
 def start(spec: Spec, recipe: Recipe, task: Task, strategy: Strategy, initial: str | Path | None = None) -> Session:
     """A run before its first step: the same weights for the same seed, or those of the model `initial`. Everything that a step needs is tried once; nothing is written.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..default_device import on_the_cpu
 from ..diagnostics import InputError, visible
 from ..models.checkpoint import about_spec
 from ..models.transformer import SpecTransformer
@@ -49,6 +50,7 @@ class Result:
     asked: int | None = None  # the signal that asked it to stop when there was nothing left to stop
 
 
+@on_the_cpu
 def train(
     spec: Spec, recipe: Recipe, out: str | Path, files: Sequence[str | Path] = (), quiet: bool = False, *, task: Task | None = None, begin: str = "over",
     validation: Sequence[str | Path] = (), tokenizer: str | Path | None = None, tensorboard: bool = False,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...default_device import on_the_cpu
 from ...diagnostics import BackendError, InputError, listing
 from .masks import SpecMask, spec_mask
 from .sequences import Gather, Sequences
@@ -36,6 +37,7 @@ def register() -> None:
     AttentionMaskInterface.register(NAME, spec_mask)
 
 
+@on_the_cpu
 def spec_attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, dropout: float = 0.0, scaling: float | None = None, **kwargs: Any
 ) -> tuple[Tensor, None]:

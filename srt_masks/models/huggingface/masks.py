@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
+from ...default_device import on_the_cpu
 from ...diagnostics import BackendError, InputError
 from .sequences import Sequences, begin_anew, documents_apart, real_first
 from .settings import Limits
@@ -74,6 +75,7 @@ class SpecMask(BlockMask):
     __str__ = __repr__
 
 
+@on_the_cpu
 def spec_mask(
     batch_size: int, q_length: int, kv_length: int, q_offset: int | Tensor = 0, kv_offset: int = 0, mask_function: Callable[..., Any] | None = None,
     attention_mask: Tensor | None = None, device: Any = None, **rest: Any,

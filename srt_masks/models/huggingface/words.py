@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ...default_device import on_the_cpu
 from ...diagnostics import InputError, listing
 from ...spec import Spec
 from ...surface import tokens
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 IGNORED = -100  # a label that trains nothing, as torch and transformers have it
 
 
+@on_the_cpu
 def interleave(
     spec: Spec, input_ids: Tensor, ids: Mapping[str, int | Sequence[int]], *, labels: Tensor | None = None, attention_mask: Tensor | None = None
 ) -> dict[str, Tensor]:  # fmt: skip
@@ -61,6 +63,7 @@ def interleave(
     return {name: x.to(words.device) for name, x in found.items()}
 
 
+@on_the_cpu
 def word_logits(spec: Spec, logits: Tensor) -> Tensor:
     """(batch, predicted words, vocabulary) of a model's logits (batch, rows, vocabulary): for each word that is predicted, in order, those of the last row that
     predicts it. Rows are not padded. Raises InputError."""
