@@ -373,11 +373,13 @@ def pairs(checked: Checked, words: Evaluator, nq: int, nk: int) -> tuple[Tensor,
     """Who attends, bool (queries, keys), and the gates of q, k, v and hidden, float64, each (queries, keys) or (1, 1)."""
     attend = words.value(checked.attend).expand(nq, nk)
     gates = {t: torch.ones(1, 1, dtype=torch.float64) for t in ("q", "k", "v", "hidden")}
-    for rule in checked.rules:
+    # Factors first: what is stopped is 0 whatever they are there, and 0 times what is no number would be none.
+    for rule in sorted(checked.rules, key=lambda rule: rule.factor is None):
         where = words.value(rule.where)
-        factor = torch.tensor(0.0) if rule.factor is None else words.value(rule.factor)
+        factor = None if rule.factor is None else words.value(rule.factor).double()
         for target in rule.targets:
-            gates[target] = gates[target] * torch.where(where, factor.double(), torch.tensor(1.0, dtype=torch.float64)).expand(nq, nk)
+            gate = gates[target]
+            gates[target] = torch.where(where, 0.0 if factor is None else gate * factor, gate).expand(nq, nk)
     return attend, gates["q"], gates["k"], gates["v"], gates["hidden"]
 
 

@@ -102,6 +102,25 @@ def test_a_gate_may_be_anything_where_nothing_is_attended(backend: str, number: 
     assert_near(found, run(text, "reference", tensors, w=gate))
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("number", [*NO_NUMBER, 1e300])
+@pytest.mark.parametrize("stop_first", [True, False])
+def test_a_factor_may_be_anything_where_a_pair_is_stopped(backend: str, number: float, stop_first: bool):
+    """`stop` sets a gate to 0, in whichever order rules come: 0 times what is no number would be none, in the reference in values too."""
+    rules = ["scale q, k, v by w", "stop q, k, v where k.pos == 3 or q.pos - k.pos > 5"]
+    text = "\n".join(["input w: float per query, key", "attend causal", *rules[:: -1 if stop_first else 1]])
+    at = torch.arange(20)
+    stopped = (at[None] == 3) | (at[:, None] - at > 5)
+    gate = torch.rand(20, 20, dtype=torch.float64)
+    tensors, wild = qkv(20, heads=1), gate.masked_fill(stopped, number)
+    found = run(text, backend, tensors, w=wild)
+    assert_same_bits(found, run(text, backend, tensors, w=gate))
+    assert_near(found, run(text, "reference", tensors, w=gate))
+    masks = srt.dense(srt.parse(text), steps=20, inputs={"w": wild})
+    for found_gate in (masks.gate_q, masks.gate_k, masks.gate_v):
+        assert torch.equal(found_gate[0, 0], gate.masked_fill(stopped, 0.0))
+
+
 # ------------------------------------------------------------------------------------------------ what they meet in the next layer
 
 
