@@ -8,6 +8,7 @@ import pytest
 import torch
 from tooling import DOCUMENTS, Model, assert_same, tensors
 from torch import Tensor
+from watching import Largest
 
 import srt_masks as srt
 
@@ -171,6 +172,17 @@ def test_what_is_not_served_says_so(backend: str):
     for second in (lambda: first.sum().backward(), lambda: torch.func.grad(lambda y: torch.func.grad(lambda z: call(z).square().sum())(y).sum())(x)):
         with pytest.raises(srt.BackendError, match="double backward"):
             second()
+    for row in (call(leaf), attend(leaf, x, x, return_lse=True)[1]):
+        with pytest.raises(srt.BackendError, match=r"many gradients of the output at once .* is not served; a loop over them is, and so are torch.func.jacrev"):
+            torch.autograd.grad(row, leaf, torch.randn(3, *row.shape), is_grads_batched=True)
+    with Largest():
+        watched = call(leaf)
+    for many in (
+        lambda: torch.autograd.grad(watched, leaf, torch.randn(3, *x.shape), is_grads_batched=True),
+        lambda: torch.autograd.functional.jacobian(call, x, vectorize=True),
+    ):
+        with pytest.raises(srt.BackendError, match="many gradients"):
+            many()
     with pytest.raises(srt.BackendError, match="scale= is mapped over by vmap"):
         torch.vmap(lambda s: attend(x, x, x, scale=s))(torch.tensor([0.5, 1.0]))
     with pytest.raises(srt.BackendError, match="visited= is mapped over by vmap, and is one order"):

@@ -19,6 +19,10 @@ from .planned import Needs, Planned, PlannedCall, planned_call
 
 NO_SECOND_ORDER = 'the gradient of a gradient (double backward) is not served; backend="reference" has it, slowly'
 NO_FORWARD_MODE = "forward-mode differentiation (jvp, jacfwd, hessian, dual numbers) is not served; reverse mode is: torch.func.vjp, grad and jacrev; backend='reference' has both"
+NO_BATCHED_GRADIENTS = (
+    "a backward for many gradients of the output at once (is_grads_batched=True, jacobian(vectorize=True)) is not served; a loop over them is, and so are "
+    "torch.func.jacrev, and torch.vmap over what torch.func.vjp gives; backend='reference' has it"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,12 @@ def run(call: PlannedCall, q: Tensor, k: Tensor, v: Tensor, hidden_k: Tensor | N
     return out, lse
 
 
+def refuse_batched(*gradients: Tensor | None) -> None:
+    """Raises BackendError for the tensors by which autograd stands for many at once; what they are is hidden from all that is written to outputs of its own."""
+    if any(x is not None and torch._C._functorch.is_legacy_batchedtensor(x) for x in gradients):  # pyright: ignore[reportAttributeAccessIssue]
+        raise BackendError(NO_BATCHED_GRADIENTS)
+
+
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, hidden_k: Tensor | None, hidden_v: Tensor | None, call: PlannedCall) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -60,6 +70,7 @@ class _Attend(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dout: Tensor | None, dlse: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        refuse_batched(dout, dlse)
         # The twins equal k and v, so no backward needs them. Checkpointing lets what was saved be unpacked once.
         return *_Gradients.apply(dout, dlse, *ctx.saved_tensors, ctx.call, ctx.needs_input_grad[:5]), None  # type: ignore[misc]
 

@@ -30,7 +30,7 @@ from ..diagnostics import BackendError, InputError
 from .backend import Attended
 from .flat import flatten, unflatten
 from .folding import fold, fold_arguments, unfold
-from .op import NO_FORWARD_MODE, NO_SECOND_ORDER
+from .op import NO_FORWARD_MODE, NO_SECOND_ORDER, refuse_batched
 
 if TYPE_CHECKING:
     from .attention import Attention
@@ -217,6 +217,7 @@ class _Attention(_SingleLevelFunction):
 
     @staticmethod
     def backward(ctx: Any, dout, dlse, *_: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        refuse_batched(dout, dlse)
         needs = ctx.needs_input_grad[1:6]
         saved = ctx.saved_tensors  # checkpointing lets them be unpacked once
         rest = (None,) * (len(ctx.needs_input_grad) - 6)
