@@ -116,8 +116,9 @@ def test_the_errors_people_meet_first():
     ):
         with pytest.raises(srt.InputError, match=words):
             attend.plan(8, **options)
-    with pytest.raises(srt.InputError, match="layout of its own for keys"):
+    with pytest.raises(srt.InputError, match=r"layout of its own for keys.*`keys layout repeat n \{ \.\.\. \}`"):
         srt.compile(srt.parse("queries layout repeat { a }\nkeys layout repeat { b }\nattend full")).plan(8)
+    assert srt.compile(srt.parse("param n = 3\nqueries layout repeat { a }\nkeys layout repeat n { b }\nattend full")).plan(8).geometry.keys == 3
     with pytest.raises(srt.InputError, match="backend is one of"):
         srt.compile(srt.parse("attend causal"), backend="cuda")
     with pytest.raises(srt.InputError, match="tile is one of"):

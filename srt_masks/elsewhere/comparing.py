@@ -70,7 +70,7 @@ def equivalent(
         raise InputError(f"this spec speaks of layers, and {found.words} is of one: give layer=, from 0 to {layers - 1}")
     side = Side.of(spec, steps, heads, layers, arguments)
     if found.sizes not in (None, (side.queries, side.keys)):
-        raise InputError(_wrong_sizes(found, side))
+        raise InputError(_wrong_sizes(found, side, spec.checked))
     for axis, theirs, ours in (("heads", found.heads, side.heads), ("rows of the batch", found.batch, side.batch)):
         # As many heads as were asked for are compared: one of theirs does not stand for all.
         if theirs > 1 and theirs != ours and (ours > 1 or axis == "heads"):
@@ -172,7 +172,7 @@ def _steps(checked: Checked, layout: Layout, tokens: int, what: str) -> int:
     return layout.steps(tokens)
 
 
-def _wrong_sizes(found: Other, side: Side) -> str:
+def _wrong_sizes(found: Other, side: Side, checked: Checked) -> str:
     assert found.sizes is not None
     said = f"{found.words} is {found.sizes[0]} x {found.sizes[1]} (queries x keys); the spec is {side.queries} x {side.keys} here"
     if (
@@ -182,6 +182,8 @@ def _wrong_sizes(found: Other, side: Side) -> str:
         and (found.sizes[0] == side.batch or found.sizes[0] < side.queries)
     ):
         return f"{said}. A padding mask (batch, keys) is no mask of pairs: give mask[:, None, None, :], or lengths=. {CONVENTION}"
+    if checked.keys is not None and checked.queries.rows_per_step and checked.keys.rows_per_step:
+        return f"{said}. Both layouts have as many steps where none are counted: with a `param n`, `keys layout repeat n {{ ... }}` has a number of its own"
     return said
 
 

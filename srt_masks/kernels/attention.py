@@ -128,7 +128,10 @@ class Attention:
         checked, options = self.spec.checked, self.options
         tokens = counted("tokens", tokens, 0, "a whole number of rows")
         if checked.keys is not None and checked.keys.rows_per_step:
-            raise InputError("this spec has a layout of its own for keys, of any length: a plan by itself cannot know it; call the attention instead")
+            raise InputError(
+                "this spec has a layout of its own for keys, of any length: a plan by itself cannot know it; call the attention instead, or count "
+                "their steps: with a `param n`, `keys layout repeat n { ... }`"
+            )
         heads = (options.heads or 1) if heads is None else counted("heads", heads, 1)
         if heads != (options.heads or heads):
             raise InputError(f"heads is {options.heads}, as compiled; got {heads}")
