@@ -393,6 +393,8 @@ SAID = [
     ("input doc: int per batch, token", "unknown-axis", "the batch may stand in front of any input", "input doc: int per token"),
     ("attend causal\nscale k by 0.9 ** (q.pos - k.pos)", "type-mismatch", "powers of a float come as a table|`input power: float[n]`",
      "input power: float[n]\nattend causal\nscale k by power[q.pos - k.pos]"),
+    ("param n = 1025\ninput t: int[n] per query\nattend any(q.t[i] == k.pos for i in range(n))", "too-large", "at most 1024|`input seen: bool[n] per query`",
+     "input seen: bool[n] per query\nattend q.seen[k.pos]"),
     # a table for a set, and counts where they do not stand
     ("input t: int[4] per query\nattend k.pos in q.t", "syntax", "`any(k.pos == q.t[i] for i in range(n))`|`n` is the table's size",
      "param n = 4\ninput t: int[n] per query\nattend any(k.pos == q.t[i] for i in range(n))"),

@@ -175,9 +175,11 @@ class Search:
         return _Tried(Choice(wanted.name, "as asked for"), wanted, None)
 
     def _tried(self, probe: _Probe, most: int) -> _Tried:
-        """All candidates, or as many as `most` operators on PARTIAL tiles allow; one in any case."""
+        """All candidates, or as many as `most` operators on PARTIAL tiles allow: one in any case, unless it alone could take more than all may."""
         begin = time.perf_counter()
         operators = sum(_operators(self.questions))
+        if operators * probe.tiles(self.tile) > MOST_LOOKED_AT:
+            return _Tried(Choice(NATURAL, f"a mask of {operators} operators is not worth a search"), None, None)
         staying: tuple[Order | None, ...] = (None,) * len(probe.groups)
         attempts: dict[str, _Attempt] = {}
         by_name: dict[str, Candidate] = {}
@@ -267,6 +269,9 @@ class _Probe:
             last = first if short.keys is short.queries else short.keys.between(0, min(most, len(short.keys)))
             made.append(Heads(group.heads, environment, leaves.over(first, last)))
         return _Probe(search, tuple(made), (min(most, len(short.queries)), min(most, len(short.keys))), False)
+
+    def tiles(self, tile: int) -> int:
+        return -(-self.tokens[0] // tile) * -(-self.tokens[1] // tile)
 
     def arranged(self, candidate: Candidate) -> tuple[Order | None, ...] | None:
         """Its order of every group; None where that is the natural one, or heads that share keys disagree."""

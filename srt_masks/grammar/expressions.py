@@ -346,7 +346,8 @@ class Expressions(Calls):
             return None, POISON
         numbers = range(*ends)  # type: ignore[arg-type]
         if len(numbers) > MAX_RANGE:
-            return None, self.mistake("too-large", f"a range has at most {MAX_RANGE} steps; this has {len(numbers)}", span)
+            instead = "more alternatives come as a table of truth values: `input seen: bool[n] per query`, then `q.seen[k.pos]`"
+            return None, self.mistake("too-large", f"a range has at most {MAX_RANGE} steps; this has {len(numbers)}", span, "", instead)
         members = [Value(c.Literal(n, Type.INT), Type.INT, Kind.CONSTANT, expr.variable.span) for n in (numbers or [numbers.start])]
         return members if numbers else [], members[0]
 
