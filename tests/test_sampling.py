@@ -409,6 +409,8 @@ def test_the_command_draws_from_several_prompts(tmp_path: Path, capsys: pytest.C
     assert written("--prompt", "ab", "--prompt", "The", *flags) == f"{shown(b'ab' + wanted[0])}\n\n{shown(b'The' + wanted[1])}\n"
     assert written("--prompt", "ab", "--no-cache", *flags) == shown(b"ab" + srt.sample(model, b"ab", 9, cache=False, **options)) + "\n"
     assert written("--prompt", "ab", "--stop", os.fsdecode(wanted[0][3:5]), *flags) == shown(b"ab" + wanted[0][:3]) + "\n"
+    assert main(["sample", str(checkpoint), "--words", "0"]) == 2  # and not as many as it was trained with
+    assert "words is a whole number of data tokens, 2 or more; got 0" in capsys.readouterr().err
 
 
 def test_without_a_cache_inputs_of_the_whole_text_are_read_as_far_as_it_has_come():

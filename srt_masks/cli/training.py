@@ -88,8 +88,8 @@ def sample(options: argparse.Namespace) -> None:
     trained = int(about["words"]) if about.get("words", "").isdecimal() else WORDS
     prompts, stop = ([vocabulary.encode(os.fsencode(text)) for text in texts] for texts in (options.prompt or ["The "], options.stop))
     found = draw(
-        model, prompts, options.count, words=options.words or trained, temperature=options.temperature, top_k=options.top_k, top_p=options.top_p, seed=options.seed,
-        stop=stop, cache=not options.no_cache,
+        model, prompts, options.count, words=trained if options.words is None else options.words, temperature=options.temperature, top_k=options.top_k,
+        top_p=options.top_p, seed=options.seed, stop=stop, cache=not options.no_cache,
     )  # fmt: skip
     print("\n\n".join(_shown(vocabulary.decode([*prompt, *text])) for prompt, text in zip(prompts, found, strict=True)))
 

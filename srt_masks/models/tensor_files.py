@@ -21,7 +21,10 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], about: Mappin
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        beside.touch()
+        allowed = beside.stat().st_mode  # as of any file here: that of save_file is its owner's alone, whatever the umask says
         save_file({n: t.detach().contiguous() for n, t in tensors.items()}, str(beside), dict(about))
+        beside.chmod(allowed)
         with beside.open("rb+") as file:
             os.fsync(file.fileno())  # a machine that stops keeps the old file or the new one
         os.replace(beside, path)

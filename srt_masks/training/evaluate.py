@@ -111,8 +111,10 @@ def evaluate(
         raise InputError(f"{tokenizer} has {vocabulary.num_tokens} tokens; {path} knows {known}: give the tokenizer it was trained with")
     if words is None:
         words = int(about["words"]) if about.get("words", "").isdecimal() else model.config.max_positions
-    if words < 2 or (windows is not None and windows < 1):
-        raise InputError(f"words is 2 or more, and windows 1 or more; got words={words} and windows={windows}")
+    if words < 2:
+        raise InputError(f"words is 2 or more data tokens; got words={words}")
+    if windows is not None and windows < 1:
+        raise InputError(f"windows is 1 or more; got windows={windows}")
     where = device_of(device)
     with tempfile.TemporaryDirectory() as folder:
         data, bytes_per_token = tokens_of(files, vocabulary, Path(folder))

@@ -189,6 +189,7 @@ def test_eval_says_bits_and_parts(text: Path, tmp_path: Path, capsys):
     assert '"words": 9' in capsys.readouterr().out
     for arguments, words in (
         (["--data", "none"], "cannot read none"), (["--words", "1"], "words is 2 or more"), (["--words", "1000000"], "too few for a window"),
+        (["--windows", "0"], "error: windows is 1 or more; got --windows=0\n"),
         (["--param", "nothing=1"], "nothing"), (["--param", "reasons=2"], "model.safetensors, a range or a table, and was 1 in training: it cannot be 2 now"), (["--device", "abacus"], "device is auto"),
     ):  # fmt: skip
         assert main(["eval", str(tmp_path / "out"), "--data", str(text), *arguments]) == 2

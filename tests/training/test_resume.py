@@ -329,6 +329,18 @@ def test_what_stops_a_file_being_written_leaves_no_part_of_it(tmp_path: Path, mo
     assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"] and torch.equal(load_file(path)["x"], torch.ones(2))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+@pytest.mark.parametrize("closed", (0o022, 0o027, 0o077))
+def test_a_file_is_open_to_whom_any_other_is(closed: int, tmp_path: Path):
+    """save_file's own is its owner's alone: a colleague could read the log of a run, and not its model."""
+    before = os.umask(closed)
+    try:
+        tensor_files.write_tensors(tmp_path / "x.safetensors", {"x": torch.ones(2)}, {})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x.safetensors").stat().st_mode & 0o777 == 0o666 & ~closed
+
+
 def test_a_checkpoint_holds_the_same_tensors_wherever_it_was_written(whole: Path):
     """So that a run may go on with a GPU that began without, or without one."""
     found = load_file(whole / "training.safetensors")
