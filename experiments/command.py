@@ -24,13 +24,14 @@ def command(main: Callable[[argparse.Namespace], None], about: str, name: str, *
     except Error as error:
         message = re.sub(r", or begin it anew \(restart=\)", "", str(error))  # there is no such flag: hours of runs might go by it
         sys.exit(f"error: {in_flags(message, vars(asked))}")
+    print(f"\nruns  {asked.out}")
 
 
 def arguments(
     about: str, name: str, *, steps: int, seeds: tuple[int, int], longer: Mapping[int, Sequence[str]] | None = None, groups: Sequence[str] = (), more: Sequence[str] = ()
 ) -> argparse.Namespace:  # fmt: skip
     """`about`, the docstring of the run, `name`, its folder's; `steps` and `seeds`, the first and the last, are those of the protocol, of `longer`
-    steps for some groups: runs of others are not published, and those of other steps are kept in a folder of their own. An experiment of several comparisons
+    steps for some groups: runs of others are not published, and those of other steps, and quick ones, are kept in a folder of their own. An experiment of several comparisons
     takes `--only` some of its `groups`, or of `more`, which are made only when they are asked for. Ends the process, as argparse does, for what it cannot read."""
     longer = longer or {}
     parser = argparse.ArgumentParser(
@@ -45,7 +46,9 @@ def arguments(
         help=f"numbers of the seeds, one or more ({' '.join(map(str, range(seeds[0], seeds[1] + 1)))})",
     )
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, each with its share of the cores (1)")
-    parser.add_argument("--out", type=Path, default=Path("runs") / name, help="where runs are kept; the same command goes on where it was stopped")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs") / name, help=f"where runs are kept; the same command goes on where it was stopped (runs/{name})"
+    )
     parser.add_argument("--quick", action="store_true", help="seconds, of models that learn nothing, to see that it runs")
     parser.add_argument("--publish", action="store_true", help="put the runs into results/, and make the page of them")
     if groups:
@@ -61,6 +64,8 @@ def arguments(
         parser.error(
             f"--publish puts runs of the protocol into results/, which has {' '.join(others)} at {steps} steps alone: --only {' '.join(longer[asked.steps])}"
         )
-    if asked.steps not in (steps, *longer):
+    if asked.quick:
+        asked.out /= "quick"
+    elif asked.steps not in (steps, *longer):
         asked.out /= f"{asked.steps}-steps"
     return asked

@@ -21,6 +21,7 @@ from .compiler.density import attended_by, total
 from .compiler.plan import Plan
 from .diagnostics import Error, InputError
 from .kernels.attention import Attention
+from .machine import card_memory, memory_here
 
 OURS, MASKED, CAUSAL, WHOLE = "srt_masks", "SDPA, dense mask", "SDPA, causal", "SDPA, no mask"
 MOST_DENSE = 4 * 2**30  # bytes of a dense mask that is made
@@ -70,7 +71,8 @@ def bench(
     device: str | torch.device = "cpu", layer: int | None = None, repeat: int = 5, quiet: bool = False, **arguments: Any,
 ) -> Timed:  # fmt: skip
     """Time one size. `tokens` is what `attend.plan` takes; `arguments` are its inputs and `given`, with which the batch may be given, too. q, k and v are
-    (batch, heads, tokens, head_dim), drawn from N(0, 1), and all three get gradients. Raises InputError where that is no call, Error where two sides differ."""
+    (batch, heads, tokens, head_dim), drawn from N(0, 1), and all three get gradients. Raises InputError where that is no call, or one too large for the
+    memory there is, Error where two sides differ."""
     for name, value in (("heads", heads), ("batch", batch), ("head_dim", head_dim), ("repeat", repeat)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InputError(f"{name} is a whole number, 1 or more; got {value!r}")
@@ -82,10 +84,11 @@ def bench(
     if not geometry.queries or not geometry.keys:
         raise InputError(f"there is nothing to time: a call on {geometry.queries} queries and {geometry.keys} keys. Give more steps=")
     batch = geometry.batch if geometry.batch > 1 else batch
+    _check_memory((batch, heads, geometry.queries, geometry.keys, head_dim), dtype, device)
     generator = torch.Generator().manual_seed(0)
 
     def drawn(rows: int) -> Tensor:
-        return torch.randn(batch, heads, rows, head_dim, generator=generator, dtype=torch.float64).to(dtype).to(device)
+        return torch.randn(batch, heads, rows, head_dim, generator=generator, dtype=torch.promote_types(dtype, torch.float32)).to(dtype).to(device)
 
     leaves = [drawn(rows).requires_grad_() for rows in (geometry.queries, geometry.keys, geometry.keys)]
     twins = {}
@@ -94,11 +97,27 @@ def bench(
     found = attend.found(*leaves, layer=layer, **arguments)
     others, left_out, dense = _others(plan, dtype, device)
     sides: dict[str, Attend] = {OURS: lambda q, k, v: attend(q, k, v, layer=layer, **twins, **arguments), **others}
-    outs = {name: side(*leaves).detach() for name, side in sides.items()}  # plans, and compiles
+    outs: dict[str, Tensor] = {}
+    with _bar(f"{geometry.queries:,} tokens, first calls", len(sides), "side", quiet) as bar:  # they plan, and compile
+        for name, side in sides.items():
+            outs[name] = side(*leaves).detach()
+            bar.update()
     _compare(outs, dense, APART[dtype])
     times = _in_turns(sides, [*leaves, *twins.values()], len(leaves), drawn(geometry.queries), repeat, quiet)
     pairs = total(plan, [attended_by(group, plan.program.attend) for group in plan.groups])
     return Timed(geometry.queries, geometry.keys, batch, found.backend.name, found.own.plan.geometry.tile, plan.seconds, pairs.density, times, left_out)
+
+
+def _check_memory(sizes: tuple[int, int, int, int, int], dtype: torch.dtype, device: torch.device) -> None:
+    """Raises InputError where the tensors of one backward do not fit: q, k, v, the result, and a gradient of each."""
+    batch, heads, queries, keys, head_dim = sizes
+    takes = 4 * (queries + keys) * batch * heads * head_dim * torch.empty(0, dtype=dtype).element_size()
+    has = card_memory(str(device)) or memory_here()
+    if takes > has:
+        raise InputError(
+            f"q, k and v of batch {batch}, {heads} heads of {head_dim}, {queries:,} x {keys:,} tokens, the result, and their gradients take "
+            f"{takes / 2**30:,.1f} GiB, and there are {has / 2**30:,.1f}: give fewer steps=, heads= or batch="
+        )
 
 
 def _others(plan: Plan, dtype: torch.dtype, device: torch.device) -> tuple[dict[str, Attend], dict[str, str], Tensor | None]:
@@ -131,7 +150,7 @@ def _in_turns(sides: Mapping[str, Attend], leaves: Sequence[Tensor], own: int, d
     """`own` of the leaves are handed over; all get gradients, where a side has any for them."""
     least = dict.fromkeys(sides, Times(float("inf"), float("inf")))
     begun, turns = time.perf_counter(), 0
-    with tqdm(total=repeat, desc=f"{dout.shape[2]:,} tokens", unit="turn", disable=quiet or None, file=sys.stderr, leave=False, dynamic_ncols=True) as bar:
+    with _bar(f"{dout.shape[2]:,} tokens", repeat, "turn", quiet) as bar:
         while turns < repeat or (time.perf_counter() - begun < LEAST_SECONDS * len(sides) and turns < MOST_TURNS):
             for name, side in sides.items():
                 times = _one_turn(side, leaves, own, dout)
@@ -139,6 +158,11 @@ def _in_turns(sides: Mapping[str, Attend], leaves: Sequence[Tensor], own: int, d
             turns += 1
             bar.update()
     return least
+
+
+def _bar(what: str, total: int, unit: str, quiet: bool) -> Any:
+    """Progress, in a terminal."""
+    return tqdm(total=total, desc=what, unit=unit, disable=quiet or None, file=sys.stderr, leave=False, dynamic_ncols=True)
 
 
 def _one_turn(side: Attend, leaves: Sequence[Tensor], own: int, dout: Tensor) -> Times:

@@ -108,6 +108,18 @@ def test_sizes_that_are_none(options: dict[str, Any], said: str):
         timed("attend causal", **options)
 
 
+def test_what_does_not_fit_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Four rows of each query and four of each key: 4 x 2 x 64 x 2 heads of 16 numbers of 4 bytes are 64 KiB."""
+    monkeypatch.setattr(timing, "memory_here", lambda: 2**16)
+    assert timed("attend causal", tokens=64).queries == 64
+    monkeypatch.setattr(timing, "memory_here", lambda: 2**16 - 1)
+    monkeypatch.setattr(torch, "randn", None)
+    assert main(["bench", "zoo:causal", "--steps", "64", "--heads", "2", "--head-dim", "16", "--device", "cpu"]) == 2
+    assert (
+        "64 x 64 tokens, the result, and their gradients take 0.0 GiB, and there are 0.0: give fewer --steps, --heads or --batch\n" in capsys.readouterr().err
+    )
+
+
 def test_the_command_prints_a_table_and_json(capsys: pytest.CaptureFixture[str]):
     small = ["--heads", "2", "--head-dim", "16", "--repeat", "1", "--device", "cpu"]
     assert main(["bench", "zoo:causal", "--steps", "32", "48", "32", *small]) == 0

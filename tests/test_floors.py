@@ -30,6 +30,7 @@ ALLOWED = {
     "schemes": {"diagnostics", "spec"},
     "packed": {"diagnostics", "default_device", "values"},
     "kept": {"diagnostics"},
+    "machine": set(),
     "highlight": {"diagnostics", "grammar", "highlight"},
     "highlight_pygments": {"highlight", "highlight_pygments"},
     "flows": {"diagnostics", "default_device", "grammar", "reference", "spec", "surface", "proofs", "flows"},
@@ -37,11 +38,11 @@ ALLOWED = {
     "surface": {"diagnostics", "default_device", "values", "grammar", "reference", "kernels", "spec", "binding", "proofs"},
     "elsewhere": {"diagnostics", "default_device", "grammar", "reference", "spec", "binding", "packed", "surface", "elsewhere", "proofs"},
     "models": {"diagnostics", "default_device", "grammar", "reference", "compiler", "kernels", "spec", "binding", "proofs", "surface", "models"},
-    "training": {"__version__", "diagnostics", "default_device", "spec", "models", "training"},
+    "training": {"__version__", "diagnostics", "default_device", "machine", "spec", "models", "training"},
     "distributed": {"diagnostics", "default_device", "compiler", "kernels", "models", "training", "distributed"},
     "proofs": {"diagnostics", "default_device", "grammar", "compiler", "reference", "spec", "kept", "proofs"},
     "testing": {"packed", "diagnostics", "default_device", "grammar", "reference", "kernels", "spec", "binding", "surface", "testing", "proofs"},
-    "timing": {"diagnostics", "compiler", "kernels", "timing"},
+    "timing": {"diagnostics", "machine", "compiler", "kernels", "timing"},
     "view": {"diagnostics", "grammar", "compiler", "spec", "surface", "view"},
 }
 NO_TORCH = [

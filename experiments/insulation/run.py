@@ -70,7 +70,7 @@ def run(recipe: Recipe, task: Numbers, out: Path, seeds: Sequence[int], jobs: in
 
 def main(asked: argparse.Namespace) -> None:
     if asked.quick:
-        lines = run(TINY, replace(TASK, examples=16), asked.out / "quick", (0,), asked.jobs)
+        lines = run(TINY, replace(TASK, examples=16), asked.out, (0,), asked.jobs)
     else:
         lines = run(replace(RECIPE, steps=asked.steps), TASK, asked.out, asked.seeds, asked.jobs)
     print(f"Second stage, the expert on task B, from there:\n\n{blocks(lines)['table']}")

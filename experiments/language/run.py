@@ -52,7 +52,7 @@ def run(recipe: Recipe, out: Path, seeds: Sequence[int], jobs: int = 1) -> Compa
 
 def main(asked: argparse.Namespace) -> None:
     if asked.quick:
-        print(run(TINY, asked.out / "quick", (0,), asked.jobs))
+        print(run(TINY, asked.out, (0,), asked.jobs))
         return
     found = run(replace(RECIPE, steps=asked.steps), asked.out, asked.seeds, asked.jobs)
     print(found)

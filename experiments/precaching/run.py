@@ -55,7 +55,7 @@ def run(group: str, recipe: Recipe, task: Numbers, out: Path, seeds: Sequence[in
 def main(asked: argparse.Namespace) -> None:
     if asked.quick:
         for group in asked.only:
-            print(run(group, TINY, replace(TASK, examples=16), asked.out / "quick", (0,), asked.jobs))
+            print(run(group, TINY, replace(TASK, examples=16), asked.out, (0,), asked.jobs))
         return
     for group in asked.only:
         found = run(group, replace(RECIPE, steps=asked.steps), TASK, asked.out, asked.seeds, asked.jobs)

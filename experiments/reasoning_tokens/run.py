@@ -48,7 +48,7 @@ def run(recipe: Recipe, task: Numbers, out: Path, seeds: Sequence[int], jobs: in
 
 def main(asked: argparse.Namespace) -> None:
     if asked.quick:
-        print(run(TINY, replace(TASK, examples=16), asked.out / "quick", (0,), asked.jobs))
+        print(run(TINY, replace(TASK, examples=16), asked.out, (0,), asked.jobs))
         return
     found = run(replace(RECIPE, steps=asked.steps), TASK, asked.out, asked.seeds, asked.jobs)
     print(found)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
 from ..diagnostics import InputError
+from ..machine import card_memory, memory_here
 from .schedules import Schedule
 
 AUTOCASTS = ("auto", "bfloat16", "off")
@@ -110,23 +110,6 @@ def _check_memory(recipe: Recipe, shares: int, weight_shares: int, here: int) ->
     part = recipe.batch // (recipe.accumulate * shares)
     if part * recipe.words * recipe.dim * recipe.depth * 64 * (1 if card else here) > 2 * (card or machine):
         raise InputError(f"{part} sequences of {recipe.words} at once are too large for this machine: give a smaller words= or batch=, or a larger accumulate=")
-
-
-def card_memory(device: str) -> int | None:
-    """Bytes of the card that a run is to be on; None: it is to be on none."""
-    import torch  # here: the command line asks a recipe for its defaults, and has more to say than of training
-
-    if not torch.cuda.is_available() or not str(device).startswith(("auto", "cuda")):
-        return None
-    return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
-
-
-def memory_here() -> int:
-    """Bytes of this machine's memory; where it does not say, 8 GiB."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 2**33
 
 
 def _is_number(value: Any) -> bool:

@@ -56,6 +56,12 @@ def test_runs_of_other_steps_have_a_folder_of_their_own(monkeypatch: pytest.Monk
     assert folders == [Path("there"), Path("there"), Path("there/50-steps")]
 
 
+def test_a_command_ends_with_where_its_runs_are(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    for words, place in (("", "runs/name"), ("--out there --steps 50", "there/50-steps"), ("--quick", "runs/name/quick")):
+        given(monkeypatch, words, lambda asked: print("table"))
+        assert capsys.readouterr().out == f"table\n\nruns  {Path(place)}\n"
+
+
 @pytest.mark.parametrize(("words", "said"), [("--steps 0", "steps"), ("--jobs 0", "jobs"), ("--seeds -1", "seeds")])
 def test_a_mistake_is_told_in_a_line(words: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(SystemExit, match=f"^error: .*{said}.*got .*{words.split()[1]}") as ended:
