@@ -132,24 +132,6 @@ def check_tokens(layout: Layout, tokens: int, roles: tuple[str, ...], what: str 
     raise InputError(f"{tokens} {what} is {steps} steps and {rest} tokens{fixed}; this layout has {rows} a step ({text})")
 
 
-def resolve_tokens(checked: Checked, layout: Layout, steps: int | None, given: Any = None) -> int:
-    """Tokens of an axis for `steps=` or `given=`. Raises InputError where it is needed and missing, or given and not wanted."""
-    if layout.given is not None:
-        if steps is not None:
-            raise InputError(f"steps={steps} given; this layout takes its steps from given=")
-        return _tokens_given(checked, given)
-    if layout.rows_per_step == 0:
-        if steps is not None and checked.keys is None:
-            raise InputError(f"steps={steps} given; the layout `{layout.describe(checked.roles)}` has one length, {layout.fixed} tokens")
-        return layout.fixed
-    if steps is None:
-        raise InputError(f"how many time steps? The layout `{layout.describe(checked.roles)}` repeats: give steps=")
-    steps = counted("steps", steps, 0, "a whole number of time steps")
-    if layout.tokens(steps) >= 2**31:
-        raise InputError(f"steps={steps} makes {layout.tokens(steps):,} tokens; at most {2**31 - 1:,}")
-    return layout.tokens(steps)
-
-
 def resolve_heads(checked: Checked, heads: int | None) -> int:
     """Heads of a call on masks alone: 1 unless given. Raises InputError where the spec speaks of heads and they are not given."""
     if heads is None and checked.speaks_of_heads:
@@ -234,7 +216,7 @@ def bind_given(checked: Checked, given: Any, sizes: Sizes) -> dict[str, Tensor]:
         if given is not None:
             raise InputError(f"given= belongs to `layout given {{ ... }}`; this layout is `{checked.queries.describe(checked.roles)}`")
         return {}
-    tokens = _tokens_given(checked, given)
+    tokens = tokens_given(checked, given)
     if tokens != sizes.tokens:
         raise InputError(f"given= describes {tokens} tokens; this call has {sizes.tokens}")
     bound = {}
@@ -256,7 +238,8 @@ def bind_given(checked: Checked, given: Any, sizes: Sizes) -> dict[str, Tensor]:
     return bound
 
 
-def _tokens_given(checked: Checked, given: Any) -> int:
+def tokens_given(checked: Checked, given: Any) -> int:
+    """How many tokens `given=` lays out. Raises InputError where it does not map role, step and slot to one entry a token."""
     text = checked.queries.describe(checked.roles)
     if given is None:
         raise InputError(f"the layout is `{text}`: give given={{'role': [...], 'step': [...], 'slot': [...]}}, one entry a token")

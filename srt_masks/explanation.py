@@ -21,13 +21,14 @@ from .flows.ways import Ways, ways
 from .grammar import checked as c
 from .grammar import syntax as t
 from .grammar.check import trace
-from .grammar.checked import Side, Type
+from .grammar.checked import Layout, Side, Type
 from .grammar.parser import parse
 from .grammar.prelude import prelude_text
 from .grammar.scope import Traced
 from .reference.masks import Evaluator, Row, TokenTable, pairs, token_table
 from .spec import Spec
 from .surface import lay_out_one
+from .time_steps import Steps, said
 from .values import counted
 
 MOST_ROWS = 200  # of a line's tree
@@ -146,7 +147,7 @@ class Explanation:
 
 @on_the_cpu
 def explain(
-    spec: Spec, query: int, key: int, *, head: int = 0, layer: int = 0, steps: int | None = None, heads: int | None = None, layers: int | None = None,
+    spec: Spec, query: int, key: int, *, head: int = 0, layer: int = 0, steps: Steps | None = None, heads: int | None = None, layers: int | None = None,
     inputs: Mapping[str, Any] | None = None, given: Any = None,
 ) -> Explanation:  # fmt: skip
     """Whether the token at position `query` sees the one at `key`, why, and which gradients the pair passes.
@@ -170,14 +171,14 @@ def explain(
     return _Explainer(spec, row, head, layer).explain(query, key)
 
 
-def _steps(spec: Spec, query: int, key: int) -> int | None:
+def _steps(spec: Spec, query: int, key: int) -> Steps | None:
     """The fewest time steps with both positions."""
-    wanted = [
-        max(0, -(-(position + 1 - layout.fixed) // layout.rows_per_step))
-        for position, layout in ((query, spec.checked.queries), (key, spec.checked.keys or spec.checked.queries))
-        if layout.rows_per_step
-    ]
-    return max(wanted) if wanted else None
+
+    def fewest(layout: Layout, position: int) -> int | None:
+        return max(0, -(-(position + 1 - layout.fixed) // layout.rows_per_step)) if layout.rows_per_step else None
+
+    queries, keys = spec.checked.queries, spec.checked.keys
+    return fewest(queries, max(query, key)) if keys is None else said(fewest(queries, query), fewest(keys, key))
 
 
 class _Explainer:

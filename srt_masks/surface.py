@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .binding import Call, Sizes, batch_of, bind_call, resolve_heads, resolve_layers, resolve_tokens
+from .binding import Call, Sizes, batch_of, bind_call, resolve_heads, resolve_layers
 from .default_device import on_the_cpu
 from .diagnostics import InputError
 from .grammar.checked import Checked
@@ -18,7 +18,7 @@ from .proofs.guard import hold
 from .reference import masks
 from .reference.masks import DenseMasks, Row, TokenTable
 from .spec import Spec
-from .values import shape_of
+from .time_steps import Steps, tokens_of
 
 __all__ = ["compile", "dense", "tokens"]
 
@@ -46,12 +46,13 @@ def compile(
 
 @on_the_cpu
 def dense(
-    spec: Spec, *, steps: int | None = None, heads: int | None = None, layers: int | None = None,
+    spec: Spec, *, steps: Steps | None = None, heads: int | None = None, layers: int | None = None,
     lengths: Sequence[int] | Tensor | None = None, inputs: Mapping[str, Any] | None = None, given: Any = None,
 ) -> DenseMasks:  # fmt: skip
     """Every mask, gate, position and label of a spec as full tensors, from the reference.
 
-    `steps` counts time steps where the layout repeats; `given` maps role, step and slot to one entry a token where the layout is given.
+    `steps` counts time steps where the layout repeats, of queries and of keys as a pair where two layouts differ in it; `given` maps role, step and slot
+    to one entry a token where the layout is given.
     `inputs` maps names to tensors (and value params to numbers, or to one for each row of the batch).
     `attend` is bool and the gates float64, each ([batch,] layers, heads, queries, keys). Raises InputError.
     """
@@ -65,7 +66,7 @@ def dense(
 
 @on_the_cpu
 def tokens(
-    spec: Spec, *, steps: int | None = None, heads: int | None = None, layers: int | None = None,
+    spec: Spec, *, steps: Steps | None = None, heads: int | None = None, layers: int | None = None,
     lengths: Sequence[int] | Tensor | None = None, inputs: Mapping[str, Any] | None = None, given: Any = None,
 ) -> TokenTable:  # fmt: skip
     """Which rows are what: pos, section, step, slot, role, index, position, asks, target and weight of every token.
@@ -79,7 +80,7 @@ def tokens(
 
 @on_the_cpu
 def lay_out_one(
-    spec: Spec, *, steps: int | None = None, heads: int | None = None, layers: int | None = None,
+    spec: Spec, *, steps: Steps | None = None, heads: int | None = None, layers: int | None = None,
     lengths: Sequence[int] | Tensor | None = None, inputs: Mapping[str, Any] | None = None, given: Any = None, needed: Collection[str] | None = None,
 ) -> Row:  # fmt: skip
     """The one row of the batch that the arguments describe, for the reference. Raises InputError if they describe several, or an input that is
@@ -92,7 +93,7 @@ def lay_out_one(
 
 @on_the_cpu
 def lay_out_rows(
-    spec: Spec, *, steps: int | None = None, heads: int | None = None, layers: int | None = None,
+    spec: Spec, *, steps: Steps | None = None, heads: int | None = None, layers: int | None = None,
     lengths: Sequence[int] | Tensor | None = None, inputs: Mapping[str, Any] | None = None, given: Any = None,
 ) -> tuple[list[Row], Sizes, int]:  # fmt: skip
     """Every row of the batch that the arguments describe, for the reference, the extents of the call, and how many rows q has. Raises InputError."""
@@ -109,34 +110,14 @@ def _rows(checked: Checked, call: Call) -> list[Row]:
     return [lay_out_call(checked, call, number) for number in range(call.sizes.batch)]
 
 
-def steps_in(checked: Checked, inputs: Mapping[str, Any]) -> int | None:
-    """The time steps that an input along the layout speaks of, if one does. What is no tensor or fits no number of steps is refused where inputs are
-    bound."""
-    layout = checked.queries
-    if not layout.rows_per_step:
-        return None
-    for declared in checked.inputs:
-        if not declared.axes or declared.axes[0] not in ("token", "step", "query") or declared.name not in inputs:
-            continue
-        shape = shape_of(inputs[declared.name])
-        before = len(shape) - len(declared.axes) - len(declared.sizes)  # a batch axis
-        if before not in (0, 1):
-            continue
-        steps, rest = (shape[before], 0) if declared.axes[0] == "step" else divmod(shape[before] - layout.fixed, layout.rows_per_step)
-        if steps >= 0 and not rest:
-            return steps
-    return None
-
-
 def _bound(
-    spec: Spec, steps: int | None, heads: int | None, layers: int | None, lengths: Any, inputs: Mapping[str, Any] | None, given: Any,
+    spec: Spec, steps: Steps | None, heads: int | None, layers: int | None, lengths: Any, inputs: Mapping[str, Any] | None, given: Any,
     needed: Collection[str] | None = None,
 ) -> Call:  # fmt: skip
     if not isinstance(spec, Spec):
         raise InputError(f"this takes a Spec; got {type(spec).__name__}. For a text: srt_masks.parse(text)")
     checked = spec.checked
-    tokens = resolve_tokens(checked, checked.queries, steps, given)
-    keys = tokens if checked.keys is None else resolve_tokens(checked, checked.keys, steps)
+    tokens, keys = tokens_of(checked, steps, given)
     batch = batch_of(checked, lengths, inputs, {}, given)
     sizes = Sizes(tokens, keys, resolve_heads(checked, heads), resolve_layers(checked, layers), batch)
     call = bind_call(checked, sizes, lengths, inputs, {}, given, needed=needed, by_name=False)

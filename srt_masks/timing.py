@@ -67,7 +67,7 @@ class Timed:
 
 
 def bench(
-    attend: Attention, tokens: int, *, heads: int = 8, head_dim: int = 64, batch: int = 1, dtype: torch.dtype = torch.float32,
+    attend: Attention, tokens: int | tuple[int, int], *, heads: int = 8, head_dim: int = 64, batch: int = 1, dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu", layer: int | None = None, repeat: int = 5, quiet: bool = False, **arguments: Any,
 ) -> Timed:  # fmt: skip
     """Time one size. `tokens` is what `attend.plan` takes; `arguments` are its inputs and `given`, with which the batch may be given, too. q, k and v are

@@ -116,7 +116,7 @@ def test_the_errors_people_meet_first():
     ):
         with pytest.raises(srt.InputError, match=words):
             attend.plan(8, **options)
-    with pytest.raises(srt.InputError, match=r"layout of its own for keys.*`keys layout repeat n \{ \.\.\. \}`"):
+    with pytest.raises(srt.InputError, match="layout of its own for keys"):
         srt.compile(srt.parse("queries layout repeat { a }\nkeys layout repeat { b }\nattend full")).plan(8)
     assert srt.compile(srt.parse("param n = 3\nqueries layout repeat { a }\nkeys layout repeat n { b }\nattend full")).plan(8).geometry.keys == 3
     with pytest.raises(srt.InputError, match="backend is one of"):

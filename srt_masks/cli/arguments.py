@@ -13,6 +13,7 @@ from ..diagnostics import InputError, did_you_mean, listing
 
 if TYPE_CHECKING:
     from ..spec import Spec
+    from ..time_steps import Steps
 
 
 def spec_of(options: argparse.Namespace) -> Spec:
@@ -102,11 +103,11 @@ def inputs_of(spec: Spec, options: argparse.Namespace) -> dict[str, Any]:
     return {**given, **params}
 
 
-def steps_of(spec: Spec, options: argparse.Namespace, inputs: dict[str, Any]) -> int | None:
-    """Time steps as given; else as many as an input along the layout has, if one does."""
+def steps_of(spec: Spec, options: argparse.Namespace, inputs: dict[str, Any]) -> Steps | None:
+    """Time steps as given; else as many as inputs along the layouts have, if any does."""
     if options.steps is not None:
         return options.steps
-    from ..surface import steps_in
+    from ..time_steps import steps_in
 
     return steps_in(spec.checked, inputs)
 
@@ -140,6 +141,18 @@ def value(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         raise argparse.ArgumentTypeError(f"wants JSON, for example [0, 0, 1] or true; got {text!r}") from None
+
+
+def time_steps(item: str) -> Steps:
+    try:
+        match [int(number) for number in item.split("x")]:
+            case [both]:
+                return both
+            case [queries, keys]:
+                return queries, keys
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"wants a number of time steps, or QUERIESxKEYS, such as 24x5, where a text has two layouts; got {item!r}")
 
 
 def card(item: str) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from .planning import compiled, planning_of
 
 if TYPE_CHECKING:
     from ..spec import Spec
+    from ..time_steps import Steps
     from ..timing import Timed
 
 STEPS = (512, 2048)  # where the layout repeats and nobody says
@@ -43,12 +44,12 @@ def bench(options: argparse.Namespace) -> None:
     print(json.dumps({**about, "sizes": [each.plain() for each in found]}, indent=1) if options.format == "json" else "\n".join(_lines(spec, about, found)))
 
 
-def _sizes(spec: Spec, options: argparse.Namespace) -> list[int | None]:
+def _sizes(spec: Spec, options: argparse.Namespace) -> list[Steps | None]:
     """Time steps, each size once; None: the layout has one length."""
     if options.steps is not None:
         return list(dict.fromkeys(options.steps))
     known = steps_of(spec, options, inputs_of(spec, options))
-    return [known] if known is not None or not spec.checked.queries.rows_per_step else list(STEPS)
+    return [known] if known is not None or not spec.checked.repeats else list(STEPS)
 
 
 def _device(asked: str | None) -> str:

@@ -9,7 +9,7 @@ from .. import __version__
 from ..diagnostics import did_you_mean
 from ..training.recipe import Recipe
 from . import benching, commands, comparing, planning, proving, training
-from .arguments import card, named_number, named_value, value
+from .arguments import card, named_number, named_value, time_steps, value
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 USUAL = Recipe()
@@ -56,7 +56,9 @@ def parser() -> argparse.ArgumentParser:
     fmt.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a file would change")
     fmt.add_argument("--diff", action="store_true", help="write nothing; print what would change")
     show = command("show", commands.show, "draw who attends to whom, and what trains")
-    show.add_argument("--steps", type=int, help="time steps (default 4, where the layout repeats)")
+    show.add_argument(
+        "--steps", type=time_steps, metavar="N", help="time steps (default 4, where the layout repeats); QUERIESxKEYS where two layouts have two numbers"
+    )
     show.add_argument("--plain", action="store_true", help="characters, even in a terminal")
     show.add_argument("--out", metavar="FILE", help="write a picture: .svg, .png or .html")
     _which(show)
@@ -65,12 +67,14 @@ def parser() -> argparse.ArgumentParser:
     explain.add_argument("query", type=int, nargs="?", metavar="QUERY", help="the position that asks, from 0")
     explain.add_argument("key", type=int, nargs="?", metavar="KEY", help="the position it looks at, from 0")
     explain.add_argument("--flow", action="store_true", help="instead of one pair: which roles read and train which, at what distance, by how many hops")
-    explain.add_argument("--steps", type=int, help="time steps (default: as many as the inputs have, or as are needed to show what is asked)")
+    explain.add_argument(
+        "--steps", type=time_steps, metavar="N", help="time steps (default: as many as the inputs have, or as are needed to show what is asked)"
+    )
     _which(explain)
     _inputs(explain)
     _format(explain)
     plan = command("plan", planning.plan, "which tiles are visited at a length, by whom, and how full they are")
-    plan.add_argument("--steps", type=int, help="time steps (default: as many as the inputs have, or 512, where the layout repeats)")
+    plan.add_argument("--steps", type=time_steps, metavar="N", help="time steps (default: as many as the inputs have, or 512, where the layout repeats)")
     plan.add_argument("--tile", type=int, help="tokens along a side of a tile: 16, 32, 64, 128, 256 or 512 (default: the backend's)")
     plan.add_argument("--backend", default="auto", help="whose plan: auto, tiled or triton (default auto)")
     plan.add_argument("--order", default="auto", help="in which order tokens are visited: auto, natural, or one that `auto` tries, by name (default auto)")
@@ -82,7 +86,11 @@ def parser() -> argparse.ArgumentParser:
     _format(plan)
     bench = command("bench", benching.bench, "time attention by a spec, forward and backward, beside torch's own with the same mask")
     bench.add_argument(
-        "--steps", type=int, nargs="+", help="time steps, several sizes (default: as many as the inputs have, or 512 and 2048, where the layout repeats)"
+        "--steps",
+        type=time_steps,
+        nargs="+",
+        metavar="N",
+        help="time steps, several sizes (default: as many as the inputs have, or 512 and 2048, where the layout repeats)",
     )
     bench.add_argument("--heads", type=int, default=8, help="of q, k and v (default 8)")
     bench.add_argument("--layers", type=int, help="how many layers there are, where the spec speaks of them")
@@ -98,7 +106,7 @@ def parser() -> argparse.ArgumentParser:
     _format(bench)
     emit = command("emit", commands.emit, "print a stage of the compiler")
     emit.add_argument("--stage", choices=("tree", "checked", "ir", "plan", "triton"), default="ir", help="which one (default ir)")
-    emit.add_argument("--steps", type=int, help="for the plan (default 64, where the layout repeats)")
+    emit.add_argument("--steps", type=time_steps, metavar="N", help="for the plan (default 64, where the layout repeats)")
     emit.add_argument("--layer", type=int)
     _heads_and_layers(emit)
     _inputs(emit)

@@ -149,16 +149,17 @@ def _named(planned: list[int], spec: Spec, options: argparse.Namespace) -> tuple
     return tuple(planned if spec.checked.speaks_of_layers or options.layer is not None else range(options.layers))
 
 
-def planning_of(spec: Spec, options: argparse.Namespace, steps: int) -> tuple[Attention, int, dict[str, Any], list[int]]:
+def planning_of(spec: Spec, options: argparse.Namespace, steps: int) -> tuple[Attention, int | tuple[int, int], dict[str, Any], list[int]]:
     """What to plan, as the flags say: the attention, its tokens, the arguments of `attend.plan`, and the layers: one where the text has no word for them."""
-    from ..binding import resolve_heads, resolve_layers, resolve_tokens
+    from ..binding import resolve_heads, resolve_layers
+    from ..time_steps import tokens_of
 
     resolve_layers(spec.checked, options.layers)
     inputs = inputs_of(spec, options)
     wanted = steps_of(spec, options, inputs)
-    if wanted is None and spec.checked.queries.rows_per_step:
+    if wanted is None and spec.checked.repeats:
         wanted = steps
-    tokens = resolve_tokens(spec.checked, spec.checked.queries, wanted, options.given)
+    tokens = tokens_of(spec.checked, wanted, options.given)
     arguments = {"heads": resolve_heads(spec.checked, options.heads), "inputs": inputs, "given": options.given}
     if getattr(options, "head_dim", None) is not None:
         arguments["head_dim"] = options.head_dim
@@ -167,7 +168,8 @@ def planning_of(spec: Spec, options: argparse.Namespace, steps: int) -> tuple[At
 
         arguments["dtype"] = getattr(torch, options.dtype)
     every = range(options.layers or 1) if spec.checked.speaks_of_layers else range(1)
-    return compiled(spec, options), tokens, arguments, list(every) if options.layer is None else [options.layer]
+    size = tokens[0] if spec.checked.keys is None else tokens
+    return compiled(spec, options), size, arguments, list(every) if options.layer is None else [options.layer]
 
 
 def compiled(spec: Spec, options: argparse.Namespace) -> Attention:

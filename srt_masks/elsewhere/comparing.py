@@ -16,6 +16,7 @@ from ..grammar.checked import Checked, Layout
 from ..proofs.equal import Calls, compare
 from ..proofs.verdict import Outcome
 from ..spec import Spec
+from ..time_steps import Steps, said
 from .configs import is_config, layers_of, spec_of
 from .others import CONVENTION, Blocks, Dense, Other, as_tensor, blocks, dense, function
 from .side import Rows, Side
@@ -28,7 +29,7 @@ GATES = ("attend", "gate q", "gate k", "gate v", "gate hidden")
 
 @on_the_cpu
 def equivalent(
-    spec: Spec, other: Any, *, steps: int | None = None, heads: int | None = None, layers: int | None = None, layer: int | None = None,
+    spec: Spec, other: Any, *, steps: Steps | None = None, heads: int | None = None, layers: int | None = None, layer: int | None = None,
     lengths: Sequence[int] | Tensor | None = None, inputs: Mapping[str, Any] | None = None, given: Any = None, device: Any = "cpu",
     seconds: float = 30.0,
 ) -> Verdict:  # fmt: skip
@@ -63,14 +64,14 @@ def equivalent(
         return _two_specs(spec, other, steps, heads, layers, layer, arguments, names)
     found, faults = _other(other, device)
     if steps is None and found.sizes is not None and given is None and spec.checked.repeats:
-        steps = _steps_for(spec, found.sizes)
+        steps = _steps_for(spec.checked, found.sizes, ("queries of the other mask", "keys of the other mask"))
     if heads is None and found.heads > 1:
         heads = found.heads
     if layers is not None and layer is None and spec.checked.speaks_of_layers:
         raise InputError(f"this spec speaks of layers, and {found.words} is of one: give layer=, from 0 to {layers - 1}")
     side = Side.of(spec, steps, heads, layers, arguments)
     if found.sizes not in (None, (side.queries, side.keys)):
-        raise InputError(_wrong_sizes(found, side, spec.checked))
+        raise InputError(_wrong_sizes(found, side))
     for axis, theirs, ours in (("heads", found.heads, side.heads), ("rows of the batch", found.batch, side.batch)):
         # As many heads as were asked for are compared: one of theirs does not stand for all.
         if theirs > 1 and theirs != ours and (ours > 1 or axis == "heads"):
@@ -105,9 +106,9 @@ def _for_every_length(spec: Spec, other: Spec, names: tuple[str, str], calls: Ca
 
 
 def _two_specs(
-    spec: Spec, other: Spec, steps: int | None, heads: int | None, layers: int | None, layer: int | None, arguments: dict[str, Any], names: tuple[str, str]
+    spec: Spec, other: Spec, steps: Steps | None, heads: int | None, layers: int | None, layer: int | None, arguments: dict[str, Any], names: tuple[str, str]
 ) -> Verdict:  # fmt: skip
-    def own(s: Spec, steps: int | None) -> Side:
+    def own(s: Spec, steps: Steps | None) -> Side:
         given = {n: v for n, v in (arguments["inputs"] or {}).items() if n in s.inputs or n in s.params}
         return Side.of(s, steps, heads, layers, {**arguments, "inputs": given})
 
@@ -116,7 +117,7 @@ def _two_specs(
             raise InputError(f"neither spec has an input or param `{name}`")
     a = own(spec, steps)
     repeats = other.checked.repeats and other.checked.queries.given is None
-    b = own(other, _steps(other.checked, other.checked.queries, a.tokens, "tokens of the first spec") if repeats else None)
+    b = own(other, _steps_for(other.checked, (a.tokens, a.keys), ("tokens of the first spec", "keys of the first spec")) if repeats else None)
     if (a.queries, a.keys) != (b.queries, b.keys):
         raise InputError(f"the specs differ in size at steps={steps}: {a.queries} x {a.keys} and {b.queries} x {b.keys} pairs")
     if 1 < a.batch != b.batch > 1:
@@ -157,22 +158,19 @@ def _other(other: Any, device: Any) -> tuple[Other, str]:
     )
 
 
-def _steps_for(spec: Spec, sizes: tuple[int, int]) -> int:
-    """The time steps of an axis as long as the other's: that of keys, where it has every token."""
-    checked = spec.checked
-    if checked.keys is None:
-        return _steps(checked, checked.queries, sizes[1], "keys of the other mask")
-    if checked.queries.rows_per_step:
-        return _steps(checked, checked.queries, sizes[0], "queries of the other mask")
-    return _steps(checked, checked.keys, sizes[1], "keys of the other mask")
+def _steps_for(checked: Checked, sizes: tuple[int, int], what: tuple[str, str]) -> Steps | None:
+    """The time steps that make axes as long as the other's. Of one layout the axis of keys has every token; who asks may be only some."""
+
+    def steps(layout: Layout, axis: int) -> int | None:
+        if not layout.rows_per_step:
+            return None
+        check_tokens(layout, sizes[axis], checked.roles, what[axis])
+        return layout.steps(sizes[axis])
+
+    return steps(checked.queries, 1) if checked.keys is None else said(steps(checked.queries, 0), steps(checked.keys, 1))
 
 
-def _steps(checked: Checked, layout: Layout, tokens: int, what: str) -> int:
-    check_tokens(layout, tokens, checked.roles, what)
-    return layout.steps(tokens)
-
-
-def _wrong_sizes(found: Other, side: Side, checked: Checked) -> str:
+def _wrong_sizes(found: Other, side: Side) -> str:
     assert found.sizes is not None
     said = f"{found.words} is {found.sizes[0]} x {found.sizes[1]} (queries x keys); the spec is {side.queries} x {side.keys} here"
     if (
@@ -182,8 +180,6 @@ def _wrong_sizes(found: Other, side: Side, checked: Checked) -> str:
         and (found.sizes[0] == side.batch or found.sizes[0] < side.queries)
     ):
         return f"{said}. A padding mask (batch, keys) is no mask of pairs: give mask[:, None, None, :], or lengths=. {CONVENTION}"
-    if checked.keys is not None and checked.queries.rows_per_step and checked.keys.rows_per_step:
-        return f"{said}. Both layouts have as many steps where none are counted: with a `param n`, `keys layout repeat n {{ ... }}` has a number of its own"
     return said
 
 

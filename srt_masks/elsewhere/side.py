@@ -12,6 +12,7 @@ from torch import Tensor
 from ..reference.masks import Row, pairs
 from ..spec import Spec
 from ..surface import lay_out_rows
+from ..time_steps import Steps
 
 Rows = Callable[[int, int, int, int], Tensor]  # batch, layer, begin, end -> bool (heads, end - begin, keys)
 
@@ -31,7 +32,7 @@ class Side:
     only: int | None = None  # the one layer that is compared
 
     @staticmethod
-    def of(spec: Spec, steps: int | None, heads: int | None, layers: int | None, arguments: dict[str, Any]) -> Side:
+    def of(spec: Spec, steps: Steps | None, heads: int | None, layers: int | None, arguments: dict[str, Any]) -> Side:
         laid, sizes, queries = lay_out_rows(spec, steps=steps, heads=heads, layers=layers, **arguments)
         said = [f"steps={steps}" if steps is not None else "", f"{queries} x {sizes.keys} pairs", f"heads={sizes.heads}", f"layers={sizes.layers or 1}"]
         scope = ", ".join(x for x in said if x) + (f", {len(laid)} rows of the batch" if len(laid) > 1 else "")

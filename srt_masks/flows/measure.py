@@ -8,7 +8,8 @@ from typing import Any
 from ..default_device import on_the_cpu
 from ..diagnostics import InputError
 from ..spec import Spec
-from ..surface import lay_out_one, steps_in
+from ..surface import lay_out_one
+from ..time_steps import Steps, steps_in
 from .counting import GATES, count
 from .report import FlowReport
 from .sentences import of_learning, of_reading
@@ -18,7 +19,7 @@ from .table import learnings, readings
 
 @on_the_cpu
 def flow(
-    spec: Spec, *, steps: int | None = None, heads: int | None = None, layers: int | None = None, inputs: Mapping[str, Any] | None = None, given: Any = None,
+    spec: Spec, *, steps: Steps | None = None, heads: int | None = None, layers: int | None = None, inputs: Mapping[str, Any] | None = None, given: Any = None,
 ) -> FlowReport:  # fmt: skip
     """Which rows read which, at what distance in steps, directly or through how many other rows, and which learn from their readers.
 

@@ -115,27 +115,21 @@ class Attention:
 
     @on_the_cpu
     def plan(
-        self, tokens: int, /, *, heads: int | None = None, layer: int | None = None, dtype: torch.dtype | None = None, head_dim: int = 64,
+        self, tokens: int | tuple[int, int], /, *, heads: int | None = None, layer: int | None = None, dtype: torch.dtype | None = None, head_dim: int = 64,
         lengths: Sequence[int] | Tensor | None = None, queries: range | Sequence[int] | Tensor | None = None, given: Any = None,
         inputs: Mapping[str, Any] | None = None, **inputs_and_params: Any,
     ) -> Plan:  # fmt: skip
         """The plan of a call on so many tokens: print it to see which tiles are visited. `heads` is 1, or what was compiled for.
 
         `dtype` (float32) and `head_dim` are for `triton`, whose tile depends on them; it is that of ungrouped heads. With two layouts
-        `tokens` counts queries; with `queries where` it counts all tokens, and so it does with `queries=`: a range of positions that q is to
+        `tokens` are those of queries and of keys, (24, 5), or of queries alone where keys have one length; with `queries where` it counts all tokens, and so it does with `queries=`: a range of positions that q is to
         hold, or one position for each row of the batch. Raises InputError.
         """
         checked, options = self.spec.checked, self.options
-        tokens = counted("tokens", tokens, 0, "a whole number of rows")
-        if checked.keys is not None and checked.keys.rows_per_step:
-            raise InputError(
-                "this spec has a layout of its own for keys, of any length: a plan by itself cannot know it; call the attention instead, or count "
-                "their steps: with a `param n`, `keys layout repeat n { ... }`"
-            )
+        tokens, keys = _tokens_of_axes(checked, tokens)
         heads = (options.heads or 1) if heads is None else counted("heads", heads, 1)
         if heads != (options.heads or heads):
             raise InputError(f"heads is {options.heads}, as compiled; got {heads}")
-        keys = tokens if checked.keys is None else checked.keys.fixed
         traced.refuse_fakes({"lengths": lengths, "queries": queries, "given": given, "inputs": inputs, **inputs_and_params})
         batch = batch_of(checked, lengths, inputs, inputs_and_params, given)
         one_each = queries is not None and not isinstance(queries, range)
@@ -405,6 +399,21 @@ def _scale(scale: Any, head_dim: int) -> float:
     except OverflowError:
         raise InputError(f"scale is a finite number; got a whole one of {int(factor).bit_length():,} bits") from None
     raise InputError(f"scale is a finite number; got {factor!r}")
+
+
+def _tokens_of_axes(checked: Checked, tokens: Any) -> tuple[int, int]:
+    """Of queries and of keys, as `plan` is told them. Raises InputError for what no call has."""
+    match tokens:
+        case [queries, keys]:
+            if checked.keys is None:
+                raise InputError(f"tokens={tuple(tokens)} are those of queries and those of keys, and this text has one layout for both: give one number")
+            queries, keys = (counted(name, n, 0, "a whole number of rows") for name, n in (("tokens of queries", queries), ("tokens of keys", keys)))
+            check_tokens(checked.keys, keys, checked.roles, "keys")
+            return queries, keys
+    tokens = counted("tokens", tokens, 0, "a whole number of rows")
+    if checked.keys is not None and checked.keys.rows_per_step:
+        raise InputError(f"this spec has a layout of its own for keys, of any length: give the rows of both, plan(({tokens}, KEYS))")
+    return tokens, tokens if checked.keys is None else checked.keys.fixed
 
 
 def _why_whole(layout: Layout, tokens: int, reads_length: bool) -> str:

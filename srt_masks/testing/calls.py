@@ -13,6 +13,7 @@ from ..diagnostics import Error, InputError
 from ..grammar.checked import Param, Type
 from ..kernels.attention import Attention
 from ..reference.attention import attention
+from ..time_steps import Steps, each_axis, said
 from .case import Case
 from .keeping import keeps
 from .laws import TOLERANCE, Broken, Law
@@ -103,7 +104,7 @@ def _others(case: Case, layer: int) -> Iterator[tuple[str, Case, int]]:
     if case.depth > 1:
         yield "a call of another layer", case, (layer + 1) % case.depth
     if case.steps is not None:
-        yield "a call of another length", case.resized(case.steps + 1 if case.seed % 2 or case.steps < 2 else case.steps // 2), layer
+        yield "a call of another length", case.resized(_other_steps(case)), layer
     if case.lengths is not None and any(n != case.extents.tokens for n in case.lengths):
         yield "a call without lengths", replace(case, lengths=None), layer
     if changed := {p.name: _other_value(p, case) for p in case.spec.checked.params if not p.structural}:
@@ -111,6 +112,13 @@ def _others(case: Case, layer: int) -> Iterator[tuple[str, Case, int]]:
     if other := {n: x.clone() if isinstance(x, Tensor) else x for n, x in case.inputs.items()}:
         _edit(other)
         yield "a call with other inputs", replace(case, inputs=other), layer
+
+
+def _other_steps(case: Case) -> Steps:
+    queries, keys = (n if n is None else n + 1 if case.seed % 2 or n < 2 else n // 2 for n in each_axis(case.steps))
+    found = said(queries, keys)
+    assert found is not None
+    return found
 
 
 def _other_value(param: Param, case: Case) -> int | float:

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..binding import Sizes, axis_extent, bind_call, bind_given, resolve_tokens
+from ..binding import Sizes, axis_extent, bind_call, bind_given
 from ..kernels.attention import Attention, compile_spec
 from ..kernels.facts import lay_out_call
 from ..reference.masks import DenseMasks, Row
 from ..spec import Spec, parse
 from ..surface import dense, lay_out_one
+from ..time_steps import Steps, tokens_of
 
 HEAD_DIM = 8
 MAPPINGS = ("inputs", "params", "given")
@@ -27,7 +28,7 @@ class Case:
     the text's; q, k and v come from `seed`."""
 
     spec: Spec
-    steps: int | None = None
+    steps: Steps | None = None
     heads: int = 1
     key_heads: int | None = None
     layers: int | None = None
@@ -53,15 +54,14 @@ class Case:
     def extents(self) -> Sizes:
         """Tokens of both axes (all of them, whoever asks), heads, layers and batch."""
         checked = self.spec.checked
-        tokens = resolve_tokens(checked, checked.queries, self.steps if checked.queries.given is None else None, self.given)
-        keys = tokens if checked.keys is None else resolve_tokens(checked, checked.keys, self.steps)
+        tokens, keys = tokens_of(checked, self.steps, self.given)
         return Sizes(tokens, keys, self.heads, self.layers, self.batch)
 
     def extent(self, axis: str) -> int:
         """How long an axis of an input is: `token`, `step`, `head` ..."""
         return axis_extent(self.spec.checked, axis, self.extents, bind_given(self.spec.checked, self.given, self.extents))
 
-    def resized(self, steps: int) -> Case:
+    def resized(self, steps: Steps) -> Case:
         """The case with another number of time steps: inputs go on from their beginning where they are too short."""
         other = replace(self, steps=steps, lengths=None)
         inputs = dict(self.inputs)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..reference.attention import attention
 from ..spec import Spec
+from ..time_steps import Steps
 from .case import HEAD_DIM, Case
 
 NAMES = ("out", "lse", "dq", "dk", "dv", "dhk", "dhv")
@@ -48,7 +49,7 @@ class Comparison:
 
 
 def compare(
-    spec: Spec, *, steps: int | None = None, heads: int = 2, key_heads: int | None = None, layers: int | None = None, layer: int = 0, head_dim: int = 16,
+    spec: Spec, *, steps: Steps | None = None, heads: int = 2, key_heads: int | None = None, layers: int | None = None, layer: int = 0, head_dim: int = 16,
     batch: int = 1, dtype: torch.dtype = torch.float32, backend: str = "tiled", tile: int | None = None, seed: int = 0, inputs: Mapping[str, Any] | None = None,
     lengths: tuple[int, ...] | None = None, given: Mapping[str, Any] | None = None, device: torch.device | str = "cpu", size: float = 1.0,
 ) -> list[Comparison]:  # fmt: skip

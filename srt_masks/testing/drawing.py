@@ -22,6 +22,7 @@ from ..diagnostics import InputError, SpecError
 from ..grammar import checked as c
 from ..grammar.checked import Type
 from ..spec import Spec
+from ..time_steps import Steps, each_axis, said
 from .case import Case
 from .keeping import keeping_inputs, keeping_params
 
@@ -97,13 +98,15 @@ def sizes(
     """A size of a spec: a `Case` without inputs. Raises InputError if the spec has no small size. `steps` are the numbers of steps to choose from."""
     if why := no_size(spec):
         raise InputError(why)
-    checked = spec.checked
-    chosen = None
+    checked, axes = spec.checked, _axes(spec)
+    chosen: Steps | None = None
     if checked.repeats:
         # With other params a text may have no such sizes any more.
         own = steps_of(spec, reach, most_tokens) or steps_of(spec, Reach.USUAL, most_tokens)
         chosen = draw(st.one_of(own) if steps is None else st.sampled_from(steps))
-    wide = chosen is not None and max(axis.tokens(chosen) for axis in _axes(spec)) > 2 * MOST_TOKENS
+        if steps is None and len(axes) > 1 and all(axis.rows_per_step for axis in axes) and draw(st.booleans()):
+            chosen = said(chosen, draw(st.one_of(own)))
+    wide = chosen is not None and max(axis.tokens(n or 0) for axis, n in zip(axes, each_axis(chosen), strict=False)) > 2 * MOST_TOKENS
     key_heads = draw(st.integers(1, 1 if wide else 2))
     query_heads = key_heads * draw(st.integers(1, 2 if wide else 3))
     # A claim may speak of layers where no rule does.
@@ -163,7 +166,7 @@ def ragged(draw: st.DrawFn, case: Case) -> tuple[int, ...] | None:
         return None
     if layout.given is not None:
         return tuple(draw(st.integers(0, tokens)) for _ in range(case.batch))
-    return tuple(layout.tokens(draw(st.integers(0, case.steps or 0))) for _ in range(case.batch))
+    return tuple(layout.tokens(draw(st.integers(0, each_axis(case.steps)[0] or 0))) for _ in range(case.batch))
 
 
 @st.composite

@@ -18,6 +18,7 @@ from ..diagnostics import InputError
 from ..kernels.attention import Attention
 from ..packed import documents
 from ..spec import Spec
+from ..time_steps import each_axis
 from .case import Case
 from .keeping import keeps
 from .laws import TOLERANCE, Broken, Condition, Law
@@ -77,7 +78,7 @@ class _Division:
 
 def _cut(case: Case) -> _Division:
     """Documents: the row's steps, cut where the bits of the seed say, so that smaller seeds make fewer documents."""
-    steps = case.steps or 0
+    steps = each_axis(case.steps)[0] or 0
     ends = [0, *(i for i in range(1, steps) if case.seed >> (i - 1) % 16 & 1), steps]
     lengths = [b - a for a, b in pairwise(ends)]
     return _Division(lengths, [list(range(a, b)) for a, b in pairwise(ends)], [[n] for n in lengths])
@@ -85,7 +86,7 @@ def _cut(case: Case) -> _Division:
 
 def _grow(case: Case) -> _Division:
     """A tree: each step hangs on one of the four before it, as two bits of the seed say; its parts are the paths from the first to every leaf."""
-    steps = case.steps or 0
+    steps = each_axis(case.steps)[0] or 0
     parents = [-1 if i == 0 else max(0, i - 1 - (case.seed >> 2 * ((i - 2) % 8) & 3)) for i in range(steps)]
     paths = []
     for leaf in (i for i in range(steps) if i not in parents):

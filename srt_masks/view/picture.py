@@ -11,6 +11,7 @@ from ..diagnostics import InputError, spans
 from ..grammar.checked import Layout
 from ..spec import Spec
 from ..surface import dense, lay_out_rows, tokens
+from ..time_steps import Steps, each_axis, tokens_of
 
 if TYPE_CHECKING:
     from ..reference.masks import DenseMasks, TokenTable
@@ -67,7 +68,7 @@ def legend(pictures: Iterable[Picture]) -> tuple[Mark, ...]:
 
 
 def picture(
-    spec: Spec, *, steps: int | None = None, head: int = 0, layer: int = 0, heads: int | None = None, layers: int | None = None,
+    spec: Spec, *, steps: Steps | None = None, head: int = 0, layer: int = 0, heads: int | None = None, layers: int | None = None,
     inputs: dict | None = None, given: Any = None,
 ) -> Picture:  # fmt: skip
     """The marks of one head of one layer, from the reference.
@@ -79,7 +80,7 @@ def picture(
 
 
 def pictures(
-    spec: Spec, *, steps: int | None = None, head: int | None = None, layer: int | None = None, heads: int | None = None, layers: int | None = None,
+    spec: Spec, *, steps: Steps | None = None, head: int | None = None, layer: int | None = None, heads: int | None = None, layers: int | None = None,
     inputs: dict | None = None, given: Any = None,
 ) -> tuple[Picture, ...]:  # fmt: skip
     """One picture for each distinct mask among the heads and layers (of the head and layer, where given), at most MOST_PICTURES.
@@ -115,21 +116,16 @@ def pictures(
     return tuple(made)
 
 
-def _sized(spec: Spec, steps: int | None, heads: int | None, layers: int | None, inputs: dict | None, given: Any) -> tuple[int | None, TokenTable]:
+def _sized(spec: Spec, steps: Steps | None, heads: int | None, layers: int | None, inputs: dict | None, given: Any) -> tuple[Steps | None, TokenTable]:
     """Steps, where the layout wants them, and the table of tokens. Refuses what is too large or empty before any mask is made."""
-    checked = spec.checked
-    axes = [checked.queries, *([checked.keys] if checked.keys is not None else [])]
-    if steps is None and checked.repeats:
+    if steps is None and spec.checked.repeats:
         steps = DEFAULT_STEPS
-    sizes = [axis.tokens(steps or 0) for axis in axes]
-    if max(sizes) <= MOST_CELLS:
-        table = tokens(spec, steps=steps, heads=heads, layers=layers, inputs=inputs, given=given)
-        sizes.append(len(table.role))
-        if 0 < max(sizes) <= MOST_CELLS:
-            return steps, table
-    if max(sizes) == 0:
+    most = max(tokens_of(spec.checked, steps, given))
+    if most == 0:
         raise InputError("there is nothing to draw: this layout has no tokens at this size")
-    raise InputError(f"{max(sizes):,} tokens are too many to draw; at most {MOST_CELLS}: give fewer steps=, or smaller params")
+    if most > MOST_CELLS:
+        raise InputError(f"{most:,} tokens are too many to draw; at most {MOST_CELLS}: give fewer steps=, or smaller params")
+    return steps, tokens(spec, steps=steps, heads=heads, layers=layers, inputs=inputs, given=given)
 
 
 def _chosen(name: str, chosen: int | None, count: int) -> range:
@@ -161,11 +157,11 @@ _Axis = tuple[tuple[str, ...], tuple[int, ...]]  # names, and where a step begin
 _Place = tuple[int, int, int, str]  # section, step, slot, role
 
 
-def _axes(spec: Spec, steps: int | None, table: TokenTable) -> tuple[_Axis, _Axis]:
+def _axes(spec: Spec, steps: Steps | None, table: TokenTable) -> tuple[_Axis, _Axis]:
     """Rows and columns. Tokens that do not ask are columns and no rows."""
     every = list(zip(table.section.tolist(), table.step.tolist(), table.slot.tolist(), table.role, strict=True))
     asking = [place for place, asks in zip(every, table.asks.tolist(), strict=True) if asks]
-    keys = every if spec.checked.keys is None else list(_places(spec.checked.keys, steps or 0, spec.roles))
+    keys = every if spec.checked.keys is None else list(_places(spec.checked.keys, each_axis(steps)[1] or 0, spec.roles))
     several = {role for _, _, slot, role in (*every, *keys) if slot > 0}
     return _axis(asking, several), _axis(keys, several)
 
