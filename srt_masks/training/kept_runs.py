@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ..diagnostics import InputError
-from ..spec import bare, said_otherwise
+from ..diagnostics import InputError, visible
+from ..spec import said_otherwise
 from .code_here import code_here
 from .initial import Initial, check_initial
 from .log import entries
@@ -30,19 +30,36 @@ def refuse_another(path: Path, about: Mapping[str, Any]) -> None:
     if not path.exists():
         return
     kept = kept_about(path)
-    for key, what in (("specs", "other specs"), ("recipe", "another recipe"), ("equal", "another budget"), ("fingerprint", "other data")):
-        there, here = kept.get(key), about[key]
-        if key == "specs":
-            there, here = _without_comments(kept[key]), _without_comments(about[key])
-        if there != here:
-            if isinstance(there, dict):
-                there, here = next((f"{k} = {there.get(k)}", f"{k} = {here.get(k)}") for k in (*here, *there) if there.get(k) != here.get(k))
-            raise InputError(f"{path.parent} holds a comparison of {what} ({there}; here {here}): give another out=, or begin it anew (restart=)")
+    data = "" if kept.get("fingerprint") == about["fingerprint"] else f"{kept.get('data')}, of another size or content than {about['data']} has now"
+    for what, said in (
+        ("other specs", _of_specs(kept["specs"], about["specs"])),
+        ("another recipe", _of_values(kept.get("recipe"), about["recipe"])),
+        ("another budget", _of_values({"equal": kept.get("equal")}, {"equal": about["equal"]})),
+        ("other data", data),
+    ):
+        if said:
+            raise InputError(f"{path.parent} holds a comparison of {what} ({visible(said)}): give another out=, or begin it anew (restart=)")
 
 
-def _without_comments(specs: Mapping[str, Any]) -> dict[str, Any]:
-    """Of every spec what decides its runs."""
-    return {name: {**arm, "text": bare(str(arm.get("text")))} if isinstance(arm, dict) else arm for name, arm in specs.items()}
+def _of_specs(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """In what the specs of a comparison are others, comments apart; empty where they are not."""
+    if there.keys() != here.keys() or not all(isinstance(arm, dict) and isinstance(arm.get("text"), str) for arm in there.values()):
+        return f"{', '.join(there)}; here {', '.join(here)}"
+    for name, arm in here.items():
+        if line := said_otherwise(there[name]["text"], arm["text"]):
+            return f"{name}: {line}"
+        for key in sorted((there[name].keys() | arm.keys()) - {"text"}):
+            if said := _of_values(there[name].get(key), arm.get(key)):
+                return f"{name}: {said}" if key == "params" else f"{name}: {key}, {said}"
+    return ""
+
+
+def _of_values(there: Any, here: Any) -> str:
+    if there == here:
+        return ""
+    if isinstance(there, dict) and isinstance(here, dict):
+        there, here = next((f"{k} = {there.get(k)}", f"{k} = {here.get(k)}") for k in (*here, *there) if there.get(k) != here.get(k))
+    return f"{there}; here {here}"
 
 
 def kept_about(path: Path) -> dict[str, Any]:

@@ -25,11 +25,13 @@ from srt_masks.training.code_here import code_here
 from srt_masks.training.comparison import Arm, compare
 from srt_masks.training.data import corpus
 from srt_masks.training.intervals import Interval, quantile
+from srt_masks.training.kept_runs import refuse_another
 from srt_masks.training.loop import Report
 from srt_masks.training.outcomes import Comparison
 from srt_masks.training.recipe import Recipe
 from srt_masks.training.session import start
 from srt_masks.training.strategy import Alone
+from srt_masks.training.trials import FORMAT
 
 PLAIN = "layout repeat { token }\nattend causal\npredict token -> index + 1"
 SPECS = {
@@ -215,12 +217,24 @@ def test_another_comparison_is_refused_and_nothing_of_it_lost(whole: tuple[Path,
     data = tmp_path / "data"
     data.write_bytes(b"some other text, " * 100)
     for options, words in (
-        ({"specs": other}, "other specs"), ({"recipe": replace(RECIPE, steps=7)}, r"steps = 6; here steps = 7"), ({"equal": "work"}, "another budget"),
-        ({"files": [data]}, "other data"),
+        ({"specs": other}, r"other specs \(reasons: line \d+ is `.*` there and `.*` here\): give another"),
+        ({"specs": {"a": SPAN, "plain": SPECS["plain"]}}, r"other specs \(plain, reasons; here a, plain\)"),
+        ({"recipe": replace(RECIPE, steps=7)}, r"steps = 6; here steps = 7"), ({"equal": "work"}, "another budget"),
+        ({"files": [data]}, r"other data \(Python's reference.*, of another size or content than .*data has now\)"),
     ):  # fmt: skip
         with pytest.raises(srt.InputError, match=words):
             compared(out, **options)
     assert bits(compared(out)) == bits(found)
+
+
+def test_another_value_of_a_param_is_said(tmp_path: Path):
+    path, spec = tmp_path / "comparison.json", {"text": "param n = 2\nattend window(n)", "params": {"n": 2}}
+    about = {"format": FORMAT, "specs": {"a": spec}, "recipe": {}, "equal": "steps", "data": "a text", "fingerprint": "f"}
+    path.write_text(json.dumps(about))
+    refuse_another(path, about)
+    for arm, words in (({**spec, "params": {"n": 3}}, r"a: n = 2; here n = 3"), ({**spec, "changes": {"steps": 3}}, r"a: changes, None; here {'steps': 3}")):
+        with pytest.raises(srt.InputError, match=words):
+            refuse_another(path, {**about, "specs": {"a": arm}})
 
 
 def test_another_comment_is_no_other_comparison(whole: tuple[Path, Comparison], tmp_path: Path):
