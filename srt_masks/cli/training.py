@@ -173,18 +173,29 @@ def _to_go_on(options: argparse.Namespace, places: Mapping[str, Any]) -> str:
 
 
 def _report(result: Any, options: argparse.Namespace, count: int = 300) -> None:
-    from ..models.sample import sample as draw
-
     kind = "bytes" if result.vocabulary.text is None else "tokens"
     print(f"   data: {result.task.name}, {len(result.task.train):,} {kind} to train on")
     print(f"   {result.steps} steps in {result.seconds:.0f} s; held out: {result.held_out:.3f} bits per byte")
     vocabulary, held_out = result.vocabulary, bool(result.task.places.files)
     prompt = result.task.held_out.windows([0], min(16, result.words))[0].tolist() if held_out else vocabulary.encode(b"The ")
     print(f"\nprompt{', of the held-out text' if held_out else ''}:\n{_shown(vocabulary.decode(prompt))}")
-    # Whatever the spec is: a cache is not for all of them.
-    print(f"\nwhat it writes after that:\n{_shown(vocabulary.decode(draw(result.model, prompt, count, words=result.words, temperature=0.7, cache=False)))}")
+    print(f"\nwhat it writes after that:\n{_written(result, prompt, count)}")
     print(f"\ncheckpoint {result.checkpoint}\nlog        {result.log}\nplot       {result.plot}")
     print(f"more:      srt-masks sample {result.checkpoint} --prompt 'The '")
+
+
+def _written(result: Any, prompt: list[int], count: int) -> str:
+    """What a model goes on with; why it does not, where its spec goes on from nothing: it has learnt all the same, and its run is told of to the end."""
+    from ..models.sample import sample as draw
+
+    why = ""
+    # A cache is not for every spec, and a whole pass has no rows in front of the word that is to come.
+    for cache in (True, False):
+        try:
+            return _shown(result.vocabulary.decode(draw(result.model, prompt, count, words=result.words, temperature=0.7, cache=cache)))
+        except InputError as error:
+            why = str(error)
+    return f"(nothing: {why})"
 
 
 def _shown(text: bytes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -134,6 +135,24 @@ def test_the_command_keeps_a_run_by_the_name_of_its_spec_and_writes_over_none(tm
     assert "(--restart)" in capsys.readouterr().err and Path("runs/mine/log.jsonl").read_bytes() == held
     assert main(["train", "mine.mask", *sizes, "--restart"]) == 0
     assert Path("runs/mine/log.jsonl").read_bytes() != held
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("layout repeat { think * 2, token }\nattend causal\nposition step\npredict think -> index + 1", ""),  # rows in front of a word, in its own step
+        ("attend k.pos // 3 <= q.pos // 3\npredict token -> index + 3", ""),  # rows that look at later ones
+        ("attend causal\npredict token -> index + 1 where step < 2", r"\(nothing: no row of this spec predicts the token that comes next"),
+    ],
+)
+def test_a_run_ends_with_what_the_model_writes_or_why_it_writes_nothing(text: str, written: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    spec = tmp_path / "some.mask"
+    spec.write_text(text)
+    sizes = ["--steps", "1", "--dim", "8", "--depth", "1", "--heads", "2", "--words", "8", "--batch", "2"]
+    assert main(["train", str(spec), *sizes, "--out", str(tmp_path / "run")]) == 0
+    said = re.search(r"what it writes after that:\n(.*)\n\ncheckpoint .*model.safetensors\n", capsys.readouterr().out, re.DOTALL)
+    assert said is not None
+    assert re.match(written, said[1]) if written else len(said[1]) > 50 and not said[1].startswith("(nothing: ")
 
 
 def test_what_is_usual_is_said_by_the_recipe():
