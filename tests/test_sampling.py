@@ -226,6 +226,21 @@ def test_without_a_cache_any_spec_that_predicts_goes_on():
     assert srt.sample(model, [1, 2], 4, temperature=0, cache=False) == found
 
 
+def test_rows_in_front_of_a_token_in_its_own_step_are_those_of_a_cache():
+    """A whole pass has not begun that step: it says so, and of which row, where no other predicts."""
+    x = [1, 2, 3]
+    model = model_of("layout repeat { open, think * 2, token }\nattend causal\nposition step\npredict think -> index + 1")
+    whole = by_pass(model, torch.tensor([*x, 0]))
+    assert srt.sample(model, x, 1, temperature=0) == [int(whole[3].argmax())]
+    with pytest.raises(
+        srt.InputError, match=r"the token that comes next but those in front of it, in its own step \(`think`\): srt_masks.sample has them too, by its cache"
+    ):
+        srt.sample(model, x, 1, cache=False)
+    without = model_of("layout repeat { open, token }\nattend causal\nposition step\npredict token -> index + 1 where step < 1")
+    with pytest.raises(srt.InputError, match="predicts the token that comes next: it cannot continue a text"):
+        srt.sample(without, x, 1, cache=False)
+
+
 def test_inputs_of_the_whole_text_and_params_of_the_call():
     text = "param far = 2\ninput doc: int per token\ninput prefix: int per sequence\nattend (causal and same(doc) and q.pos - k.pos <= far) or k.pos < prefix and causal\npredict token -> index + 1"
     model, x = model_of(text), torch.randint(0, NUMBERS, (2, 8))

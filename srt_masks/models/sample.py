@@ -40,8 +40,9 @@ def sample(
     tokens or steps is that of the whole text, prompt and `count` together.
 
     Keys and values are kept, so that a data token costs its own rows (its reasoning tokens among them) and not a pass over the text; a spec in which a
-    row looks at later ones is refused, with the pair, and with `cache=False` each token costs a whole pass. `words`, at least 2, is the length of the
-    sequences that the model learnt from: what is longer goes on from the last `words` // 2 (without a cache, the last `words` - 1) as from a
+    row looks at later ones is refused, with the pair, and with `cache=False` each token costs a whole pass, over the rows of the data tokens that are
+    known: those in front of the next one, in its own step, which a cache has, predict nothing there. `words`, at least 2, is the length of the sequences
+    that the model learnt from: what is longer goes on from the last `words` // 2 (without a cache, the last `words` - 1) as from a
     prompt; None: a text may be as long as the positions are. The mode of the model is left as it was. Raises InputError.
     """
     if not isinstance(model, SpecTransformer):

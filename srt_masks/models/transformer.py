@@ -178,14 +178,25 @@ class SpecTransformer(Ends):
         return error.new_full((laid.words.batch, laid.words.count), torch.nan).index_put(places, -error)
 
     def next_logits(self, x: Tensor, **options: Any) -> Tensor:
-        """Logits (batch, num_tokens) of the data token that follows each row of x. `options` are those of a call."""
+        """Logits (batch, num_tokens) of the data token that follows each row of x, by the last row of these that predicts it: rows in front of it, in its
+        own step, are none of them. `options` are those of a call. Raises InputError where none does."""
         laid = self.lay_out(x, **options)
         rows = laid.rows
         follows = (rows.target.expand(laid.words.batch, -1) == torch.tensor(laid.words.own, device="cpu")[:, None]) & rows.live
         if not bool(follows.any(1).all()):
-            raise InputError("no row of this spec predicts the token that comes next: it cannot continue a text")
+            raise InputError(f"no row of this spec predicts the token that comes next{self._if_in_front()}")
         row = follows.shape[1] - 1 - follows.flip(1).int().argmax(1)
         return self.logits_of(laid, self.states(laid), torch.arange(laid.words.batch, device="cpu"), row)
+
+    def _if_in_front(self) -> str:
+        """What to do where rows of a step that stand in front of its data predict: a whole pass over what is known has not begun the step."""
+        checked = self.spec.checked
+        step = [role for s in checked.queries.sections if s.count is None for role, _ in s.rows]
+        first = next((n for n, role in enumerate(step) if role in checked.data), 0)
+        in_front = [role for role in step[:first] if any(p.role == role for p in checked.predictions)]
+        if not in_front:
+            return ": it cannot continue a text"
+        return f" but those in front of it, in its own step (`{self.spec.roles[in_front[0]]}`): srt_masks.sample has them too, by its cache"
 
     def logits_of(self, laid: LaidOut, state: Tensor, batch: Tensor, row: Tensor) -> Tensor:
         """What the head says of some rows, (n, num_tokens): of their row of the batch and their place in it, each (n,). `state` is what `states` gave."""
