@@ -189,6 +189,12 @@ SAID = [
     ("attend k.pos ≥ q.pos", "syntax", "write `>=`", "attend k.pos >= q.pos"),
     ("attend k.pos ≠ q.pos", "syntax", "write `!=`", "attend k.pos != q.pos"),
     ("attend = causal", "syntax", "`attend causal`|!==", "attend causal"),
+    ("let größe = 3", "syntax", "`grö` does not fit|names are made of a-z, A-Z, 0-9 and `_`", "let groesse = 3"),
+    ("let 日 = 3", "syntax", "names are made of a-z", "let day = 3"),
+    ("let a\u0301 = 3", "syntax", "names are made of a-z", "let a = 3"),
+    ("attend k.pоs > 3", "syntax", "`pо` does not fit|names are made of a-z", "attend k.pos > 3"),
+    ("attend k.pos > ٣", "syntax", "numbers are written in 0-9", "attend k.pos > 3"),
+    ("attend k.pos > 2²", "syntax", "numbers are written in 0-9", "attend k.pos > 4"),
     ("attend: causal", "syntax", "`attend causal`|!==", "attend causal"),
     ("param n: int = 3", "syntax", "`param n = 3`", "param n = 3"),
     # numbers

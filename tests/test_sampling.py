@@ -348,7 +348,7 @@ def test_draws_follow_the_probabilities():
     ("options", "words"),
     [
         ({"temperature": -1.0}, "temperature"), ({"temperature": float("nan")}, "temperature"), ({"temperature": True}, "temperature"), ({"top_k": 0}, "top_k"),
-        ({"top_p": 0.0}, "top_p"), ({"top_p": 1.5}, "top_p"), ({"count": -1}, "count"), ({"seed": -1}, "seed"), ({"words": 1}, "words"), ({"words": 2.0}, "words"),
+        ({"top_p": 0.0}, "top_p"), ({"top_p": 1.5}, "top_p"), ({"count": -1}, "count"), ({"seed": -1}, "seed"), ({"seed": 2**63}, "seed is a whole number from 0 to 9,223,372,036,854,775,80"), ({"words": 1}, "words"), ({"words": 2.0}, "words"),
         ({"prompts": b""}, "give a prompt"), ({"prompts": []}, "prompts is empty"), ({"prompts": "The"}, r"got a str: give 'The'.encode\(\)"), ({"prompts": [300]}, "0 to 255; got 300"),
         ({"prompts": torch.zeros(2, 3)}, "vector of whole numbers; got float32"), ({"stop": b""}, "stop text is empty"), ({"stop": "x"}, "stop is bytes"), ({"stop": [b"x", b""]}, "stop text is empty"),
     ],

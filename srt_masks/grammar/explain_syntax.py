@@ -8,6 +8,7 @@ Each rule below knows one kind of mistake and says nothing of others; the first 
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 
 from ..diagnostics import Diagnostic, Source, Span
@@ -162,6 +163,17 @@ def _cut_number(p: Place) -> Diagnostic | None:
     if before.key == NUMBER and before.end == p.token.start and before.text.isdecimal() and after.key != NUMBER:
         return p.says(f"write `{before.text}.0`", message=f"`{short(before.text)}.` is not written here", first=p.at - 1)
     return None
+
+
+def _letter_of_no_name(p: Place) -> Diagnostic | None:
+    """`let größe = 3`, `q.pos < ٣`"""
+    sign = p.token.text
+    if sign.isascii() or unicodedata.category(sign[0])[0] not in "LMN":
+        return None
+    behind = p.back(1)
+    first = p.at - (behind.key == NAME and behind.end == p.token.start)
+    what = "numbers are written in 0-9" if unicodedata.category(sign[0])[0] == "N" else "names are made of a-z, A-Z, 0-9 and `_`"
+    return p.says(what, first=first)
 
 
 def _no_single_number(p: Place) -> Diagnostic | None:
@@ -416,6 +428,7 @@ _RULES: tuple[Callable[[Place], Diagnostic | None], ...] = (
     _quotes,
     _comment,
     _foreign_sign,
+    _letter_of_no_name,
     _no_single_number,
     _fact,
     _word_as_name,

@@ -58,7 +58,7 @@ def sample(
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:
         raise InputError(f"count is a whole number of tokens, 0 or more; got {count!r}")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63 - len(texts):
-        raise InputError(f"seed is a whole number, 0 or more; got {seed!r}")
+        raise InputError(f"seed is a whole number from 0 to {2**63 - 1 - len(texts):,}; got {seed!r}")
     if words is not None and (isinstance(words, bool) or not isinstance(words, int) or words < 2):
         raise InputError(f"words is a whole number of data tokens, 2 or more; got {words!r}")
     stops = _read_stops(stop, model.config.num_tokens)

@@ -42,7 +42,7 @@ def choices(flags: Mapping[str, Any], config: str | Path | None = None) -> Choic
 def read_config(path: str | Path) -> dict[str, Any]:
     """The fields of a TOML file. Raises InputError naming the file and the key."""
     try:
-        found = tomllib.loads(Path(path).read_bytes().decode("utf-8"))
+        found = tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))  # some editors put a mark in front
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

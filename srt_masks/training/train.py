@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,14 @@ def train(
         if not run["data"].get("text", True):
             raise InputError(f"{out / STATE} is of a run on {visible(run['data']['name'])}: give its task= again")
         was = run["places"]
+        _check_there(
+            out / STATE,
+            {
+                "data": () if places.files else was.files,
+                "validation": () if places.validation else was.validation,
+                "tokenizer": () if places.tokenizer or was.tokenizer is None else (was.tokenizer,),
+            },
+        )
         places = Places(places.files or was.files, places.validation or was.validation, places.tokenizer or was.tokenizer)
     vocabulary = read_vocabulary(places.tokenizer)
     if task is None:
@@ -198,6 +206,17 @@ def _refuse_to_lose(out: Path, strategy: Strategy) -> None:
     if run is not None or (out / MODEL).is_file():
         holds = f"a run that ended at step {run['step']}" if run is not None else f"a model, {MODEL}"
         raise InputError(f"{out} holds {holds}, and would be written over: give another out=, or begin anew all the same (restart=)")
+
+
+def _check_there(state: Path, named: Mapping[str, Sequence[str]]) -> None:
+    """Raises InputError for a file of a run that is not where its name says as seen from here, where it need not be so as seen from where the run was begun."""
+    for what, files in named.items():
+        for file in files:
+            if not Path(file).is_absolute() and not Path(file).exists():
+                raise InputError(
+                    f"{state} is of a run with {what} from {visible(file)}, a name that was given in another folder perhaps, and here it is of no file: "
+                    f"go on from there, or give {what}= again"
+                )
 
 
 def _of_held_out(found: Score) -> dict[str, Any]:

@@ -110,6 +110,8 @@ def test_flags_win_over_the_file_and_both_over_defaults(tmp_path: Path):
     found = choices({"dim": None, "tied": None, "steps": 7, "learning_rate": 0.5, "data": None}, path)
     assert found.applied(Recipe()) == Recipe(dim=32, steps=7, learning_rate=0.5, tied=True, schedules=(read_schedule("horizon=0@0,16@1000"),))
     assert found.places == {"data": ["a", "b"]}
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))  # as an editor of Windows leaves it
+    assert choices({}, path).places == {"data": ["a", "b"]}
     assert choices({"schedules": ["far=1@2"]}, path).applied(Recipe()).schedules == (read_schedule("far=1@2"),)
 
 

@@ -281,6 +281,22 @@ def test_another_run_is_told_apart(change: dict, words: str, cut: Path):
     assert {p.name: p.read_bytes() for p in cut.iterdir()} == held
 
 
+def test_a_run_is_gone_on_with_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its files are kept by the names they were given, and a relative one may be of no file there."""
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    for folder in (home, elsewhere):
+        folder.mkdir()
+    (home / "a text").write_text("A short text, said again and again. " * 20)
+    monkeypatch.chdir(home)
+    run(Path("run"), [Path("a text")], replace(RECIPE, steps=1))
+    monkeypatch.chdir(elsewhere)
+    with pytest.raises(srt.InputError, match=r"a run with data from a text, a name that was given in another folder.* or give data= again"):
+        run(home / "run", recipe=replace(RECIPE, steps=2), begin="resume")
+    assert run(home / "run", [home / "a text"], replace(RECIPE, steps=2), begin="resume").steps == 2
+    monkeypatch.chdir(home)
+    assert run(Path("run"), recipe=replace(RECIPE, steps=3), begin="resume").steps == 3  # and by its new name, wherever one is
+
+
 def test_another_comment_is_no_other_spec(cut: Path, whole: Path):
     text = "# why not\n\n" + SELF_REASONING.replace("attend causal", "attend\n  causal  # of course")
     run(cut, recipe=CURRICULUM, spec=srt.parse(text, params={"reasons": 1}), begin="resume")
