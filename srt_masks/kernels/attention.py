@@ -122,8 +122,8 @@ class Attention:
         """The plan of a call on so many tokens: print it to see which tiles are visited. `heads` is 1, or what was compiled for.
 
         `dtype` (float32) and `head_dim` are for `triton`, whose tile depends on them; it is that of ungrouped heads. With two layouts
-        `tokens` are those of queries and of keys, (24, 5), or of queries alone where keys have one length; with `queries where` it counts all tokens, and so it does with `queries=`: a range of positions that q is to
-        hold, or one position for each row of the batch. Raises InputError.
+        `tokens` are those of queries and of keys, (24, 5), or of queries alone where keys have one length; with `queries where` it counts all
+        tokens, and so it does with `queries=`: a range of positions that q is to hold, or one position for each row of the batch. Raises InputError.
         """
         checked, options = self.spec.checked, self.options
         tokens, keys = _tokens_of_axes(checked, tokens)
