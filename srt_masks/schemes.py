@@ -28,17 +28,17 @@ _GROUPS = {
         "causal", "bert_padding", "prefix_lm", "sliding_window", "longformer", "bigbird", "sparse_transformer_strided", "llama_4_chunks",
         "semi_autoregressive", "streaming_sinks", "gemma_3", "head_windows_at_run_time",
     ),
-    "Two and three dimensions": ("neighbourhood_attention", "axial"),
+    "Two and three dimensions": ("neighbourhood_attention", "axial", "shifted_windows"),
     "Packing and sharing": (
         "packed_documents", "packed_reasoning", "left_padding", "shared_prompt", "documents_in_a_graph", "blocks_for_retrieval",
-        "past_thoughts_are_dropped",
+        "past_thoughts_are_dropped", "token_tree",
     ),
     "Chosen at run time": ("moba", "flashmask_columns", "clusters"),
     "Layouts with roles": (
         "block_diffusion", "medusa_tree", "registers_look_ahead", "quiet_star", "pause_tokens", "self_reasoning", "self_reasoning_hidden",
         "patient_heads", "myopic_training", "knowledge_insulation", "three_gates", "coconut", "gist_tokens", "summaries", "transformer_xl",
         "transfusion", "xlnet", "encoder_decoder", "speculative_verification", "meta_tokens", "vision_registers", "in_context_rows",
-        "decision_transformer",
+        "decision_transformer", "readouts", "retrieved_chunks", "streaming_speech",
     ),
 }  # fmt: skip
 

@@ -236,7 +236,7 @@ def test_what_cannot_be_saved_says_so(tmp_path: Path):
 
 def test_the_zoo_is_the_files_of_the_folder():
     assert sorted(e.path.name for e in schemes.entries()) == sorted(p.name for p in (ROOT / "examples").glob("*.mask"))
-    assert len(schemes.names()) == len(set(schemes.names())) == 47
+    assert len(schemes.names()) == len(set(schemes.names())) == 52
 
 
 @pytest.mark.parametrize("entry", schemes.entries(), ids=lambda e: e.slug)
@@ -264,7 +264,7 @@ def test_a_name_and_a_file_name_are_one():
 
 @pytest.mark.parametrize(("name", "words"), [
     ("gema 3", "did you mean `gemma 3`"), ("self_reasonin", "did you mean `self reasoning"), ("../../etc/passwd", r"the zoo has no `../../etc/passwd`\. "),
-    ("/etc/passwd", "list its 47"), ("", "list its 47"), ("gemma_3.mask", "no `gemma_3.mask`: did you mean `gemma 3`"), ("x" * 10_000, "no `x{60}`"), (3, "got int"),
+    ("/etc/passwd", "list its 52"), ("", "list its 52"), ("gemma_3.mask", "no `gemma_3.mask`: did you mean `gemma 3`"), ("x" * 10_000, "no `x{60}`"), (3, "got int"),
 ])  # fmt: skip
 def test_an_unknown_name_opens_nothing(name: str, words: str, monkeypatch: pytest.MonkeyPatch):
     schemes.entries()

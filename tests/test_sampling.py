@@ -72,11 +72,13 @@ def hold(model: Any, x: Tensor, known: list[int], inputs: Any = None, **named: A
 # ------------------------------------------------------------------------------------------------ what can be kept
 
 # Two layouts; only some tokens ask; a layout given; and one whose data see each other both ways, so that whatever predicts them would leak.
-LEFT_OUT = {"encoder-decoder", "transformer-xl", "speculative verification", "medusa tree", "coconut", "knowledge insulation"}
+LEFT_OUT = {
+    "encoder-decoder", "transformer-xl", "speculative verification", "medusa tree", "coconut", "knowledge insulation", "retrieved chunks", "streaming speech",
+}  # fmt: skip
 LATER = r"row (\d+) \(.*?\) attends to row (\d+) \(.*?\), which comes later"
 BOTH_WAYS = {
     "bert padding", "prefix lm", "longformer", "bigbird", "semi-autoregressive", "neighbourhood attention", "axial", "flashmask columns", "transfusion", "xlnet",
-    "vision registers",
+    "vision registers", "shifted windows",
 }  # fmt: skip
 
 

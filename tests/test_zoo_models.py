@@ -16,9 +16,10 @@ STEPS = 10
 TRAIN = {s.name for s in SCHEMES if "\npredict " in s.text}
 READ_WHAT_COMES = {
     "bert padding", "prefix lm", "longformer", "bigbird", "semi-autoregressive", "neighbourhood attention", "axial", "flashmask columns", "knowledge insulation",
-    "transfusion", "vision registers",
+    "transfusion", "vision registers", "shifted windows",
 }  # fmt: skip
-TWO_LAYOUTS, NOT_ALL_ASK = {"encoder-decoder"}, {"transformer-xl", "speculative verification", "medusa tree"}
+TWO_LAYOUTS = {"encoder-decoder", "retrieved chunks"}
+NOT_ALL_ASK = {"transformer-xl", "speculative verification", "medusa tree", "streaming speech"}
 
 
 def losses(spec: srt.Spec, case: SimpleNamespace) -> list[float]:

@@ -1,7 +1,7 @@
 """The zoo's schemes at about 8,000 tokens: sizes and inputs for what is measured of plans, by tests and benchmarks alike."""
 
 import numpy as np
-from zoo import begins, case, rng, runs
+from zoo import begins, case, rng, runs, tree_ends
 
 N = 8192
 _docs = runs(N, (100, 900), 20)
@@ -59,4 +59,9 @@ AT_8K = {
     "vision registers": case(N - 17, params={"registers": 16}),
     "in-context rows": case(N // 2, params={"examples": N // 2}),
     "decision transformer": case(N // 3),
+    "token tree": case(N, inputs={"last": tree_ends(N, 41)}),
+    "shifted windows": case(91 * 90, layers=2, params={"width": 91, "side": 7}),
+    "readouts": case(31, params={"tasks": 16, "patches": 256, "readouts": 4}),
+    "retrieved chunks": case(N, params={"chunks": 128, "chunk": 64, "passage": 64}),
+    "streaming speech": case(300, params={"frames": 16, "ahead": 8, "back": 32, "memories": 4}),
 }  # A table of gates for every pair (three gates) has no size worth measuring; coconut has a layout of a few rows.

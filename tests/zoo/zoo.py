@@ -60,6 +60,17 @@ def grids(layers, heads, nq, nk, rule, dtype=bool):
     return np.stack([np.stack([grid(nq, nk, lambda i, j: rule(l, h, i, j), dtype)[0, 0] for h in range(heads)]) for l in range(layers)])
 
 
+def tree_ends(n, seed):
+    """A tree of n tokens in depth-first order, drawn at random: the last of each token's descendants."""
+    draw, last, path = rng(seed), np.arange(n), [0]
+    for token in range(1, n):
+        while len(path) > 1 and draw.random() < 0.45:
+            path.pop()
+        path.append(token)
+        last[path] = token
+    return last
+
+
 def keep(mask, rows):
     """only the rows in `rows` query; the others attend to nothing"""
     out = np.zeros_like(mask)
@@ -705,6 +716,84 @@ def _(c):
     }
 
 
+@scheme(
+    "token tree",
+    [case(8, inputs={"last": [7, 4, 3, 3, 4, 7, 6, 7]}), case(4, inputs={"last": [3, 3, 3, 3]}), case(3, inputs={"last": [0, 1, 2]})],
+)
+def _(c):
+    last = c.inputs["last"]
+    m = np.zeros((c.steps, c.steps), bool)
+    for key in range(c.steps):
+        m[key : last[key] + 1, key] = True
+    return {"attend": m[None, None]}
+
+
+@scheme(
+    "shifted windows",
+    [case(16, layers=2, params={"width": 4, "side": 2}), case(35, layers=3, heads=2, params={"width": 5, "side": 3})],
+)
+def _(c):
+    """As the original does it: roll the image, cut it in windows, hold apart what the roll brought together."""
+    width, side = c.params["width"], c.params["side"]
+    height = c.steps // width
+
+    def windows(layer):
+        shift = side // 2 if layer % 2 else 0
+        place = {}
+        for y in range(height):
+            for x in range(width):
+                ry, rx = y - shift, x - shift  # below 0: rolled round to the other end, in a region of its own
+                place[y * width + x] = (-1 if ry < 0 else ry // side, -1 if rx < 0 else rx // side)
+        return place
+
+    places = [windows(layer) for layer in range(c.layers)]
+    return {"attend": grids(c.layers, 1, c.steps, c.steps, lambda l, h, i, j: places[l][i] == places[l][j])}
+
+
+@scheme(
+    "readouts",
+    [case(3, params={"tasks": 2, "patches": 2, "readouts": 1}), case(2, params={"tasks": 1, "patches": 3, "readouts": 2})],
+)
+def _(c):
+    rows = [("task", -1)] * c.params["tasks"]
+    for step in range(c.steps):
+        rows += [("seen", step)] * c.params["patches"] + [("readout", step)] * c.params["readouts"]
+    sees = {"task": {"task"}, "seen": {"task", "seen"}, "readout": {"task", "seen", "readout"}}
+    return {"attend": grid(len(rows), len(rows), lambda i, j: rows[j][0] in sees[rows[i][0]] and rows[j][1] <= rows[i][1])}
+
+
+@scheme(
+    "retrieved chunks",
+    [case(11, params={"chunks": 3, "chunk": 4, "passage": 2}), case(5, heads=2, params={"chunks": 2, "chunk": 1, "passage": 3})],
+)
+def _(c):
+    chunk, passage = c.params["chunk"], c.params["passage"]
+    m = np.zeros((c.steps, c.params["chunks"] * passage), bool)
+    for u in range(c.params["chunks"]):
+        m[(u + 1) * chunk - 1 : (u + 2) * chunk - 1, u * passage : (u + 1) * passage] = True
+    return {"attend": m[None, None]}
+
+
+@scheme(
+    "streaming speech",
+    [case(3, params={"frames": 3, "ahead": 1, "back": 2, "memories": 1}), case(4, params={"frames": 2, "ahead": 2, "back": 3, "memories": 2})],
+)
+def _(c):
+    n, frames, ahead = c.steps, c.params["frames"], c.params["ahead"]
+    starts = np.cumsum([0, n, n * ahead, n * frames])  # of memories, copies, frames and summaries
+    m = np.zeros((starts[3] + n, starts[3] + n), bool)
+    for s in range(n):
+        copies = np.arange(starts[1] + s * ahead, starts[1] + (s + 1) * ahead)
+        own = np.arange(starts[2] + s * frames, starts[2] + (s + 1) * frames)
+        seen = np.arange(starts[2] + max(s * frames - c.params["back"], 0), starts[2] + (s + 1) * frames)
+        memories = np.arange(max(s - c.params["memories"], 0), s)
+        for row in (*copies, *own):
+            m[row, [*memories, *copies, *seen]] = True
+        m[starts[3] + s, [*copies, *seen]] = True
+    asks = np.arange(len(m)) >= n
+    return {"attend": keep(m[None, None], asks), "asks": asks}
+
+
 # ---------------------------------------------------------------------------------------------- sizes that span many tiles
 
 
@@ -785,3 +874,8 @@ large("encoder-decoder", case(200, params={"sources": 300}, inputs={"valid": np.
 large("speculative verification", case(params={"room": 300, "drafted": 8}, inputs={"used": 210}))
 large("meta tokens", case(270, layers=5, params={"metas": 30, "span": 60}))
 large("decision transformer", case(110))
+large("token tree", case(300, inputs={"last": tree_ends(300, 41)}))
+large("shifted windows", case(324, layers=2, params={"width": 18, "side": 4}))
+large("readouts", case(5, params={"tasks": 40, "patches": 60, "readouts": 4}))
+large("retrieved chunks", case(300, params={"chunks": 9, "chunk": 32, "passage": 20}))
+large("streaming speech", case(8, params={"frames": 16, "ahead": 8, "back": 32, "memories": 4}))
