@@ -181,6 +181,15 @@ def test_cross_attention_is_refused():
         model(words(1), encoder_hidden_states=torch.zeros(1, 3, SIZES["hidden_size"]))
 
 
+@pytest.mark.parametrize("alone", [False, True], ids=["model", "config"])
+def test_an_encoder_with_its_decoder_is_refused_before_it_is_called(alone: bool):
+    sizes = {f"{side}_{what}": n for side in ("encoder", "decoder") for what, n in (("layers", 1), ("attention_heads", 2), ("ffn_dim", 8))}
+    config = transformers.BartConfig(vocab_size=VOCABULARY, d_model=8, max_position_embeddings=32, **sizes)
+    with pytest.raises(srt.BackendError, match=r"is an encoder, and a decoder that looks at it.*cross attention is not served"):
+        hf.set_spec(config if alone else transformers.BartForConditionalGeneration(config), CAUSAL)
+    assert not hasattr(config, hf.NAME)
+
+
 def test_packed_documents_under_torch_compile_are_kept_in_parts():
     named = {"position_ids": torch.tensor([[*range(5), *range(7)]]), "use_cache": False}
     model = model_of(spec=CAUSAL)

@@ -62,6 +62,11 @@ def set_spec(model: Any, spec: Spec, *, backend: str = "auto") -> Any:
     if not hasattr(config, "get_text_config"):
         raise InputError(f"set_spec takes a model or a config of transformers; got {type(model).__name__}")
     check_usable(spec)
+    if getattr(config, "is_encoder_decoder", False):
+        raise BackendError(
+            f"{type(model).__name__} is an encoder, and a decoder that looks at it: a spec is of one sequence, and cross attention is not served in models of "
+            "transformers. Take a decoder or an encoder alone"
+        )
     decoder = config.get_text_config(decoder=True)
     if model is not config:
         _check_asks(model, decoder)
