@@ -415,6 +415,15 @@ SAID = [
     ("layout repeat 4 a, b", "syntax", "write `repeat 4 { a }`", "layout repeat 4 { a }, b"),
     ("attend causal\ndetach k, v where k.pos < 3", "not-a-statement", "did you mean `stop`?", "attend causal\nstop k, v where k.pos < 3"),
     ("loss token -> index + 1", "not-a-statement", "did you mean `predict`?", "predict token -> index + 1"),
+    # what is written so elsewhere
+    ("attend |q.pos - k.pos| < 3", "syntax", "`abs(...)` for what stands between bars|!`or`", "attend abs(q.pos - k.pos) < 3"),
+    ("attend causal | full", "syntax", "write `or`|!abs", "attend causal or full"),
+    ("attend head in {0..3}", "syntax", "write `0 <= x < 3`", "attend 0 <= head < 3"),
+    ("attend q.pos - k.pos in 0..3", "syntax", "write `0 <= x < 3`", "attend 0 <= q.pos - k.pos < 3"),
+    ("attend causal and window 4", "syntax", "write `window(4)`", "attend causal and window(4)"),
+    ("attend causal and same step", "syntax", "write `same(step)`", "attend causal and same(step)"),
+    ("attend same(step, slot)", "wrong-arguments", "`same(step) and same(slot)`", "attend same(step) and same(slot)"),
+    ("attend window(3, 4)", "wrong-arguments", "takes 1; this call has 2|!for each", None),
     # members and counts
     ("layout a, b\nattend any(k is r for r in {a, b})", "unknown-role", "write `k.role == r`", "layout a, b\nattend any(k.role == r for r in {a, b})"),
     ("param n = 3\nlayout token * (n if n > 2 else 3)", "not-constant", "a choice is not for a count|!run time", "param n = 3\nlayout token * max(n, 3)"),

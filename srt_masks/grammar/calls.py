@@ -46,7 +46,10 @@ class Calls(Names, ABC):
         function = entry.what
         assert isinstance(function, Function)
         if len(args) != len(function.parameters):
-            return self.mistake("wrong-arguments", f"`{function.signature(name)}` takes {len(function.parameters)}; this call has {len(args)}", expr.span)
+            said = f"`{function.signature(name)}` takes {len(function.parameters)}; this call has {len(args)}"
+            one_each = len(function.parameters) == 1 and args and all(isinstance(a, t.Name) for a in expr.args)
+            help = f"for each of them: `{' and '.join(f'{name}({spelled(a)})' for a in expr.args)}`" if one_each else ""
+            return self.mistake("wrong-arguments", said, expr.span, "", help)
         if function.is_prelude:
             args = [self._argument(arg, p.text, function, name) for arg, p in zip(args, function.parameters, strict=True)]
         if any(a is POISON for a in args):

@@ -121,6 +121,8 @@ def _foreign_sign(p: Place) -> Diagnostic | None:
         elif sign == "=" and is_name(p.back(1)) and p.back(2).key in ("(", ",") and is_name(p.statement[max(p.opened("(") - 1, 0)]):
             value = p.quote(p.at + 1, p.argument_end())
             return p.says(f"arguments have no names here: write `{value}`", first=p.at - 1)
+        elif sign == "|" and p.operand_wanted:
+            instead = "write `abs(...)` for what stands between bars"
         elif sign in _INSTEAD and (sign not in ("=", "=>", "xor") or p.expected & {"+", "<"}):
             instead = _INSTEAD[sign]
         else:
@@ -154,7 +156,11 @@ def _comment(p: Place) -> Diagnostic | None:
 
 
 def _cut_number(p: Place) -> Diagnostic | None:
-    """`.5`, `4.`"""
+    """`.5`, `4.`, and `0..3`, which may be cut behind its first point"""
+    begin = -1 if p.token.key == "." else 0
+    low, *points, high = (p.ahead(begin + n) for n in range(4))
+    if low.key == high.key == NUMBER and [x.key for x in points] == [".", "."]:
+        return p.says(f"write `{short(low.text)} <= x < {short(high.text)}`, with what is asked about for `x`", first=p.at + begin)
     if p.token.key != ".":
         return None
     before, after = p.back(1), p.ahead(1)
@@ -301,6 +307,14 @@ def _count(p: Place) -> Diagnostic | None:
     return None
 
 
+def _no_brackets(p: Place) -> Diagnostic | None:
+    """`window 4`"""
+    name = p.back(1)
+    if p.token.key in (NUMBER, NAME) and name.key == NAME and "(" in _PRELUDE.get(name.text, "") and "(" in p.expected:
+        return p.says(f"write `{name.text}({p.token.text})`")
+    return None
+
+
 def _empty_call(p: Place) -> Diagnostic | None:
     if p.token.key == ")" and p.back(1).key == "(" and is_name(p.back(2)):
         name = p.back(2).text
@@ -424,6 +438,7 @@ _RULES: tuple[Callable[[Place], Diagnostic | None], ...] = (
     _behind_is,
     _brackets,
     _count,
+    _no_brackets,
     _empty_call,
     _quotes,
     _comment,
