@@ -135,6 +135,39 @@ def test_save_and_load_carry_the_spec(tmp_path: Path):
     assert next(srt.load_model(tmp_path / "m.safetensors").parameters()).dtype is torch.float64
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["the model", "its blocks"])
+def test_a_model_that_torch_compiled_is_saved_and_sampled_as_itself(whole: bool, tmp_path: Path):
+    model, x, path = model_of(SELF_REASONING), torch.randint(0, 50, (2, 6)), tmp_path / "model.safetensors"
+    logits, written = model(x), srt.sample(model, [[1, 2, 3]], 3, seed=0)
+    compiled = torch.compile(model, backend="eager") if whole else model
+    if not whole:
+        for number, block in enumerate(model.blocks):
+            model.blocks[number] = torch.compile(block, backend="eager")
+    srt.save_model(compiled, path)
+    assert torch.equal(srt.load_model(path)(x), logits)
+    assert srt.sample(compiled, [[1, 2, 3]], 3, seed=0) == written
+
+
+def test_what_could_not_be_loaded_again_is_not_saved(tmp_path: Path):
+    path = tmp_path / "model.safetensors"
+
+    def refused(model: object, words: str) -> None:
+        with pytest.raises(srt.InputError, match=words):
+            srt.save_model(model, path)
+        assert not path.exists()
+
+    refused(torch.nn.DataParallel(model_of(SELF_REASONING)), r"save_model takes a model of build_model; got DataParallel, round one: give its \.module")
+    refused(torch.nn.Linear(2, 2), "got Linear$")
+    model = model_of(SELF_REASONING)
+    torch.nn.utils.parametrizations.weight_norm(next(m for m in model.modules() if isinstance(m, torch.nn.Linear)))
+    refused(model, r"could not be loaded again: \S+parametrizations\S+ is none of build_model's")
+    model = model_of(SELF_REASONING)
+    model.slot_embedding = torch.nn.Embedding(9, 16)
+    refused(model, r"slot_embedding.weight is \(5, 16\) as built, and \(9, 16\) here")
+    with torch.device("meta"):
+        refused(model_of(SELF_REASONING), "holds no numbers")
+
+
 def test_several_predictions_of_one_role_are_those_of_the_reference():
     text = "attend causal\nposition step\npredict token -> index + 1\npredict token -> index + 2 weight 1 / 2\npredict token -> index + 3 where step == 0"
     model = srt.build_model(srt.parse(text), dim=16, depth=1, heads=2, num_tokens=7)

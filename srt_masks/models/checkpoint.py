@@ -15,7 +15,7 @@ from ..spec import Spec, parse
 from .builder import build_model
 from .config import Config
 from .tensor_files import opened, write_tensors
-from .transformer import SpecTransformer
+from .transformer import SpecTransformer, of_build_model
 
 KIND, VERSION = "srt_masks model", 1
 FORMAT = f"{KIND} {VERSION}"
@@ -23,8 +23,26 @@ FORMAT = f"{KIND} {VERSION}"
 
 def save_model(model: SpecTransformer, path: str | Path, about: Mapping[str, str] | None = None, tensors: Mapping[str, Tensor] | None = None) -> None:
     """Write a model beside `path`, then rename: an older file stays whole until the new one is. `about` are more texts to keep in it; `tensors` its
-    weights, where they are not all in the model. Raises InputError if the folder cannot be written."""
-    write_tensors(path, model.state_dict() if tensors is None else tensors, {**about_model(model), **(about or {})})
+    weights, where they are not all in the model. Raises InputError if the folder cannot be written, or if no model could be built of the weights again."""
+    model = of_build_model(model, "save_model")
+    # torch.compile puts a name of its own before those of what it compiles.
+    own = {name.replace("_orig_mod.", ""): tensor for name, tensor in (model.state_dict() if tensors is None else tensors).items()}
+    _check_builds(model, own)
+    write_tensors(path, own, {**about_model(model), **(about or {})})
+
+
+def _check_builds(model: SpecTransformer, tensors: Mapping[str, Tensor]) -> None:
+    """Raises InputError for weights that a model of this spec and these sizes has not: `load_model` would refuse them, when they are the only ones left."""
+    for name in (*tensors, *model.shapes):
+        found, wanted = tensors.get(name), model.shapes.get(name)
+        if found is None or wanted is None or tuple(found.shape) != wanted:
+            came = f"{wanted} as built, and {'is not there' if found is None else tuple(found.shape)} here" if wanted else "none of build_model's"
+            raise InputError(
+                f"the model is another than build_model makes, and could not be loaded again: {name} is {came}. Undo what was changed (parametrizations, "
+                "layers put in, vocabularies resized), or keep model.state_dict() by torch.save"
+            )
+        if found.is_meta:
+            raise InputError(f"{name} lies on the meta device and holds no numbers: there is nothing to save")
 
 
 def about_model(model: SpecTransformer) -> dict[str, str]:

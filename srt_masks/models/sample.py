@@ -12,7 +12,7 @@ from ..default_device import on_the_cpu
 from ..diagnostics import InputError
 from .cache import Cache
 from .draw import Choice
-from .transformer import SpecTransformer
+from .transformer import SpecTransformer, of_build_model
 from .words import describe
 
 Words = list[int]
@@ -45,8 +45,7 @@ def sample(
     that the model learnt from: what is longer goes on from the last `words` // 2 (without a cache, the last `words` - 1) as from a
     prompt; None: a text may be as long as the positions are. The mode of the model is left as it was. Raises InputError.
     """
-    if not isinstance(model, SpecTransformer):
-        raise InputError(f"sample takes a model of build_model; got {type(model).__name__}")
+    model = of_build_model(model, "sample")
     if model.config.num_tokens is None:
         raise InputError("this model has no tokens to draw: it was built without num_tokens, for numbers alone")
     if model.config.numbers is not None:

@@ -73,6 +73,7 @@ class SpecTransformer(Ends):
         )
         self.own = nn.ModuleList(Ends(config) for _ in range(own))
         initialise(self, config.depth)
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}  # of a model that is built anew
 
     @property
     def ends(self) -> list[Ends]:
@@ -373,6 +374,16 @@ class SpecTransformer(Ends):
         wanted_of_rows = targets[rows.batch.to(targets.device), rows.target.to(targets.device)]
         said = self._say(head, laid, rows, attend)
         return Sums.of(squared_error(said, wanted_of_rows), rows, kinds, None if huber is None else huber_error(said, wanted_of_rows, huber))
+
+
+def of_build_model(model: Any, asks: str) -> SpecTransformer:
+    """The model, out of what torch.compile puts round it. Raises InputError, in which `asks` says who wants one, for anything else."""
+    model = getattr(model, "_orig_mod", model)
+    if isinstance(model, SpecTransformer):
+        return model
+    inner = getattr(getattr(model, "module", None), "_orig_mod", getattr(model, "module", None))
+    hint = ", round one: give its .module" if isinstance(inner, SpecTransformer) else ""
+    raise InputError(f"{asks} takes a model of build_model; got {type(model).__name__}{hint}")
 
 
 def _alike(parts: Sequence[Tensor]) -> bool:
