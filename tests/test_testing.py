@@ -349,7 +349,11 @@ def test_the_command_prints_a_line_a_law(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["test", str(path), "--law", "formatting"]) == 0 and " 1 case," in capsys.readouterr().out
     path.write_text("attend causal\nassert no flow where q.pos - k.pos > 5000\n")
     assert main(["test", str(path), "--law", "claims"]) == 1
-    assert "NOT TRIED" in (said := capsys.readouterr().out) and "BROKEN" not in said and "give steps=" in said
+    assert "NOT TRIED" in (said := capsys.readouterr().out) and "BROKEN" not in said and said.endswith(" give --steps\n")
+    path.write_text("attend causal\nassert no flow where q.pos - k.pos > 200\n")
+    assert main(["test", str(path), "--law", "claims", "--examples", "2", "--steps", "9", "10"]) == 1 and "give more --steps\n" in capsys.readouterr().out
+    assert main(["test", str(path), "--law", "claims", "--examples", "1", "--steps", "202"]) == 1
+    assert "BROKEN" in (said := capsys.readouterr().out) and "srt.testing.Case(spec, steps=202" in said  # as Python has it
     path.write_text("layout a * 5000\nattend causal\n")
     assert main(["test", str(path)]) == 0
     said = capsys.readouterr().out

@@ -179,7 +179,7 @@ def emit(options: argparse.Namespace) -> None:
 def test(options: argparse.Namespace) -> int:
     from ..testing.command import run
 
-    return run(spec_of(options), options.law, options.list, options.examples, options.backend)
+    return run(spec_of(options), options.law, options.list, options.examples, options.backend, options.steps)
 
 
 def capabilities(options: argparse.Namespace) -> None:

@@ -39,7 +39,7 @@ def check(
         chosen = [law for law in chosen if not law.sized]
     chosen += [opinion_law(opinion)] if opinion is not None else []
     for law in chosen:
-        try_law(spec, law, steps=_steps(spec, steps), heads=heads, inputs=inputs, backend=backend, examples=examples)
+        try_law(spec, law, steps=asked_steps(spec, steps), heads=heads, inputs=inputs, backend=backend, examples=examples)
     return tuple(law.name for law in chosen)
 
 
@@ -79,14 +79,15 @@ def asked_for(spec: Spec) -> list[str]:
     return [name for comment in comments if (line := re.match(r"#[ \t]*laws:(.*)", comment)) for name in re.findall(r"[\w-]+", line[1])]
 
 
-def _steps(spec: Spec, steps: Any) -> tuple[int, ...] | None:
+def asked_steps(spec: Spec, steps: Any) -> tuple[int, ...] | None:
+    """The numbers of time steps that cases choose from; None: they are drawn. Raises InputError where that is none, or the layout has one length."""
     if steps is None:
         return None
     chosen: tuple[Any, ...] = (steps,) if isinstance(steps, int | str) or not isinstance(steps, Iterable) else tuple(steps)
     if not chosen or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in chosen):
         raise InputError(f"steps is a number of time steps, 0 or more, or several to choose from; got {steps!r}")
     if not spec.checked.repeats:
-        raise InputError(f"steps={steps} given; the layout `{spec.checked.queries.describe(spec.roles)}` does not repeat")
+        raise InputError(f"steps={', '.join(map(str, chosen))} given; the layout `{spec.checked.queries.describe(spec.roles)}` does not repeat")
     return chosen
 
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 
 from ..spec import Spec
-from .checking import chosen_laws, no_size, try_law
+from .checking import asked_steps, chosen_laws, no_size, try_law
 from .laws import Broken, NotTried, built_in
 
 
-def run(spec: Spec, names: list[str], only_list: bool, examples: int, backend: str) -> int:
+def run(spec: Spec, names: list[str], only_list: bool, examples: int, backend: str, steps: list[int] | None) -> int:
     """Prints a line a law; 1 if one does not hold, or no case could have broken it."""
     if only_list:
         for law in built_in().values():
             why = law.unfit(spec)
             print(f"{law.name:22} {'not here: ' + why if why else law.about + ('' if law.of_every_text else ' (where asked for)')}")
         return 0
-    laws = chosen_laws(spec, names or None)
+    laws, chosen = chosen_laws(spec, names or None), asked_steps(spec, steps)
     broken = []
     for number, law in enumerate(laws, 1):
         if sys.stderr.isatty():
@@ -27,7 +28,7 @@ def run(spec: Spec, names: list[str], only_list: bool, examples: int, backend: s
             continue
         begin = time.perf_counter()
         try:
-            cases = try_law(spec, law, backend=backend, examples=examples)
+            cases = try_law(spec, law, steps=chosen, backend=backend, examples=examples)
         except Broken as error:
             broken.append(error)
             print(f"{law.name:22} {'NOT TRIED' if isinstance(error, NotTried) else 'BROKEN'}")
@@ -37,5 +38,10 @@ def run(spec: Spec, names: list[str], only_list: bool, examples: int, backend: s
     if not names and others:
         print(f"not tried, because only you know whether it is meant: {', '.join(others)}. --law NAME, or a comment `# laws: NAME` in the text, asks for it")
     for error in broken:
-        print(f"\n{error}")
+        print(f"\n{_remedies_as_flags(str(error)) if isinstance(error, NotTried) else error}")
     return int(bool(broken))
+
+
+def _remedies_as_flags(message: str) -> str:
+    """Of a law that was not tried; one that is broken says a case, which is Python."""
+    return re.sub("give (more )?steps=", r"give \1--steps", message)
