@@ -87,6 +87,8 @@ def typed(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
     ("train examples/self_reasoning.mask --steps ten", 2, "invalid int value: 'ten'; see srt-masks train --help"), ("bench", 2, "required: SPEC; see srt-masks bench --help"),
     ("demo {inputs}", 2, "reads tensors (doc, open, w)"), ("demo {given}", 2, "does not repeat"), ("demo {fixed}", 2, "does not repeat"),
     ("sample {wrong}", 2, "broken"), ("sample {root}/none", 2, "no such file"),
+    ("compare examples/self_reasoning.mask", 2, "compare takes two specs or more, and compares the others with the first: srt-masks compare examples/self_reasoning.mask OTHER.mask"),
+    ("test {fixed} --steps 3", 2, "--steps=3 given; the layout"), ("test examples/self_reasoning.mask --steps 3 -1", 2, "steps is a number of time steps"),
     (f"bench {REASONING} --repeat 0", 2, "repeat is a whole number"), (f"bench {REASONING} --heads 0", 2, "heads is a whole number"), (f"bench {REASONING} --steps 2 0", 2, "nothing to time"),
     (f"bench {REASONING} --device nope", 2, "device is one that torch has here"), ("bench {layers}", 2, "give --layers"), ("bench {inputs}", 2, "missing inputs"), ("bench {fixed} --steps 3", 2, "--steps"),
 ])  # fmt: skip

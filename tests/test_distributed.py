@@ -149,11 +149,14 @@ def test_several_processes_are_started_by_torchrun(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("context", "words"), [(0, "1 or more; got 0"), (True, "got True"), (3, "3 processes share each sequence, and 2 are no multiple of that")]
 )
-def test_processes_that_cannot_be_divided(context: Any, words: str, monkeypatch: pytest.MonkeyPatch):
+def test_processes_that_cannot_be_divided(context: Any, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     for name in LAUNCHED:
         monkeypatch.setenv(name, "2" if name == "WORLD_SIZE" else "0")
     with pytest.raises(srt.InputError, match=words):
         start(context)
+    if context is not True:
+        arguments = ["train", str(ROOT / "examples" / "self_reasoning.mask"), "--out", str(tmp_path), "--context-parallel", str(context)]
+        assert main(arguments) == 2 and words in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_other_errors_are_no_lost_rank():

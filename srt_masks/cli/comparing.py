@@ -49,11 +49,13 @@ def compare(options: argparse.Namespace) -> None:
 
 
 def specs_of(options: argparse.Namespace) -> dict[str, Spec]:
-    """The specs by the names of their files. Raises InputError where two have one name, or a param is in none."""
+    """The specs by the names of their files. Raises InputError where two have one name, there is one alone, or a param is in none."""
     specs: dict[str, Spec] = {}
     for spec in specs_sharing(options.specs, options):
         name = name_of(spec.filename)
         if name in specs:
             raise InputError(f"two specs are called {name}, and their runs are kept by name: rename one file")
         specs[name] = spec
+    if len(specs) < 2:
+        raise InputError(f"compare takes two specs or more, and compares the others with the first: srt-masks compare {options.specs[0]} OTHER.mask")
     return specs

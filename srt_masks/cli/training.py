@@ -40,7 +40,8 @@ def train(options: argparse.Namespace) -> None:
 @contextmanager
 def _processes(options: argparse.Namespace) -> Iterator[Any]:
     """The processes that train together: None for one alone, a `Strategy` for those that torchrun started."""
-    if options.tile is not None and (options.context_parallel or 1) == 1:
+    context = 1 if options.context_parallel is None else options.context_parallel
+    if options.tile is not None and context == 1:
         raise InputError(
             f"tile={options.tile} says how rows of a shared sequence are dealt, and no sequence is shared: give context_parallel=, or leave it out"
         )
@@ -52,7 +53,7 @@ def _processes(options: argparse.Namespace) -> Iterator[Any]:
     from ..distributed.strategies import STRATEGIES, finish
 
     with watched("Whatever checkpoint was written before is whole: start all again, with --resume."):
-        ranks = start(options.context_parallel or 1, device=options.device)
+        ranks = start(context, device=options.device)
         yield STRATEGIES[options.parallel or "ddp"](ranks, options.tile)
         finish()
 
