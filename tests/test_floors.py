@@ -38,7 +38,7 @@ ALLOWED = {
     "explanation": {"diagnostics", "default_device", "values", "grammar", "reference", "spec", "time_steps", "surface", "proofs", "flows"},
     "surface": {"diagnostics", "default_device", "values", "grammar", "reference", "kernels", "spec", "binding", "time_steps", "proofs"},
     "elsewhere": {"diagnostics", "default_device", "grammar", "reference", "spec", "binding", "time_steps", "packed", "surface", "elsewhere", "proofs"},
-    "models": {"diagnostics", "default_device", "grammar", "reference", "compiler", "kernels", "spec", "binding", "proofs", "surface", "models"},
+    "models": {"diagnostics", "default_device", "values", "grammar", "reference", "compiler", "kernels", "spec", "binding", "proofs", "surface", "models"},
     "training": {"__version__", "diagnostics", "default_device", "machine", "spec", "models", "training"},
     "distributed": {"diagnostics", "default_device", "compiler", "kernels", "models", "training", "distributed"},
     "proofs": {"diagnostics", "default_device", "grammar", "compiler", "reference", "spec", "kept", "proofs"},

@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_zoo import inputs_of, steps_of
@@ -346,9 +347,21 @@ def test_draws_follow_the_probabilities():
         assert abs(counts[token] / 4000 - p) < 0.03
 
 
+def test_whole_numbers_may_be_those_of_numpy_and_torch():
+    model = srt.build_model(srt.parse("attend causal\npredict token -> index + 1"), dim=16, depth=1, heads=2, num_tokens=256)
+    plain = srt.sample(model, [1, 2, 3], 4, seed=5, top_k=3, words=4, stop=[9])
+    assert len(plain) == 4 and all(type(n) is int for n in plain)
+    for whole in (np.int64, np.uint8, torch.tensor):
+        numbers = {"count": whole(4), "seed": whole(5), "top_k": whole(3), "words": whole(4), "stop": [whole(9)]}
+        for prompt in ([whole(1), whole(2), whole(3)], np.array([1, 2, 3]), torch.tensor([1, 2, 3])):
+            assert srt.sample(model, prompt, **numbers) == plain
+            assert srt.sample(model, [prompt, [7]], **numbers)[0] == plain
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({"prompts": np.zeros((2, 3))}, "vector of whole numbers; got"), ({"prompts": np.array([1.5])}, "vector of whole numbers; got"), ({"prompts": [[True]]}, "got True"),
         ({"temperature": -1.0}, "temperature"), ({"temperature": float("nan")}, "temperature"), ({"temperature": True}, "temperature"), ({"top_k": 0}, "top_k"),
         ({"top_p": 0.0}, "top_p"), ({"top_p": 1.5}, "top_p"), ({"count": -1}, "count"), ({"seed": -1}, "seed"), ({"seed": 2**63}, "seed is a whole number from 0 to 9,223,372,036,854,775,80"), ({"words": 1}, "words"), ({"words": 2.0}, "words"),
         ({"prompts": b""}, "give a prompt"), ({"prompts": []}, "prompts is empty"), ({"prompts": "The"}, r"got a str: give 'The'.encode\(\)"), ({"prompts": [300]}, "0 to 255; got 300"),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..diagnostics import InputError
+from ..values import whole_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Choice:
         t, k, p = self.temperature, self.top_k, self.top_p
         if not _is_number(t) or not (t == 0 or 1e-3 <= t <= 1e3):
             raise InputError(f"temperature is 0, or from 0.001 to 1000; got {t!r}")
-        if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
+        if k is not None and (whole_number(k) or 0) < 1:
             raise InputError(f"top_k is a whole number of tokens, 1 or more; got {k!r}")
         if p is not None and (not _is_number(p) or not 0 < p <= 1):
             raise InputError(f"top_p is a probability, above 0 and up to 1; got {p!r}")

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..default_device import on_the_cpu
 from ..diagnostics import InputError
+from ..values import came, counted, vector, whole_number
 from .cache import Cache
 from .draw import Choice
 from .transformer import SpecTransformer, of_build_model
-from .words import describe
 
 Words = list[int]
 
@@ -54,12 +55,11 @@ def sample(
         )
     texts, kind = _read_prompts(prompts, model.config.num_tokens)
     choice = Choice(temperature, top_k, top_p)
-    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-        raise InputError(f"count is a whole number of tokens, 0 or more; got {count!r}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63 - len(texts):
-        raise InputError(f"seed is a whole number from 0 to {2**63 - 1 - len(texts):,}; got {seed!r}")
-    if words is not None and (isinstance(words, bool) or not isinstance(words, int) or words < 2):
-        raise InputError(f"words is a whole number of data tokens, 2 or more; got {words!r}")
+    count = counted("count", count, 0, "a whole number of tokens")
+    seed = counted("seed", seed, 0)
+    if seed >= 2**63 - len(texts):
+        raise InputError(f"seed is a whole number from 0 to {2**63 - 1 - len(texts):,}; got {seed:,}")
+    words = None if words is None else counted("words", words, 2, "a whole number of data tokens")
     stops = _read_stops(stop, model.config.num_tokens)
     longest = max((len(t) for t in texts), default=0) + count
     if words is not None and longest > words:
@@ -84,7 +84,7 @@ def sample(
     finally:
         model.train(was_training)
     found = [bytes(d) if k is bytes else d for d, k in zip(drawn, kind, strict=True)]
-    return found if isinstance(prompts, list) and (not prompts or not isinstance(prompts[0], int)) else found[0]
+    return found if isinstance(prompts, list) and (not prompts or whole_number(prompts[0]) is None) else found[0]
 
 
 class _Texts:
@@ -179,7 +179,7 @@ def _check_inputs(model: SpecTransformer, words: int) -> None:
 
 def _read_prompts(prompts: Any, num_tokens: int) -> tuple[list[Words], list[type]]:
     """Prompts as whole numbers, and what each came as."""
-    several = isinstance(prompts, list) and (not prompts or not isinstance(prompts[0], int))
+    several = isinstance(prompts, list) and (not prompts or whole_number(prompts[0]) is None)
     if several and not prompts:
         raise InputError("prompts is empty: give a prompt, or a list of them")
     each = prompts if several else [prompts]
@@ -189,7 +189,7 @@ def _read_prompts(prompts: Any, num_tokens: int) -> tuple[list[Words], list[type
 
 
 def _read_stops(stop: Any, num_tokens: int) -> list[Words]:
-    several = isinstance(stop, list | tuple) and not (stop and all(isinstance(x, int) for x in stop))
+    several = isinstance(stop, list | tuple) and not (stop and all(whole_number(x) is not None for x in stop))
     stops = [_tokens("stop", s, num_tokens) for s in (stop if several else [stop])]
     if not all(stops):
         raise InputError("a stop text is empty: a text would end before it begins")
@@ -197,14 +197,17 @@ def _read_stops(stop: Any, num_tokens: int) -> list[Words]:
 
 
 def _tokens(what: str, text: Any, num_tokens: int) -> Words:
-    if isinstance(text, Tensor) and text.ndim == 1 and not text.is_floating_point() and text.dtype is not torch.bool:
-        text = text.tolist()
     if isinstance(text, str):
         raise InputError(f"{what} is bytes or whole numbers; got a str: give {text[:20]!r}.encode() to a model of bytes, or a tokenizer's numbers")
-    if not isinstance(text, bytes | Iterable) or isinstance(text, Mapping | Tensor):
-        raise InputError(f"{what} is bytes, a list or a vector of whole numbers; got {describe(text)}")
-    found = list(text)
-    for n in found:
-        if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < num_tokens:
-            raise InputError(f"{what} holds tokens that this model knows, 0 to {num_tokens - 1}; got {n!r}")
+    held = text if isinstance(text, bytes) else vector(text)
+    if held is None and (not isinstance(text, Iterable) or isinstance(text, Mapping | Tensor | np.ndarray)):
+        raise InputError(
+            f"{what} is bytes, a list or a vector of whole numbers; got {came(text) if isinstance(text, Tensor | np.ndarray) else type(text).__name__}"
+        )
+    found: Words = []
+    for n in text if held is None else held:
+        number = whole_number(n)
+        if number is None or not 0 <= number < num_tokens:
+            raise InputError(f"{what} holds tokens that this model knows, 0 to {num_tokens - 1}; got {came(n)}")
+        found.append(number)
     return found
