@@ -32,8 +32,8 @@ def attention(
     nk = k.shape[2]
     scale = dim**-0.5 if scale is None else scale
     if batch * heads == 0:
-        reached = 0 * (q.sum() + k.sum())  # a gradient of zeros, and not none
-        return q.new_zeros(batch, heads, nq, v.shape[-1]) + reached + 0 * v.sum(), q.new_zeros(batch, heads, nq) + reached
+        reached = 0 * (q.sum() + k.sum() + hidden_k.sum())  # a gradient of zeros, and not none
+        return q.new_zeros(batch, heads, nq, v.shape[-1]) + reached + 0 * (v.sum() + hidden_v.sum()), q.new_zeros(batch, heads, nq) + reached
     repeats = heads // k.shape[1]
     full = (batch, heads, nq, nk)
     masks = [m.expand(full).flatten(0, 1) for m in (attend, gate_q, gate_k, gate_v, gate_hidden)]

@@ -98,6 +98,19 @@ def test_axes_of_no_one_and_few(backend: str, batch: int, heads: int, tokens: in
     assert_near(found, wanted)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("batch, heads, tokens", [(0, 2, 5), (1, 0, 5), (2, 2, 0)])
+def test_where_there_is_nothing_all_that_came_learns_zeros(backend: str, batch: int, heads: int, tokens: int):
+    """Twins of k and v too: a gradient of zeros from either of out and lse, and not none."""
+    attend = srt.compile(srt.parse("attend causal\nstop hidden where k.pos == 0\nstop k where q.pos == k.pos"), backend=backend, tile=16)
+    q, k, v = (torch.randn(batch, n, tokens, 8).requires_grad_() for n in (heads, max(1, heads), max(1, heads)))
+    twins = [x.detach().clone().requires_grad_() for x in (k, v)]
+    out, lse = attend(q, k, v, hidden_k=twins[0], hidden_v=twins[1], return_lse=True)
+    for found, learning in ((out, (q, k, v, *twins)), (lse, (q, k, twins[0]))):
+        for x, gradient in zip(learning, torch.autograd.grad(found.sum(), learning, retain_graph=True), strict=True):
+            assert torch.equal(gradient, torch.zeros_like(x))
+
+
 @given(ANY_BACKEND, FEW_OF, FEW_OF, st.sampled_from(["full", "k.pos <= q.pos", "k.pos == 2"]), st.sampled_from([16, 128]))
 @example("triton", 0, 3, "full", 16)
 @example("triton", 1, 0, "full", 16)
