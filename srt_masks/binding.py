@@ -15,9 +15,9 @@ from torch import Tensor
 
 from .diagnostics import InputError, did_you_mean, listing
 from .grammar.checked import Checked, Layout, Type
-from .grammar.constants import check_no_gradient, param_value
+from .grammar.constants import param_value
 from .grammar.facts import Broken, holds
-from .values import WHOLE, came, counted, dense_tensor, describe, of_array, shape_of, vector, whole_number
+from .values import WHOLE, asks_for_gradient, came, check_constant, counted, dense_tensor, describe, of_array, shape_of, vector, whole_number
 
 DTYPES = {Type.BOOL: torch.bool, Type.INT: torch.int64, Type.FLOAT: torch.float64}
 NO_FLOAT64 = {"mps"}  # types of devices
@@ -167,6 +167,12 @@ def bind_lengths(checked: Checked, lengths: Any, sizes: Sizes, mid_step: bool = 
     return tuple(rows)
 
 
+def check_input_is_constant(name: str, value: Any) -> None:
+    """Raises InputError for an input that a gradient is asked of, by a transform of torch.func too."""
+    if asks_for_gradient(value):
+        raise InputError(f"input `{name}` requires grad; masks and gates are constants of the backward: give {name}.detach()")
+
+
 def bind_params(checked: Checked, values: Mapping[str, Any], batch: int) -> tuple[dict[str, int | float], dict[str, tuple[int | float, ...]]]:
     """Values of every param, those given at the call in place of the text's; and of those given as a vector, one for each row of the batch.
 
@@ -178,10 +184,10 @@ def bind_params(checked: Checked, values: Mapping[str, Any], batch: int) -> tupl
         if param.name not in values:
             continue
         what, value = f"param `{param.name}`", of_array(values[param.name])
+        check_constant(what, value)
         if isinstance(value, Tensor) and value.ndim == 1 and not param.structural:
             if len(value) != batch:
                 raise InputError(f"{what} is one number, or one for each of the {batch} rows of the batch; got {describe(value)}")
-            check_no_gradient(what, value)
             rows[param.name] = tuple(param_value(param.name, param.type, x) for x in value.tolist())
             continue
         if isinstance(value, Tensor) and value.ndim:
@@ -369,6 +375,7 @@ def bind_inputs(
         name, value = declared.name, given[declared.name]
         if isinstance(value, Tensor) and value.device.type != "cpu" and value.device != torch.device(device):
             raise InputError(f"input `{name}` lies on {value.device}; q, k and v lie on {device}")
+        check_input_is_constant(name, value)
         # Python's floats have 64 bits, and keep them.
         wide = declared.type is Type.FLOAT and isinstance(value, int | float | list | tuple)
         value = dense_tensor(f"input `{name}`", "a tensor or an array of numbers", value, torch.float64 if wide else None)
@@ -382,8 +389,6 @@ def bind_inputs(
         if wrong:
             hint = {Type.BOOL: f" ({name} != 0 makes one)", Type.INT: "", Type.FLOAT: f" ({name}.float() makes one)"}[declared.type]
             raise InputError(f"input `{name}` is declared {declared.type.value}; got {describe(value)}{hint}")
-        if value.requires_grad:
-            raise InputError(f"input `{name}` requires grad; masks and gates are constants of the backward: give {name}.detach()")
         wanted: list[int | str] = [axis_extent(checked, axis, sizes, layout) for axis in declared.axes]
         wanted += declared.sizes
         batched = value.ndim == len(wanted) + 1

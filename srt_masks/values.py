@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .diagnostics import InputError
-from .grammar.constants import check_no_gradient, plain_number
+from .grammar.constants import plain_number
 
 WHOLE = frozenset({torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64})
 
@@ -40,11 +40,30 @@ def vector(value: Any) -> Sequence[Any] | None:
     return value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else None
 
 
+def asks_for_gradient(value: Any) -> bool:
+    """Whether a gradient is asked of a tensor, or of one in nested lists; by a transform of torch.func too, which vmap hides where it lies within."""
+    if isinstance(value, list | tuple):
+        return any(asks_for_gradient(x) for x in value)
+    while isinstance(value, Tensor):
+        if value.requires_grad:
+            return True
+        if not torch._C._functorch.is_functorch_wrapped_tensor(value):  # pyright: ignore[reportAttributeAccessIssue]
+            return False
+        value = torch._C._functorch.get_unwrapped(value)  # pyright: ignore[reportAttributeAccessIssue]
+    return False
+
+
+def check_constant(what: str, value: Any) -> None:
+    """Raises InputError for a number, or numbers, of which a gradient is asked."""
+    if asks_for_gradient(value):
+        raise InputError(f"{what} requires grad, and no gradient flows to it: give its .detach()")
+
+
 def number_of_scalar(what: str, value: Any) -> Any:
     """A number, given as a tensor without axes too, as Python's. Raises InputError for a tensor with axes, or one that asks for a gradient."""
     if isinstance(value, Tensor) and (odd(value) or value.ndim):
         raise InputError(f"{what} is one number; got {describe(value)}")
-    check_no_gradient(what, value)
+    check_constant(what, value)
     return plain_number(value)
 
 

@@ -189,3 +189,38 @@ def test_what_is_not_served_says_so(backend: str):
         torch.vmap(lambda order: attend(x, x, x, visited=order))(torch.stack([torch.arange(6), torch.arange(6).flip(0)]))
     with pytest.raises(srt.BackendError, match=r"torch.jit.trace would fix the plan .* torch.export"):
         torch.jit.trace(lambda y: call(y), (x,))
+
+
+CONSTANTS = {"scale": torch.tensor(0.5), "w": torch.tensor(0.25), "u": torch.rand(6, 6), "reach": torch.tensor([0.5, 0.25])}
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+@pytest.mark.parametrize("backend", ["tiled", "triton", "reference"])
+def test_a_gradient_into_a_constant_of_the_backward_is_refused_and_is_no_silent_zero(backend: str, name: str):
+    """Into scale, a param, inputs, one of the numbers in a list: as plain autograd's, so that of any level of torch.func."""
+    text = "param w = 0.5\ninput reach: float per head\ninput u: float per query, key\nattend causal\nscale k by w * u\nscale v by reach"
+    attend, x = srt.compile(srt.parse(text), backend=backend, tile=16), torch.randn(1, 2, 6, 4)
+    asked, both = CONSTANTS[name], torch.stack([x, x])
+
+    def loss(value: Any, y: Tensor = x) -> Tensor:
+        return attend(y, y, y, **{**CONSTANTS, name: value}).square().sum()
+
+    def by_name(value: Tensor) -> Tensor:
+        scale, *rest = {**CONSTANTS, name: value}.items()
+        return attend(x, x, x, **dict([scale]), inputs=dict(rest)).square().sum()
+
+    asking = [
+        lambda: loss(asked.clone().requires_grad_()),
+        lambda: torch.func.grad(loss)(asked),
+        lambda: torch.func.grad(by_name)(asked),
+        lambda: torch.func.grad(lambda value: torch.func.grad(loss, 1)(value, x).sum())(asked),
+        lambda: torch.func.grad(lambda value: torch.vmap(lambda y: loss(value, y))(both).sum())(asked),
+        lambda: torch.vmap(torch.func.grad(loss))(torch.stack([asked, asked])),
+    ]
+    if name == "reach":
+        asking += [lambda: loss([0.5, asked[1].clone().requires_grad_()]), lambda: torch.func.grad(lambda value: loss([value, 0.5]))(asked[0])]
+    for ask in asking:
+        with pytest.raises(srt.InputError, match=rf"{name}`? requires grad"):
+            ask()
+    learning = asked.clone().requires_grad_()
+    assert bool((torch.func.grad(lambda y: loss(learning.detach(), y))(x) != 0).any())

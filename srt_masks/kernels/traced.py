@@ -26,9 +26,11 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, is_fake
 from torch.autograd.forward_ad import _set_fwd_grad_enabled
 from torch.autograd.function import _SingleLevelFunction  # what torch.autograd.Function is, one level of torch.func at a time
 
+from ..binding import check_input_is_constant
 from ..diagnostics import BackendError, InputError
+from ..values import check_constant
 from .backend import Attended
-from .flat import flatten, unflatten
+from .flat import flatten, unflatten, unflatten_beside
 from .folding import fold, fold_arguments, unfold
 from .op import NO_FORWARD_MODE, NO_SECOND_ORDER, refuse_batched
 
@@ -248,7 +250,21 @@ class _Gradients(_SingleLevelFunction):
         raise BackendError(NO_FORWARD_MODE)
 
 
+def _check_constants(tensors, whole, form, identity) -> None:
+    """Raises InputError where a transform of torch.func asks for a gradient of anything beside q, k, v and their twins: it would be a silent zero. Below, where
+    a call is bound and the same is said to plain autograd, the tensors of the transform are no longer there."""
+    if torch._C._functorch.peek_interpreter_stack() is None or not any(x.requires_grad for x in tensors):  # pyright: ignore[reportAttributeAccessIssue]
+        return
+    spec, given = _attention(identity).spec, unflatten_beside(form, tensors, whole)
+    inputs = given.pop("inputs", None)
+    for name, value in [*given.items(), *(inputs.items() if isinstance(inputs, Mapping) else ())]:
+        if name in spec.inputs:
+            check_input_is_constant(name, value)
+        check_constant(f"param `{name}`" if name in spec.params else name, value)
+
+
 def _differentiable_forward(q, k, v, hidden_k, hidden_v, tensors, whole, form, identity):
+    _check_constants(tensors, whole, form, identity)
     # Where torch.func is at work, this runs once for each of its levels.
     with enable_single_level_autograd_function():
         return _Attention.apply(_modes(), q, k, v, hidden_k, hidden_v, whole, form, identity, *tensors)  # pyright: ignore[reportAttributeAccessIssue]
