@@ -7,6 +7,7 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -115,6 +116,17 @@ def test_a_model_that_was_tried_in_inference_mode_learns_all_the_same(ragged: di
     loss.backward()
     assert torch.equal(loss, tried)
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+@pytest.mark.parametrize("whole", [np.int64, torch.tensor])
+def test_sizes_may_be_whole_numbers_of_numpy_and_torch(whole, tmp_path: Path):
+    spec = srt.parse("attend causal\npredict token -> index + 1")
+    model = srt.build_model(spec, **{name: whole(size) for name, size in {**SMALL, "key_heads": 1, "max_positions": 9}.items()})
+    srt.save_model(model, tmp_path / "model.safetensors")  # as JSON, which knows Python's alone
+    assert srt.load_model(tmp_path / "model.safetensors").config == model.config
+    assert str(model.tokens(whole(3))) == str(model.tokens(3))
+    layer = srt.nn.Attention(spec, whole(8), whole(2), key_heads=whole(1))
+    assert layer(torch.zeros(1, 4, 8)).shape == (1, 4, 8)
 
 
 def test_a_layout_with_sections_needs_positions():

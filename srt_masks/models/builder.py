@@ -9,6 +9,7 @@ from ..compiler.choice import AUTO
 from ..diagnostics import InputError, did_you_mean, listing
 from ..proofs.guard import hold
 from ..spec import Spec
+from ..values import counted
 from .config import FEED_FORWARDS, POSITIONS, Config
 from .transformer import SpecTransformer
 
@@ -69,20 +70,10 @@ def build_model(
     """
     if not isinstance(spec, Spec):
         raise InputError(f"build_model takes a Spec; got {type(spec).__name__}")
-    for name, value in (
-        ("dim", dim),
-        ("depth", depth),
-        ("heads", heads),
-        ("num_tokens", 1 if num_tokens is None else num_tokens),
-        ("max_positions", max_positions),
-        ("dim_head", 1 if dim_head is None else dim_head),
-        ("key_heads", 1 if key_heads is None else key_heads),
-        ("numbers", 1 if numbers is None else numbers),
-        ("regression", 1 if regression is None else regression),
-        ("max_slots", max_slots),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} is a whole number, 1 or more; got {value!r}")
+    needed = {"dim": dim, "depth": depth, "heads": heads, "max_positions": max_positions, "max_slots": max_slots}
+    dim, depth, heads, max_positions, max_slots = (counted(name, value, 1) for name, value in needed.items())
+    others = {"num_tokens": num_tokens, "dim_head": dim_head, "key_heads": key_heads, "numbers": numbers, "regression": regression}
+    num_tokens, dim_head, key_heads, numbers, regression = (None if value is None else counted(name, value, 1) for name, value in others.items())
     if dim_head is None:
         if dim % heads:
             raise InputError(f"dim {dim} is no multiple of heads {heads}: give dim_head=, or other sizes")

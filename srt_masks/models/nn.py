@@ -12,6 +12,7 @@ from ..diagnostics import InputError
 from ..kernels.attention import compile_spec
 from ..proofs.guard import hold
 from ..spec import Spec
+from ..values import counted
 
 __all__ = ["Attention"]
 
@@ -29,10 +30,9 @@ class Attention(nn.Module):
         layers: int | None = None, backend: str = "auto", proofs: str = "warn",
     ):  # fmt: skip
         super().__init__()
-        key_heads = heads if key_heads is None else key_heads
-        for name, value in (("dim", dim), ("heads", heads), ("key_heads", key_heads), ("dim_head", 1 if dim_head is None else dim_head)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is a whole number, 1 or more; got {value!r}")
+        dim, heads = counted("dim", dim, 1), counted("heads", heads, 1)
+        key_heads = heads if key_heads is None else counted("key_heads", key_heads, 1)
+        dim_head = None if dim_head is None else counted("dim_head", dim_head, 1)
         if heads % key_heads:
             raise InputError(f"heads {heads} is no multiple of key_heads {key_heads}: every key head is shared by as many query heads")
         if dim_head is None and dim % heads:

@@ -22,6 +22,7 @@ from ..kernels.traced import is_watched
 from ..reference.masks import TokenTable
 from ..spec import Spec
 from ..surface import tokens as table_of
+from ..values import counted
 from .blocks import Block, initialise
 from .config import Config
 from .ends import Ends
@@ -96,8 +97,7 @@ class SpecTransformer(Ends):
         if layout.rows_per_step and data_tokens is None:
             raise InputError(f"how many data tokens? The layout `{layout.describe(self.spec.roles)}` repeats: model.tokens(32)")
         if data_tokens is not None:
-            if isinstance(data_tokens, bool) or not isinstance(data_tokens, int) or data_tokens < 0:
-                raise InputError(f"data_tokens is a whole number, 0 or more; got {data_tokens!r}")
+            data_tokens = counted("data_tokens", data_tokens, 0)
             rows = self.rows_for(data_tokens)
             steps = layout.steps(rows) if layout.rows_per_step else None
         named = {**(inputs or {}), **inputs_and_params}
