@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .diagnostics import InputError
 from .grammar.constants import plain_number
@@ -41,11 +42,12 @@ def vector(value: Any) -> Sequence[Any] | None:
 
 
 def asks_for_gradient(value: Any) -> bool:
-    """Whether a gradient is asked of a tensor, or of one in nested lists; by a transform of torch.func too, which vmap hides where it lies within."""
+    """Whether a gradient is asked of a tensor, or of one in nested lists, by forward mode too; and by a transform of torch.func, which vmap hides where it
+    lies within."""
     if isinstance(value, list | tuple):
         return any(asks_for_gradient(x) for x in value)
     while isinstance(value, Tensor):
-        if value.requires_grad:
+        if value.requires_grad or (forward_ad._current_level >= 0 and forward_ad.unpack_dual(value).tangent is not None):
             return True
         if not torch._C._functorch.is_functorch_wrapped_tensor(value):  # pyright: ignore[reportAttributeAccessIssue]
             return False

@@ -217,10 +217,14 @@ def test_a_gradient_into_a_constant_of_the_backward_is_refused_and_is_no_silent_
         lambda: torch.func.grad(lambda value: torch.vmap(lambda y: loss(value, y))(both).sum())(asked),
         lambda: torch.vmap(torch.func.grad(loss))(torch.stack([asked, asked])),
     ]
+    if backend == "reference":  # which has forward mode, into q, k and v
+        asking.append(lambda: torch.func.jvp(loss, (asked,), (asked,)))
     if name == "reach":
         asking += [lambda: loss([0.5, asked[1].clone().requires_grad_()]), lambda: torch.func.grad(lambda value: loss([value, 0.5]))(asked[0])]
     for ask in asking:
         with pytest.raises(srt.InputError, match=rf"{name}`? requires grad"):
             ask()
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(srt.InputError, match=rf"{name}`? requires grad"):
+        loss(torch.autograd.forward_ad.make_dual(asked, asked))
     learning = asked.clone().requires_grad_()
     assert bool((torch.func.grad(lambda y: loss(learning.detach(), y))(x) != 0).any())
