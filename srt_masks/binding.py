@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .diagnostics import InputError, did_you_mean, listing
 from .grammar.checked import Checked, Layout, Type
@@ -375,7 +376,8 @@ def bind_inputs(
         name, value = declared.name, given[declared.name]
         if isinstance(value, Tensor) and value.device.type != "cpu" and value.device != torch.device(device):
             raise InputError(f"input `{name}` lies on {value.device}; q, k and v lie on {device}")
-        check_input_is_constant(name, value)
+        if not isinstance(value, Tensor) or value.requires_grad or torch._C._functorch.peek_interpreter_stack() or forward_ad._current_level >= 0:  # pyright: ignore[reportAttributeAccessIssue]
+            check_input_is_constant(name, value)  # of which there is nothing to ask where no transform is at work
         # Python's floats have 64 bits, and keep them.
         wide = declared.type is Type.FLOAT and isinstance(value, int | float | list | tuple)
         value = dense_tensor(f"input `{name}`", "a tensor or an array of numbers", value, torch.float64 if wide else None)
