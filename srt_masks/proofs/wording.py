@@ -21,10 +21,13 @@ MOST_LINES = 8
 
 
 def scope(checked: Checked, heads: int | None = None, layers: int | None = None, any_params: bool = True) -> str:
-    """The calls that a proof is about: all sizes, heads, layers, params and inputs that a text leaves open, but for what is given."""
+    """The calls that a proof is about: all sizes, heads, layers, params and inputs that a text leaves open, but for what is given, and for the params that
+    make the layout, which have the text's value."""
     parts = [_sizes(checked.queries, "queries" if checked.keys is not None else "")]
     if checked.keys is not None:
         parts.append(_sizes(checked.keys, "keys"))
+    if any_params:
+        parts += [f"{p.name} = {p.value}" for p in checked.params if p.structural]
     for name, number, told in (("head", heads, checked.speaks_of_heads), ("layer", layers, checked.speaks_of_layers)):
         if told:
             parts.append(f"any {name}s" if number is None else f"{number} {name}{'s' if number > 1 else ''}")
