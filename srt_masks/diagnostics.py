@@ -13,7 +13,9 @@ The lowest floor: it imports nothing of this package.
 from __future__ import annotations
 
 import difflib
+import sys
 import unicodedata
+import warnings
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -122,6 +124,14 @@ class SpecError(Error, ValueError):
     @property
     def report(self) -> str:
         return self.args[0]
+
+
+def warn_caller(message: str, category: type[Warning] = UserWarning) -> None:
+    """A warning that points at the line outside of this package that led to it, whatever lies between."""
+    package, level, frame = __name__.partition(".")[0], 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

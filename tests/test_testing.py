@@ -315,8 +315,9 @@ def test_check_says_what_it_tried_and_refuses_what_it_cannot():
     assert check(spec, laws="formatting", steps=3) == ("formatting",)
     assert "packing" not in check(srt.parse(DOCUMENTS), examples=1)
     assert "packing" in check(srt.parse(DOCUMENTS + "  # laws: packing"), examples=1)
-    with pytest.warns(UserWarning, match="5,000 tokens at its smallest"):
+    with pytest.warns(UserWarning, match="5,000 tokens at its smallest") as said:
         assert check(srt.parse("layout a * 5000\nattend causal")) == ("formatting",)
+    assert said[0].filename == __file__, "it points at the call"
     assert check(srt.parse("layout a * 5000\nattend causal"), laws=["formatting"]) == ("formatting",)
     # Of few keys: where v is one row, seen for each of many, sums that are equally good may lie further apart than the error bound.
     assert len(check(srt.parse("queries layout a * 3\nkeys layout repeat { b }\nattend full"), steps=(0, 1, 2, 3, 5, 8))) == 7

@@ -399,8 +399,9 @@ def test_auto_says_once_why_a_card_runs_tiled():
         if why is None:
             assert dispatch.pick("auto", compiled.predicates, operands).name == "triton"
             continue
-        with pytest.warns(UserWarning, match=f"tiled.*({why})"):
+        with pytest.warns(UserWarning, match=f"tiled.*({why})") as said:
             assert dispatch.pick("auto", compiled.predicates, operands).name == "tiled"
+        assert said[0].filename == __file__, "it points at the call"
         assert dispatch.pick("auto", compiled.predicates, operands).name == "tiled"  # and says no more of it: a warning is an error here
     dispatch.why_tiled.cache_clear(), dispatch._warn.cache_clear()
     assert dispatch.pick("auto", attend.predicates, Operands(torch.float32, 64, 64, 1, torch.device("cpu"))).name == "tiled"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Iterable
 from functools import cache, lru_cache
 
@@ -12,7 +11,7 @@ import torch
 from ..binding import NO_FLOAT64
 from ..compiler.compiled import Compiled
 from ..compiler.plan import Plan
-from ..diagnostics import BackendError
+from ..diagnostics import BackendError, warn_caller
 from .backend import Backend, Operands
 from .tiled import TiledBackend
 
@@ -106,4 +105,4 @@ def settle(backend: Backend, planned: Iterable[tuple[Plan, Compiled]], operands:
 
 @cache
 def _warn(why: str) -> None:
-    warnings.warn(f'backend="auto" runs this on `tiled`: {why}', stacklevel=4)
+    warn_caller(f'backend="auto" runs this on `tiled`: {why}')

@@ -5,10 +5,9 @@ Input: a spec. Output: nothing, or SpecError. z3 is not imported for a text that
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
-from ..diagnostics import Diagnostic, InputError, Source, SpecError, did_you_mean
+from ..diagnostics import Diagnostic, InputError, Source, SpecError, did_you_mean, warn_caller
 from ..grammar.checked import Attribute, Prediction, Side
 from ..spec import Spec
 
@@ -75,4 +74,4 @@ def diagnostic(verdict: Verdict) -> Diagnostic:
 def _say_once(message: str) -> None:
     if message not in _SAID:
         _SAID.add(message)
-        warnings.warn(message, UnprovedWarning, stacklevel=4)
+        warn_caller(message, UnprovedWarning)

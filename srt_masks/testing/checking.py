@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..default_device import on_the_cpu
-from ..diagnostics import InputError, did_you_mean
+from ..diagnostics import InputError, did_you_mean, warn_caller
 from ..grammar.tables import PIECES
 from ..spec import Spec
 from .case import Case, with_backend
@@ -35,7 +35,7 @@ def check(
         raise InputError(f"check takes a Spec; got {type(spec).__name__}. For a text: srt_masks.parse(text)")
     chosen = chosen_laws(spec, laws if laws is not None or opinion is None else ())
     if laws is None and opinion is None and (why := no_size(spec)):
-        warnings.warn(f"only laws about the text were tried: {why}", stacklevel=2)
+        warn_caller(f"only laws about the text were tried: {why}")
         chosen = [law for law in chosen if not law.sized]
     chosen += [opinion_law(opinion)] if opinion is not None else []
     for law in chosen:
