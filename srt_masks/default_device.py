@@ -22,7 +22,7 @@ def on_the_cpu(function: Callable[P, T]) -> Callable[P, T]:
     @wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
         # A default device is one of torch's function modes. Where there is none, as nearly always, nothing is entered: a mode sees every call of torch.
-        if torch.compiler.is_compiling() or not torch._C._len_torch_function_stack():
+        if not torch._C._len_torch_function_stack() or torch.compiler.is_compiling():
             return function(*args, **kwargs)
         with torch.device("cpu"):
             return function(*args, **kwargs)
