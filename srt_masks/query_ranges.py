@@ -36,7 +36,7 @@ def bind_queries(queries: Any, rows: int | None, batch: int, tokens: int | None,
         if min(starts, default=0) < 0:
             raise InputError(f"queries= gives positions, counted from 0; got {min(starts)}")
         found = tuple(range(s, s + rows) for s in starts)
-    last = max((r.stop for r in found), default=0)
+    last = max([r.stop for r in found], default=0)  # no generator: it is a call of Python for every row of the batch
     if tokens is not None and last > tokens:
         raise InputError(f"queries= reaches position {last - 1}, and there are {tokens} {what}: k and v hold every token up to the last that asks")
     return found

@@ -34,7 +34,7 @@ def capacity(compiled: Compiled, geometry: Geometry) -> Geometry | None:
     have an entry for each token. None where the call is to be planned alone: because the text does not allow it, or because it asks for half of
     all rows or more."""
     program, asking = compiled.program, geometry.asking
-    if asking is None or not _is_open(compiled) or max((len(r) for r in asking), default=0) * 2 >= geometry.keys:
+    if asking is None or not _is_open(compiled) or max(map(len, asking), default=0) * 2 >= geometry.keys:
         return None
     if reads_tokens(compiled):
         return replace(geometry, queries=geometry.keys, lengths=None, asking=(range(geometry.keys),) * geometry.batch)
