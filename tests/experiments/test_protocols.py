@@ -100,7 +100,9 @@ def test_a_backbone_is_the_same_with_own_weights_and_stopped_gates_alone(tmp_pat
     lines = {line["name"]: line for line in runs}
     quick("insulation", tmp_path, monkeypatch)  # of the runs that are there
     first_stage, _, second = capsys.readouterr().out.rpartition("Second stage, the expert on task B, from there:\n\n")
-    assert "First stage, the backbone alone on task A:\n\n" in first_stage and second.rstrip("\n") == insulation_page.blocks(runs)["table"]
+    table, _, where = second.partition("\n\nruns  ")
+    assert "First stage, the backbone alone on task A:\n\n" in first_stage and table == insulation_page.blocks(runs)["table"]
+    assert where == f"{tmp_path / 'quick'}\n"
     assert {name: line["bit_equal"] for name, line in lines.items()} == {"shared-open": False, "shared-stop": False, "own-open": False, "own-stop": True}
     assert lines["own-stop"]["a_after"] == lines["own-stop"]["a_before"] and lines["own-stop"]["b_after"] != lines["own-stop"]["b_before"]
     first = {run["name"]: run["seconds"] for run in read_runs(tmp_path / "quick" / "a" / "runs.jsonl")}
