@@ -172,6 +172,7 @@ SURVIVORS: dict[str, dict[str, str]] = {
         "attend (k.pos < q.pos) and same(start)": ITSELF, "predict token -> index + 2 where start[pos + 1] == start": AHEAD, **dict.fromkeys((
             "predict token -> index + 1 where start[pos + 1] <= start", "predict token -> index + 1 where start[pos + 0] == start",
             "predict token -> index + 1 where start[pos + 2] == start"), "nobody reads the next word, of whichever document")},
+    "readouts": {"attend k is task or q is not task and k.step < q.step and (k is seen or q is readout)": "fewer: not what is seen at its own step"},
     "registers_look_ahead: assert no flow where k is register and k.pos != q.pos": {
         "param ahead = 4": "who reads whom is no matter of ahead", "param ahead = 4 given 0 <= ahead": "who reads whom is no matter of ahead",
         "param ahead = 4 given 1 < ahead": VALUES, "param ahead = 4 given 2 <= ahead": VALUES, "attend (k.pos < q.pos) and (k is token or diagonal)": ITSELF,

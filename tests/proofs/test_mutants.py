@@ -23,11 +23,11 @@ KINDS = ("same", "fewer", "more")
 # Every claim of the zoo is true: how many a text has, the automatic `no leak` among them.
 ZOO = {
     "block_diffusion": 2, "coconut": 1, "decision_transformer": 1, "knowledge_insulation": 1, "packed_documents": 2, "pause_tokens": 1, "quiet_star": 1,
-    "registers_look_ahead": 2, "self_reasoning": 3, "shared_prompt": 1, "xlnet": 2,
+    "readouts": 1, "registers_look_ahead": 2, "self_reasoning": 3, "shared_prompt": 1, "xlnet": 2,
 }  # fmt: skip
 SMALLER = {  # for layouts of small calls
     "knowledge_insulation": {"images": 1, "words": 1, "spoken": 3, "actions": 3}, "pause_tokens": {"prompts": 2, "pauses": 2}, "quiet_star": {"thoughts": 1},
-    "self_reasoning": {"reasons": 1}, "shared_prompt": {"prompts": 2, "rollouts": 2, "tokens": 3},
+    "readouts": {"tasks": 1, "patches": 2}, "self_reasoning": {"reasons": 1}, "shared_prompt": {"prompts": 2, "rollouts": 2, "tokens": 3},
 }  # fmt: skip
 CHANGED = {**{name: srt.load(f"examples/{name}.mask").text for name in ZOO}, **{s.text: s.text for s in TRUE if not s.may_be_open}}
 
