@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, find, given, settings
@@ -16,6 +18,7 @@ import srt_masks as srt
 from srt_masks.cli import main
 from srt_masks.testing import LAWS, Case
 from srt_masks.testing.calls import _others
+from srt_masks.testing.checking import asked_steps, try_law
 from srt_masks.testing.drawing import cases_of
 from srt_masks.time_steps import Steps, steps_in, tokens_of
 from srt_masks.view.picture import picture
@@ -137,6 +140,23 @@ def test_laws_hold_for_axes_of_two_lengths(data: st.DataObject):
     for law in ("agrees_with_reference", "reuse", "permutation"):
         assert not LAWS[law].unfit(case.spec)
         LAWS[law](case)
+
+
+def test_laws_are_tried_at_the_steps_that_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    seen = []
+    law = replace(LAWS["formatting"], try_on=lambda case, backend: seen.append(case.steps), sized=True)
+    try_law(SPEC, law, steps=asked_steps(SPEC, [(5, 2), (1, 3)]), examples=12)
+    assert set(seen) == {(5, 2), (1, 3)}
+    for steps, asked in ((torch.tensor(2), (2,)), (np.array([2, 3]), (2, 3)), (range(2), (0, 1)), ([np.int64(2), (5, 2)], (2, (5, 2)))):
+        assert asked_steps(SPEC, steps) == asked
+    for steps, words in (([(5, 2, 1)], "of the queries, and of the keys"), ("3", "got '3'"), (torch.rand(2), "float32"), ([True], "got"), ([-1], "got")):
+        with pytest.raises(srt.InputError, match=words):
+            asked_steps(SPEC, steps)
+    with pytest.raises(srt.InputError, match="one layout for both"):
+        asked_steps(srt.parse("attend causal"), [(5, 2)])
+    (tmp_path / "memory.mask").write_text(TEXT)
+    assert main(["test", str(tmp_path / "memory.mask"), "--law", "permutation", "--steps", "5x2", "--examples", "2"]) == 0
+    assert "holds" in capsys.readouterr().out
 
 
 def test_cases_are_drawn_longer_in_keys_and_in_queries():

@@ -114,7 +114,7 @@ def parser() -> argparse.ArgumentParser:
     test.add_argument("--law", action="append", default=[], metavar="NAME", help="only this law; may be repeated (--list names them)")
     test.add_argument("--list", action="store_true", help="say which laws there are, and which apply")
     test.add_argument("--examples", type=int, default=25, help="random cases a law (default 25)")
-    test.add_argument("--steps", type=int, nargs="+", help="time steps of a case, one number or several to choose from (default: drawn)")
+    test.add_argument("--steps", type=time_steps, nargs="+", metavar="N", help="time steps of a case, one number or several to choose from (default: drawn)")
     test.add_argument("--backend", default="auto", help="which one is held to the laws: auto, tiled or triton (default auto)")
     prove = command("prove", proving.prove, "prove or refute every claim (`assert`), for all lengths")
     prove.add_argument("--equals", metavar="SPEC", help="prove instead that this spec is the same mask, with the same gradient rules; else a pair that differs")

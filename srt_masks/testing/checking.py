@@ -12,6 +12,8 @@ from ..default_device import on_the_cpu
 from ..diagnostics import InputError, did_you_mean, warn_caller
 from ..grammar.tables import PIECES
 from ..spec import Spec
+from ..time_steps import Steps, tokens_of
+from ..values import came, vector, whole_number
 from .case import Case, with_backend
 from .laws import Broken, Condition, Law, NotTried, built_in
 from .opinions import Opinion
@@ -20,7 +22,7 @@ from .opinions import opinion as opinion_law
 
 @on_the_cpu
 def check(
-    spec: Spec, *, laws: Iterable[str | Law] | None = None, opinion: Opinion | Mapping[str, Opinion] | None = None, steps: int | Iterable[int] | None = None,
+    spec: Spec, *, laws: Iterable[str | Law] | None = None, opinion: Opinion | Mapping[str, Opinion] | None = None, steps: int | Iterable[Steps] | None = None,
     heads: int | None = None, inputs: Mapping[str, Any] | None = None, backend: str = "auto", examples: int = 25,
 ) -> tuple[str, ...]:  # fmt: skip
     """Hold a spec to laws on random sizes, params, inputs and tensors. Returns the names of the laws tried.
@@ -79,15 +81,19 @@ def asked_for(spec: Spec) -> list[str]:
     return [name for comment in comments if (line := re.match(r"#[ \t]*laws:(.*)", comment)) for name in re.findall(r"[\w-]+", line[1])]
 
 
-def asked_steps(spec: Spec, steps: Any) -> tuple[int, ...] | None:
-    """The numbers of time steps that cases choose from; None: they are drawn. Raises InputError where that is none, or the layout has one length."""
+def asked_steps(spec: Spec, steps: Any) -> tuple[Steps, ...] | None:
+    """The numbers of time steps that cases choose from, of two layouts also pairs; None: they are drawn. Raises InputError where that is none, or the
+    layout has one length."""
     if steps is None:
         return None
-    chosen: tuple[Any, ...] = (steps,) if isinstance(steps, int | str) or not isinstance(steps, Iterable) else tuple(steps)
-    if not chosen or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in chosen):
-        raise InputError(f"steps is a number of time steps, 0 or more, or several to choose from; got {steps!r}")
+    given = [steps] if whole_number(steps) is not None else list(vector(steps) or ())
+    chosen: tuple[Any, ...] = tuple(n if isinstance(n, tuple) else whole_number(n) for n in given)
+    if not chosen or any(n is None or (not isinstance(n, tuple) and n < 0) for n in chosen):
+        raise InputError(f"steps is a number of time steps, 0 or more, or several to choose from; got {came(steps)}")
     if not spec.checked.repeats:
         raise InputError(f"steps={', '.join(map(str, chosen))} given; the layout `{spec.checked.queries.describe(spec.roles)}` does not repeat")
+    for pair in (n for n in chosen if isinstance(n, tuple)):
+        tokens_of(spec.checked, pair)
     return chosen
 
 
@@ -95,7 +101,7 @@ def asked_steps(spec: Spec, steps: Any) -> tuple[int, ...] | None:
 
 
 def try_law(
-    spec: Spec, law: Law, *, steps: tuple[int, ...] | None = None, heads: int | None = None, inputs: Mapping[str, Any] | None = None,
+    spec: Spec, law: Law, *, steps: tuple[Steps, ...] | None = None, heads: int | None = None, inputs: Mapping[str, Any] | None = None,
     backend: str = "auto", examples: int = 25,
 ) -> int:  # fmt: skip
     """One law on so many random cases; how many there were. Raises Broken with the smallest that breaks it, NotTried if none could have."""
@@ -120,7 +126,7 @@ def try_law(
     return examples
 
 
-def _larger(spec: Spec, steps: tuple[int, ...] | None, inputs: Mapping[str, Any] | None) -> str:
+def _larger(spec: Spec, steps: tuple[Steps, ...] | None, inputs: Mapping[str, Any] | None) -> str:
     """Which other cases there are."""
     ways = ["steps=" if steps is None else "more steps="] if spec.checked.repeats else []
     ways += ["inputs="] if spec.checked.inputs and inputs is None else []

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections.abc import Sequence
 
 from ..spec import Spec
+from ..time_steps import Steps
 from .checking import asked_steps, chosen_laws, no_size, try_law
 from .laws import Broken, NotTried, built_in
 
 
-def run(spec: Spec, names: list[str], only_list: bool, examples: int, backend: str, steps: list[int] | None) -> int:
+def run(spec: Spec, names: list[str], only_list: bool, examples: int, backend: str, steps: Sequence[Steps] | None) -> int:
     """Prints a line a law; 1 if one does not hold, or no case could have broken it."""
     if only_list:
         for law in built_in().values():

@@ -92,7 +92,7 @@ def _axes(spec: Spec) -> list[c.Layout]:
 
 @st.composite
 def sizes(
-    draw: st.DrawFn, spec: Spec, *, steps: tuple[int, ...] | None = None, heads: int | None = None, batch: int | None = None,
+    draw: st.DrawFn, spec: Spec, *, steps: tuple[Steps, ...] | None = None, heads: int | None = None, batch: int | None = None,
     most_tokens: int = MOST_TOKENS, reach: Reach = Reach.USUAL,
 ) -> Case:  # fmt: skip
     """A size of a spec: a `Case` without inputs. Raises InputError if the spec has no small size. `steps` are the numbers of steps to choose from."""
@@ -102,10 +102,12 @@ def sizes(
     chosen: Steps | None = None
     if checked.repeats:
         # With other params a text may have no such sizes any more.
-        own = steps_of(spec, reach, most_tokens) or steps_of(spec, Reach.USUAL, most_tokens)
-        chosen = draw(st.one_of(own) if steps is None else st.sampled_from(steps))
-        if steps is None and len(axes) > 1 and all(axis.rows_per_step for axis in axes) and draw(st.booleans()):
-            chosen = said(chosen, draw(st.one_of(own)))
+        own = st.one_of(steps_of(spec, reach, most_tokens) or steps_of(spec, Reach.USUAL, most_tokens))
+        if steps is not None:
+            chosen = draw(st.sampled_from(steps))
+        else:
+            queries, differ = draw(own), len(axes) > 1 and all(axis.rows_per_step for axis in axes) and draw(st.booleans())
+            chosen = said(queries, draw(own)) if differ else queries
     wide = chosen is not None and max(axis.tokens(n or 0) for axis, n in zip(axes, each_axis(chosen), strict=False)) > 2 * MOST_TOKENS
     key_heads = draw(st.integers(1, 1 if wide else 2))
     query_heads = key_heads * draw(st.integers(1, 2 if wide else 3))
@@ -248,7 +250,7 @@ def _tensor(array: Any) -> torch.Tensor:
 
 @st.composite
 def cases_of(
-    draw: st.DrawFn, spec: Spec, *, fixed: Mapping[str, Any] | None = None, steps: tuple[int, ...] | None = None, heads: int | None = None, batches: bool = True,
+    draw: st.DrawFn, spec: Spec, *, fixed: Mapping[str, Any] | None = None, steps: tuple[Steps, ...] | None = None, heads: int | None = None, batches: bool = True,
     vary_params: bool = True, most_tokens: int = MOST_TOKENS, reach: Reach = Reach.USUAL,
 ) -> Case:  # fmt: skip
     """A whole case of a spec. `fixed` are inputs that stay as they are, and params with them; `steps` the numbers of time steps to choose from;
