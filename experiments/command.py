@@ -31,8 +31,9 @@ def arguments(
     about: str, name: str, *, steps: int, seeds: tuple[int, int], longer: Mapping[int, Sequence[str]] | None = None, groups: Sequence[str] = (), more: Sequence[str] = ()
 ) -> argparse.Namespace:  # fmt: skip
     """`about`, the docstring of the run, `name`, its folder's; `steps` and `seeds`, the first and the last, are those of the protocol, of `longer`
-    steps for some groups: runs of others are not published, and those of other steps, and quick ones, are kept in a folder of their own. An experiment of several comparisons
-    takes `--only` some of its `groups`, or of `more`, which are made only when they are asked for. Ends the process, as argparse does, for what it cannot read."""
+    steps for some groups: runs of others are not published, and those of other steps, and quick ones, are kept in a folder of their own. An experiment
+    of several comparisons takes `--only` some of its `groups`, or of `more`, which are made only when they are asked for. Ends the process, as argparse
+    does, for what it cannot read."""
     longer = longer or {}
     parser = argparse.ArgumentParser(
         prog=f"python -m experiments.{name}.run", description=about, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False

@@ -28,7 +28,7 @@ from .grammar.scope import Traced
 from .reference.masks import Evaluator, Row, TokenTable, pairs, token_table
 from .spec import Spec
 from .surface import lay_out_one
-from .time_steps import Steps, said
+from .time_steps import Steps, joined
 from .values import counted
 
 MOST_ROWS = 200  # of a line's tree
@@ -178,7 +178,7 @@ def _steps(spec: Spec, query: int, key: int) -> Steps | None:
         return max(0, -(-(position + 1 - layout.fixed) // layout.rows_per_step)) if layout.rows_per_step else None
 
     queries, keys = spec.checked.queries, spec.checked.keys
-    return fewest(queries, max(query, key)) if keys is None else said(fewest(queries, query), fewest(keys, key))
+    return fewest(queries, max(query, key)) if keys is None else joined(fewest(queries, query), fewest(keys, key))
 
 
 class _Explainer:

@@ -42,7 +42,9 @@ def _pair(checked: Checked, steps: Any) -> tuple[Any, Any]:
     for layout, own, axis in zip((checked.queries, checked.keys), steps, ("queries", "keys"), strict=True):
         if own is not None and not layout.rows_per_step:
             text = layout.describe(checked.roles)
-            raise InputError(f"steps={tuple(steps)} given; the layout of {axis}, `{text}`, has one length, {layout.fixed} tokens: give None for it")
+            raise InputError(
+                f"steps={tuple(steps)} given; the layout of {axis}, `{text}`, has one length, {layout.fixed} tokens: give those of the other alone"
+            )
     return steps[0], steps[1]
 
 
@@ -60,11 +62,11 @@ def _tokens(checked: Checked, layout: Layout, steps: int | None) -> int:
 
 def each_axis(steps: Steps | None) -> tuple[int | None, int | None]:
     """Those of queries, and those of keys."""
-    return steps if isinstance(steps, tuple) else (steps, steps)
+    return (steps[0], steps[1]) if isinstance(steps, tuple | list) else (steps, steps)
 
 
-def said(queries: int | None, keys: int | None) -> Steps | None:
-    """Steps of both axes as a caller says them; None for those of a layout of one length, or that nobody knows: they are as many as the others."""
+def joined(queries: int | None, keys: int | None) -> Steps | None:
+    """What `each_axis` takes apart. None is for a layout of one length, or steps that nobody knows: they are as many as the others."""
     if queries is None or keys is None or queries == keys:
         return keys if queries is None else queries
     return queries, keys
@@ -73,7 +75,7 @@ def said(queries: int | None, keys: int | None) -> Steps | None:
 def steps_in(checked: Checked, inputs: Mapping[str, Any]) -> Steps | None:
     """The time steps that inputs along the layouts speak of, if any does. What is no tensor or fits no number of steps is refused where inputs are bound."""
     own = _along(checked, checked.queries, ("token", "step", "query"), inputs)
-    return said(own, None if checked.keys is None else _along(checked, checked.keys, ("key",), inputs))
+    return joined(own, None if checked.keys is None else _along(checked, checked.keys, ("key",), inputs))
 
 
 def _along(checked: Checked, layout: Layout, axes: tuple[str, ...], inputs: Mapping[str, Any]) -> int | None:

@@ -121,12 +121,12 @@ def test_messages_speak_of_flags(run, files, arguments: str, flag: str):
 
 
 @pytest.mark.parametrize(("message", "said"), [
-    ("give layers=", "give --layers"), ("give fewer steps=, or less", "give fewer --steps, or less"), ("steps=2 given", "--steps=2 given"), ("head= and layer=.", "--head and layer=."),
+    ("give layers=", "give --layers"), ("give fewer steps=, or less", "give fewer --steps, or less"), ("steps=2 given", "--steps=2 given"), ("steps=(24, 5) given", "--steps=24x5 given"), ("or steps=(queries, keys) where", "or --steps=QUERIESxKEYS where"), ("capability=(9, 0) is", "--capability=9.0 is"), ("head= and layer=.", "--head and layer=."),
     ("give given={'role': [...]}", "give --given {'role': [...]}"), ("max_seconds= is", "--max-seconds is"), ("`x == 3 and steps==4`", "`x == 3 and steps==4`"),
     ("written as .svg, .png; `layout given { ... }`", "written as .svg, .png; `layout given { ... }`"), ("the tokens=  two", "the tokens=  two"),
 ])  # fmt: skip
 def test_only_flags_of_the_command_become_flags(message: str, said: str):
-    assert in_flags(message, {"layers", "steps", "head", "given", "max_seconds"}) == said
+    assert in_flags(message, {"layers", "steps", "head", "given", "max_seconds", "capability"}) == said
 
 
 def test_the_version(run):

@@ -53,6 +53,7 @@ def test_every_function_takes_steps_of_both_axes():
     assert (report.rows, report.keys) == (11, 6)
     assert srt.equivalent(SPEC, SPEC, steps=(5, 2), inputs=inputs).pairs == 66
     drawn = picture(SPEC, steps=(5, 2), inputs=inputs)
+    assert drawn == picture(SPEC, steps=[5, 2], inputs=inputs)  # type: ignore[arg-type]
     assert (len(drawn.rows), drawn.columns[3:], drawn.column_starts) == (11, ("1 summary", "1 text0", "1 text1"), (0, 3))
     plan = srt.compile(SPEC).plan((11, 6), made=MADE)
     assert torch.equal(plan.to_dense()[0, 0], attend)
@@ -82,7 +83,7 @@ def test_what_is_explained_is_as_long_as_its_positions_need():
 @pytest.mark.parametrize(("spec", "steps", "words"), [
     (SPEC, (5, 2, 1), r"two: of the queries, and of the keys; got \(5, 2, 1\)"), (SPEC, (5, None), r"`repeat \{ summary, text \* 2 \}` repeats: give steps=, or steps=\(queries, keys\)"),
     (SPEC, None, "give steps="), (SPEC, (5, -1), "0 or more; got -1"), (SPEC, (5, True), "got True"), (SPEC, (5, 2.0), "got 2.0"), (SPEC, (5, 2**31), "at most"),
-    (FIXED, (5, 3), r"the layout of keys, `place \* 3`, has one length, 3 tokens: give None"), (srt.parse("attend causal"), (5, 5), "one layout for both: give one number"),
+    (FIXED, (5, 3), r"the layout of keys, `place \* 3`, has one length, 3 tokens: give those of the other alone"), (srt.parse("attend causal"), (5, 5), "one layout for both: give one number"),
 ])  # fmt: skip
 def test_what_is_no_pair_is_refused(spec: srt.Spec, steps: Any, words: str):
     with pytest.raises(srt.InputError, match=words):
@@ -127,6 +128,8 @@ def test_commands_take_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["plan", path, "--steps", "5x2", "--input", made, "--format", "json"]) == 0
     assert (found := json.loads(capsys.readouterr().out))["queries"] == 11 and found["keys"] == 6
     assert main(["show", path, "--input", made]) == 0 and "1 token1" in capsys.readouterr().out  # 2 steps, as the input has
+    (tmp_path / "one.mask").write_text("attend causal")
+    assert main(["show", str(tmp_path / "one.mask"), "--steps", "5x2"]) == 2 and "--steps=5x2 are those of queries" in capsys.readouterr().err
     for wrong in ("5x2x1", "5y2", "x", "1.5"):
         with pytest.raises(SystemExit):
             main(["show", path, "--steps", wrong, "--input", made])

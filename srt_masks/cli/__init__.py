@@ -52,19 +52,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code or 0
 
 
-_ARGUMENT = re.compile(r"\b(\w+)=(?!=)(?:\((\d+), (\d+)\))?(?=(.?))")
+_ARGUMENT = re.compile(r"\b(\w+)=(?!=)(?:\((\w+), (\w+)\))?(?=(.?))")
+_PAIRS = {"capability": ".", "steps": "x"}  # between the two, as a flag has them
 
 
 def in_flags(message: str, flags: Collection[str]) -> str:
-    """`give layers=` -> `give --layers`, `capability=(9, 0)` -> `--capability=9.0`: errors below speak of Python's arguments, a user here of flags,
+    """`give layers=` -> `give --layers`, `capability=(9, 0)` -> `--capability=9.0`, `steps=(queries, keys)` -> `--steps=QUERIESxKEYS`: errors below speak of Python's arguments, a user here of flags,
     those that this command has."""
 
     def flag(found: re.Match[str]) -> str:
-        if found[1] not in flags:
+        if found[1] not in flags or (found[2] is not None and found[1] not in _PAIRS):
             return found[0]
-        name, major, minor, after = found.groups()
+        name, one, other, after = found.groups()
         before_a_value = " " if after == "{" else "" if after in (*" ,;.:)", "") else "="
-        return f"--{name.replace('_', '-')}" + (before_a_value if major is None else f"={major}.{minor}")
+        return f"--{name.replace('_', '-')}" + (before_a_value if one is None else f"={one.upper()}{_PAIRS[name]}{other.upper()}")
 
     return _ARGUMENT.sub(flag, message)
 

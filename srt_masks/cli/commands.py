@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,8 +179,10 @@ def emit(options: argparse.Namespace) -> None:
 
 def test(options: argparse.Namespace) -> int:
     from ..testing.command import run
+    from . import in_flags
 
-    return run(spec_of(options), options.law, options.list, options.examples, options.backend, options.steps)
+    told = partial(in_flags, flags=vars(options))
+    return run(spec_of(options), options.law, options.list, options.examples, options.backend, options.steps, told)
 
 
 def capabilities(options: argparse.Namespace) -> None:

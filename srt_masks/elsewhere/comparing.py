@@ -16,7 +16,7 @@ from ..grammar.checked import Checked, Layout
 from ..proofs.equal import Calls, compare
 from ..proofs.verdict import Outcome
 from ..spec import Spec
-from ..time_steps import Steps, said
+from ..time_steps import Steps, joined
 from .configs import is_config, layers_of, spec_of
 from .others import CONVENTION, Blocks, Dense, Other, as_tensor, blocks, dense, function
 from .side import Rows, Side
@@ -167,7 +167,7 @@ def _steps_for(checked: Checked, sizes: tuple[int, int], what: tuple[str, str]) 
         check_tokens(layout, sizes[axis], checked.roles, what[axis])
         return layout.steps(sizes[axis])
 
-    return steps(checked.queries, 1) if checked.keys is None else said(steps(checked.queries, 0), steps(checked.keys, 1))
+    return steps(checked.queries, 1) if checked.keys is None else joined(steps(checked.queries, 0), steps(checked.keys, 1))
 
 
 def _wrong_sizes(found: Other, side: Side) -> str:

@@ -88,14 +88,14 @@ class Attention:
         bfloat16, float32 or float64 of one dtype and device. `heads` is a multiple of `key_heads`. `scale` is 1 / sqrt(head_dim)
         unless given. `lengths` counts the tokens of each row of the batch. Under `queries where` q holds the rows of the tokens that ask, in
         order, and k and v those of all. `queries=range(a, b)` says that q holds positions a .. b of as many tokens as k has (for decoding and
-        chunked prefill), a vector with a number for each row of the batch where each row's begin; the tokens of k may then end in mid-step. Where queries have a layout of their own that repeats, it ends
-        with the last position that q holds, and so does what is given per query.
+        chunked prefill), a vector with a number for each row of the batch where each row's begin; the tokens of k may then end in mid-step. Where queries
+        have a layout of their own that repeats, it ends with the last position that q holds, and so does what is given per query.
         `given` holds role, step and slot of every token of a `layout given`. `visited` (tokens,) int64 says that row i of q, k and v, and so of the
         results, is that of token visited[i]; inputs, `given=` and `lengths=` stay in the order of tokens. Rows that are laid out as `plan(...).visited`
         is are gathered no more; what to gather of any other order is worked out anew at every call. It is read on the CPU, where it had best lie.
-        `hidden_k` and `hidden_v`, for a text with `stop hidden`, are k and v again, of equal value, projected from the detached hidden state: what the stopped pairs teach the
-        projections. Inputs and value params of the spec are given by name, or in `inputs`; a param is a number, or a vector with one for each
-        row of the batch. Raises InputError naming the argument that is wrong, BackendError where the backend cannot do it.
+        `hidden_k` and `hidden_v`, for a text with `stop hidden`, are k and v again, of equal value, projected from the detached hidden state: what the
+        stopped pairs teach the projections. Inputs and value params of the spec are given by name, or in `inputs`; a param is a number, or a vector with
+        one for each row of the batch. Raises InputError naming the argument that is wrong, BackendError where the backend cannot do it.
         """
         is_watched = traced.is_watched(q)
         if not is_watched and torch._C._is_tracing():

@@ -13,7 +13,7 @@ from ..diagnostics import Error, InputError
 from ..grammar.checked import Param, Type
 from ..kernels.attention import Attention
 from ..reference.attention import attention
-from ..time_steps import Steps, each_axis, said
+from ..time_steps import Steps, each_axis, joined
 from .case import Case
 from .keeping import keeps
 from .laws import TOLERANCE, Broken, Law
@@ -116,7 +116,7 @@ def _others(case: Case, layer: int) -> Iterator[tuple[str, Case, int]]:
 
 def _other_steps(case: Case) -> Steps:
     queries, keys = (n if n is None else n + 1 if case.seed % 2 or n < 2 else n // 2 for n in each_axis(case.steps))
-    found = said(queries, keys)
+    found = joined(queries, keys)
     assert found is not None
     return found
 

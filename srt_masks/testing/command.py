@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..spec import Spec
 from ..time_steps import Steps
@@ -13,8 +12,11 @@ from .checking import asked_steps, chosen_laws, no_size, try_law
 from .laws import Broken, NotTried, built_in
 
 
-def run(spec: Spec, names: list[str], only_list: bool, examples: int, backend: str, steps: Sequence[Steps] | None) -> int:
-    """Prints a line a law; 1 if one does not hold, or no case could have broken it."""
+def run(
+    spec: Spec, names: list[str], only_list: bool, examples: int, backend: str, steps: Sequence[Steps] | None, in_flags: Callable[[str], str]
+) -> int:  # fmt: skip
+    """Prints a line a law; 1 if one does not hold, or no case could have broken it. What was not tried has a remedy, which is told `in_flags`; what is broken
+    says a case, which is Python."""
     if only_list:
         for law in built_in().values():
             why = law.unfit(spec)
@@ -40,10 +42,5 @@ def run(spec: Spec, names: list[str], only_list: bool, examples: int, backend: s
     if not names and others:
         print(f"not tried, because only you know whether it is meant: {', '.join(others)}. --law NAME, or a comment `# laws: NAME` in the text, asks for it")
     for error in broken:
-        print(f"\n{_remedies_as_flags(str(error)) if isinstance(error, NotTried) else error}")
+        print(f"\n{in_flags(str(error)) if isinstance(error, NotTried) else error}")
     return int(bool(broken))
-
-
-def _remedies_as_flags(message: str) -> str:
-    """Of a law that was not tried; one that is broken says a case, which is Python."""
-    return re.sub("give (more )?steps=", r"give \1--steps", message)

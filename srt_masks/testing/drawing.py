@@ -22,7 +22,7 @@ from ..diagnostics import InputError, SpecError
 from ..grammar import checked as c
 from ..grammar.checked import Type
 from ..spec import Spec
-from ..time_steps import Steps, each_axis, said
+from ..time_steps import Steps, each_axis, joined
 from .case import Case
 from .keeping import keeping_inputs, keeping_params
 
@@ -107,7 +107,7 @@ def sizes(
             chosen = draw(st.sampled_from(steps))
         else:
             queries, differ = draw(own), len(axes) > 1 and all(axis.rows_per_step for axis in axes) and draw(st.booleans())
-            chosen = said(queries, draw(own)) if differ else queries
+            chosen = joined(queries, draw(own)) if differ else queries
     wide = chosen is not None and max(axis.tokens(n or 0) for axis, n in zip(axes, each_axis(chosen), strict=False)) > 2 * MOST_TOKENS
     key_heads = draw(st.integers(1, 1 if wide else 2))
     query_heads = key_heads * draw(st.integers(1, 2 if wide else 3))
